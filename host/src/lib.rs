@@ -1,1 +1,8 @@
-//! Placeholder.
+//! Pointsman: the host for many coding agents on one repository.
+//!
+//! `core` decides, `service` loads, commits and runs effects, `adapters` touch the world, `app` puts them together.
+
+pub mod adapters;
+pub mod plugin_build;
+pub mod ports;
+pub mod service;

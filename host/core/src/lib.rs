@@ -1,1 +1,13 @@
-//! Placeholder.
+//! The decisions of Pointsman: state machines and value types without I/O, clock or randomness.
+//!
+//! What is decided here is decided from arguments alone, so it can be tested by properties, replayed from the
+//! log and run the same way on every replica. Time comes in as [`time::TimeMs`], randomness as bytes.
+
+pub mod agent;
+pub mod capability;
+pub mod event;
+pub mod ids;
+pub mod limits;
+pub mod path_glob;
+pub mod time;
+pub mod value;

@@ -1,0 +1,8 @@
+//! Everything that touches the world, one folder a neighbour. Adapters know `ports` and `core`, never each other.
+
+pub mod embedded;
+pub mod git;
+pub mod http;
+pub mod mcp;
+pub mod system;
+pub mod wasm;

@@ -1,0 +1,9 @@
+//! What the services need of the world. Adapters stand behind these traits and know nothing else of the host.
+//!
+//! **Invariant:** no type of a library (`fjall`, `git2`, `wasmtime`, `hyper`) is named here.
+
+pub mod clock;
+pub mod plugins;
+pub mod repository;
+pub mod store;
+pub mod surface;

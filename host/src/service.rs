@@ -1,0 +1,1 @@
+//! Use cases: load state, let `core` decide, commit, run effects through the ports.

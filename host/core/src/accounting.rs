@@ -23,16 +23,22 @@ mod whole;
 #[cfg(test)]
 mod tests;
 
-use imara_diff::{Algorithm, Hunk, Interner};
+use std::collections::HashSet;
+
+use imara_diff::{Algorithm, Hunk, Interner, Token};
 use serde::{Deserialize, Serialize};
 
-use crate::merge_text::{Lines, Sliding, changes, index};
+use crate::merge_text::{Lines, Sliding, changes, index, lines, without_end};
 
 /// The longest text an account quotes, in bytes.
 pub const EXCERPT_BYTES_MAX: usize = 240;
 
 /// How many lost changes of a side, and how many dropped stretches, an account lists; the rest is counted.
 pub const LISTED_MAX: usize = 64;
+
+/// The most lines of all four texts for which every reading is tried even when the first one shows a loss
+/// that no other can explain away; above, the account of such a loss need not be the shortest one.
+const THOROUGH_LINES_MAX: u32 = 4000;
 
 /// The readings of a side's changes that are tried, best first: git's own for merges, then Myers', which
 /// libgit2 and diffy use; then both with changes that can slide put at the other end.
@@ -202,22 +208,50 @@ fn account_lines(base: &[u8], ours: &[u8], theirs: &[u8], result: &[u8], discard
         interner,
     };
     let spots = align::Spots::of(&texts.result.tokens, texts.interner.num_tokens());
-    let mut readings = Readings { ours: Vec::new(), theirs: Vec::new() };
+    let lines = [&texts.base, &texts.ours, &texts.theirs, &texts.result].map(Lines::count);
+    let large = lines.iter().sum::<u32>() > THOROUGH_LINES_MAX;
+    let mut read: Vec<(Vec<Hunk>, Vec<Hunk>)> = Vec::new();
     let mut best: Option<FileAccount> = None;
-    for tried in 0..READINGS.len() {
-        for (ours, theirs) in readings.next(&texts, tried) {
-            let plan = plan::Plan::new(&texts, ours, theirs, &spots);
-            let account = account_plan(&texts, &plan, &spots, discards);
-            let whole = account.is_whole();
-            if best.as_ref().is_none_or(|best| account.unaccounted() < best.unaccounted()) {
-                best = Some(account);
-            }
-            if whole {
-                return best.unwrap_or_default();
-            }
+    for (algorithm, sliding) in READINGS {
+        let diff = |side: &Lines<'_>| changes(algorithm, sliding, &texts.base.tokens, &side.tokens, texts.interner.num_tokens());
+        let reading = (diff(&texts.ours), diff(&texts.theirs));
+        if read.contains(&reading) {
+            continue;
         }
+        let plan = plan::Plan::new(&texts, reading.0.clone(), reading.1.clone(), &spots);
+        let account = account_plan(&texts, &plan, &spots, discards);
+        let whole = account.is_whole();
+        if best.as_ref().is_none_or(|best| account.unaccounted() < best.unaccounted()) {
+            best = Some(account);
+        }
+        if whole || (large && is_beyond_doubt(&texts, discards)) {
+            break;
+        }
+        read.push(reading);
     }
     best.unwrap_or_default()
+}
+
+/// Returns whether something is lost by any reading: a line that only sides have, or all three have, and
+/// the result does not have at all.
+fn is_beyond_doubt(texts: &Texts<'_>, discards: &[Discard]) -> bool {
+    let has = |text: &Lines<'_>| {
+        let mut has = vec![false; texts.interner.num_tokens() as usize];
+        text.tokens.iter().for_each(|token| has[token.0 as usize] = true);
+        has
+    };
+    let [base, ours, theirs, result] = [&texts.base, &texts.ours, &texts.theirs, &texts.result].map(has);
+    let named: HashSet<&[u8]> = discards.iter().flat_map(|discard| lines(&discard.text)).map(without_end).collect();
+    (0..texts.interner.num_tokens()).any(|token| {
+        let at = token as usize;
+        let wanted = if base[at] { ours[at] && theirs[at] } else { ours[at] || theirs[at] };
+        wanted && !result[at] && is_told_apart(texts.interner[Token(token)], &named)
+    })
+}
+
+/// Returns whether a line's absence can be no matter of its line end, nor of a discard.
+fn is_told_apart(line: &[u8], named: &HashSet<&[u8]>) -> bool {
+    line.ends_with(b"\n") && !named.contains(without_end(line))
 }
 
 /// Returns the account by one reading.
@@ -232,39 +266,6 @@ fn account_plan(texts: &Texts<'_>, plan: &plan::Plan, spots: &align::Spots, disc
     }
     let other = discards::settle(texts, plan, judge::judge(texts, plan, spots, second), discards);
     if other.unaccounted() < account.unaccounted() { other } else { account }
-}
-
-/// The readings of both sides' changes so far, without repetition.
-struct Readings {
-    ours: Vec<Vec<Hunk>>,
-    theirs: Vec<Vec<Hunk>>,
-}
-
-impl Readings {
-    /// Adds one reading, and returns the pairs that it makes for the first time.
-    fn next(&mut self, texts: &Texts<'_>, number: usize) -> Vec<(Vec<Hunk>, Vec<Hunk>)> {
-        let (algorithm, sliding) = READINGS[number];
-        let read = |side: &Lines<'_>| changes(algorithm, sliding, &texts.base.tokens, &side.tokens, texts.interner.num_tokens());
-        let (ours, theirs) = (read(&texts.ours), read(&texts.theirs));
-        let (new_ours, new_theirs) = (!self.ours.contains(&ours), !self.theirs.contains(&theirs));
-        let mut pairs = Vec::new();
-        if new_ours && new_theirs {
-            pairs.push((ours.clone(), theirs.clone()));
-        }
-        if new_ours {
-            pairs.extend(self.theirs.iter().map(|theirs| (ours.clone(), theirs.clone())));
-        }
-        if new_theirs {
-            pairs.extend(self.ours.iter().map(|ours| (ours.clone(), theirs.clone())));
-        }
-        if new_ours {
-            self.ours.push(ours);
-        }
-        if new_theirs {
-            self.theirs.push(theirs);
-        }
-        pairs
-    }
 }
 
 /// The four texts, their lines numbered alike.

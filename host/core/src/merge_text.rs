@@ -14,7 +14,7 @@ mod three_way;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use lines::{Lines, Sliding, changes, index, without_end};
+pub(crate) use lines::{Lines, Sliding, changes, index, lines, without_end};
 pub use render::{Labels, Unresolved};
 pub use three_way::merge3;
 

@@ -10,7 +10,7 @@ use imara_diff::Hunk;
 use super::judge::{Findings, HunkFinding};
 use super::plan::Plan;
 use super::{Discard, DiscardedHunk, Dropped, FileAccount, HunkPlace, LISTED_MAX, LostHunk, Side, SideAccount, Texts, excerpt};
-use crate::merge_text::without_end;
+use crate::merge_text::{index, lines, without_end};
 
 /// Returns the account that `findings` make, given what was discarded.
 pub(super) fn settle(texts: &Texts<'_>, plan: &Plan, findings: Findings, discards: &[Discard]) -> FileAccount {
@@ -59,8 +59,8 @@ fn settle_side(texts: &Texts<'_>, plan: &Plan, side: Side, findings: &[HunkFindi
             Some(reason) => account.discarded.push(DiscardedHunk { at, excerpt: first_lines, reason: reason.to_owned() }),
             None => account.lose(LostHunk {
                 at,
-                missing_lines: crate::merge_text::index(missing.len()),
-                restored_lines: crate::merge_text::index(restored.len()),
+                missing_lines: index(missing.len()),
+                restored_lines: index(restored.len()),
                 excerpt: first_lines,
             }),
         }
@@ -86,10 +86,6 @@ impl FileAccount {
             self.dropped_unlisted += 1;
         }
     }
-}
-
-fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    bytes.split_inclusive(|byte| *byte == b'\n')
 }
 
 /// One side's discards, line by line, as far as they are not used up.

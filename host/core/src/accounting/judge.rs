@@ -272,28 +272,25 @@ impl<'a> Judge<'a> {
             let extra = all.saturating_sub(own.get(&token).copied().unwrap_or(0) + index(spent));
             if extra > 0 {
                 self.back.insert(token);
-                self.blame(gap, base_lines, extra as usize);
+                self.blame(base_lines, extra as usize);
             }
         }
     }
 
     /// Notes that so many of some equal removed lines are back. Where it cannot be told which, the spared
     /// side's are the last to be blamed.
-    fn blame(&mut self, gap: &Gap, mut base_lines: Vec<u32>, back: usize) {
-        let removes = |side: Side, line: u32| {
-            let hunks = self.plan.hunks(side);
-            gap.hunks(side).any(|hunk| hunks[hunk as usize].before.contains(&line))
-        };
+    fn blame(&mut self, mut base_lines: Vec<u32>, back: usize) {
         let other = match self.spared {
             Side::Ours => Side::Theirs,
             Side::Theirs => Side::Ours,
         };
+        let removes = |side: Side, line: u32| self.plan.removing(side, line).is_some();
         let only_spared = |line: &u32| removes(self.spared, *line) && !removes(other, *line);
         base_lines.sort_by_key(|line| only_spared(line));
         let undecided = base_lines.iter().any(|line| only_spared(line) != only_spared(&base_lines[0]));
         self.findings.undecided |= undecided && back < base_lines.len();
         for base_line in base_lines.into_iter().take(back) {
-            restore(&mut self.findings, self.plan, gap, base_line);
+            restore(&mut self.findings, self.plan, base_line);
         }
     }
 
@@ -318,7 +315,7 @@ impl<'a> Judge<'a> {
                 let token = self.texts.base.tokens[base_line as usize];
                 let gone = !present.iter().all(|side| side.contains(&token));
                 if gone && found.contains(&token) && blamed.insert(token) {
-                    restore(&mut self.findings, self.plan, gap, base_line);
+                    restore(&mut self.findings, self.plan, base_line);
                 }
             }
         }
@@ -338,11 +335,10 @@ fn endings(texts: &Texts<'_>) -> Vec<(Token, Token)> {
 }
 
 /// Notes that a removed base line is back, against each change that removed it.
-fn restore(findings: &mut Findings, plan: &Plan, gap: &Gap, base_line: u32) {
+fn restore(findings: &mut Findings, plan: &Plan, base_line: u32) {
     for side in [Side::Ours, Side::Theirs] {
-        let removing = gap.hunks(side).find(|hunk| plan.hunks(side)[*hunk as usize].before.contains(&base_line));
-        if let Some(hunk) = removing {
-            findings.side(side)[hunk as usize].restored.push(base_line);
+        if let Some(hunk) = plan.removing(side, base_line) {
+            findings.side(side)[hunk].restored.push(base_line);
         }
     }
 }

@@ -123,6 +123,13 @@ impl Plan {
         }
     }
 
+    /// Returns the number of the side's change that removes a base line.
+    pub(super) fn removing(&self, side: Side, base_line: u32) -> Option<usize> {
+        let hunks = self.hunks(side);
+        let number = hunks.partition_point(|hunk| hunk.before.end <= base_line);
+        hunks.get(number).filter(|hunk| hunk.before.start <= base_line).map(|_| number)
+    }
+
     fn keep(&mut self, texts: &Texts<'_>, lines: Range<u32>) {
         self.tokens.extend_from_slice(texts.base.tokens_in(lines.clone()));
         self.origins.extend(lines.map(Origin::Kept));

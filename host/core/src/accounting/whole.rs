@@ -7,7 +7,7 @@
 
 use super::discards::{textless_reason, whole_reason};
 use super::{Discard, DiscardedHunk, Dropped, FileAccount, HunkPlace, LostHunk, Side, SideAccount, account_lines, excerpt};
-use crate::merge_text::{index, is_binary};
+use crate::merge_text::{index, is_binary, lines};
 
 /// A file's four versions.
 pub(super) struct Versions<'a> {
@@ -53,9 +53,9 @@ pub(super) fn account(files: &Versions<'_>, discards: &[Discard]) -> FileAccount
     }
     let base = files.base.unwrap_or_default();
     // A deletion is judged by itself; line by line that side changes nothing.
-    let lines = |side: Side| files.of(side).unwrap_or(base);
+    let text = |side: Side| files.of(side).unwrap_or(base);
     let result = files.result.unwrap_or_default();
-    let mut account = account_lines(base, lines(Side::Ours), lines(Side::Theirs), result, discards);
+    let mut account = account_lines(base, text(Side::Ours), text(Side::Theirs), result, discards);
 
     let deleted = [Side::Ours, Side::Theirs].map(|side| files.deletes(side));
     if files.result.is_none() && deleted.contains(&true) {
@@ -80,7 +80,7 @@ pub(super) fn account(files: &Versions<'_>, discards: &[Discard]) -> FileAccount
         } else {
             continue;
         };
-        let at = HunkPlace { base_lines: count_lines(base), ..HunkPlace::default() };
+        let at = HunkPlace { base_lines: index(lines(base).count()), ..HunkPlace::default() };
         let reason = || textless_reason(side, discards).or_else(|| whole_reason(side, base, discards));
         settle(&mut account, side, fate, at, excerpt(base), reason);
     }
@@ -137,8 +137,4 @@ fn describe(content: Option<&[u8]>) -> String {
         Some(bytes) => format!("binary, {} bytes", bytes.len()),
         None => "deleted".to_owned(),
     }
-}
-
-fn count_lines(bytes: &[u8]) -> u32 {
-    index(bytes.split_inclusive(|byte| *byte == b'\n').count())
 }

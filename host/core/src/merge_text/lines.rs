@@ -27,7 +27,7 @@ impl<'a> Lines<'a> {
         let mut ends = Vec::with_capacity(guess);
         let mut tokens = Vec::with_capacity(guess);
         let mut start = 0;
-        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        for line in lines(bytes) {
             start += line.len();
             ends.push(start);
             tokens.push(interner.intern(line));
@@ -84,6 +84,11 @@ pub(crate) fn changes(algorithm: Algorithm, sliding: Sliding, before: &[Token], 
 /// Returns a line number. The diff refuses more lines than an `i32` counts, long before this saturates.
 pub(crate) fn index(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// Returns the lines of `bytes`, each with its line end; a last line without one is a line too.
+pub(crate) fn lines(bytes: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    bytes.split_inclusive(|byte| *byte == b'\n')
 }
 
 /// Returns a line without its line end.

@@ -147,6 +147,8 @@ fn few_lines() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn distinct_lines_merge_as_their_edits_say(ours in edits(), theirs in edits()) {
         let base = apply(&[(0, 0); 12], "base").concat().concat();

@@ -3,6 +3,7 @@
 //! What is decided here is decided from arguments alone, so it can be tested by properties, replayed from the
 //! log and run the same way on every replica. Time comes in as [`time::TimeMs`], randomness as bytes.
 
+pub mod accounting;
 pub mod agent;
 pub mod capability;
 pub mod event;
@@ -10,6 +11,7 @@ pub mod ids;
 pub mod lease;
 pub mod limits;
 pub mod merge;
+pub mod merge_text;
 pub mod path_glob;
 pub mod task;
 pub mod time;

@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The host.
+
+pub mod plugin_build;

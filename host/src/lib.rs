@@ -6,3 +6,6 @@ pub mod adapters;
 pub mod plugin_build;
 pub mod ports;
 pub mod service;
+//! The host.
+
+pub mod plugin_build;

@@ -5,9 +5,12 @@
 
 pub mod agent;
 pub mod capability;
+pub mod context;
 pub mod event;
 pub mod ids;
+pub mod inbox;
 pub mod limits;
+pub mod message;
 pub mod path_glob;
 pub mod time;
 pub mod value;

@@ -118,6 +118,8 @@ pub struct Delivery {
     pub sender: Option<AgentId>,
     /// Whether the sender wants to be told of the ack.
     pub ack_required: bool,
+    /// Whether the message asks for a review.
+    pub is_review: bool,
 }
 
 impl Stored for Delivery {
@@ -270,6 +272,7 @@ impl Delivery {
             via: None,
             sender: None,
             ack_required: false,
+            is_review: false,
         })
     }
 

@@ -3,6 +3,7 @@
 pub mod embedded;
 pub mod git;
 pub mod http;
+pub mod keys;
 pub mod mcp;
 pub mod system;
 pub mod wasm;

@@ -54,12 +54,12 @@ pub struct WriteRequest {
     pub key: String,
     /// The version it was made from; none or 0: a new document.
     pub base_version: Option<u64>,
-    /// What it is; none: as it was, else `application/json` for `json` and `text/markdown` for `text`.
+    /// What it is; none: as it was, else `application/json` for `value` and `text/markdown` for `text`.
     pub media_type: Option<String>,
     /// The whole text.
     pub text: Option<String>,
-    /// Or the whole value.
-    pub json: Option<Value>,
+    /// Or the whole value, for a JSON document.
+    pub value: Option<Value>,
     /// The conflict that this write resolves.
     pub resolves: Option<ConflictId>,
     /// The same key never writes a second version; none: derived from document, base and content.
@@ -116,13 +116,13 @@ impl Write {
         if let Some(media_type) = &request.media_type {
             check_media_type(media_type)?;
         }
-        let (text, is_value) = match (&request.text, &request.json) {
+        let (text, is_value) = match (&request.text, &request.value) {
             (Some(text), None) => (text.clone(), false),
             (None, Some(value)) => (value.to_string(), true),
             _ => {
                 return Err(Failure::refused(
                     "bad_argument",
-                    "a write has either `text` or `json`",
+                    "a write has either `text` or `value`",
                     "Give the whole document as one of them.",
                 ));
             }
@@ -130,7 +130,7 @@ impl Write {
         if is_value && request.media_type.as_ref().is_some_and(|media_type| !is_json(media_type)) {
             return Err(Failure::refused(
                 "bad_argument",
-                "`media_type` is not JSON but `json` is given",
+                "`media_type` is not JSON but `value` is given",
                 "Give `text`, or leave `media_type` out.",
             ));
         }
@@ -173,15 +173,15 @@ impl Contexts {
     ///
     /// # Errors
     /// `bad_argument`, `bad_json`, `too_large`, `unknown_base`, `not_found` (of `resolves`), `key_reused`.
-    pub async fn write(&self, acting: &Acting, request: &WriteRequest) -> Result<WriteOutcome, Failure> {
+    pub async fn write(&self, acting: &Acting, request: WriteRequest) -> Result<WriteOutcome, Failure> {
         check_idempotency_key(request.idempotency_key.as_deref())?;
-        let write = Write::check(request)?;
+        let write = Write::check(&request)?;
         let is_derived = request.idempotency_key.is_none();
         let derived = || {
             let facts = format!("{}\0{:?}\0{:?}\0{}", write.key, write.base_version, write.media_type, write.text);
             format!("derived:{}", blake3::hash(facts.as_bytes()).to_hex())
         };
-        let once = acting.once("write_context", request.idempotency_key.clone().unwrap_or_else(derived), request);
+        let once = acting.once("write_context", request.idempotency_key.clone().unwrap_or_else(derived), &request);
         if let Some(answered) = self.kit.answered(acting.project, &once).await? {
             return Ok(answered);
         }
@@ -358,12 +358,12 @@ impl Contexts {
         })
     }
 
-    /// Returns the newest versions of the documents whose keys start with `prefix`, by key, without their texts.
+    /// Returns the newest versions of the documents whose keys start with `prefix`, by key, without their texts, at most `limit`.
     ///
     /// # Errors
     /// [`Failure`].
-    pub async fn list(&self, project: ProjectId, prefix: &str) -> Result<Vec<DocumentHead>, Failure> {
-        let all = self.kit.load_all::<DocumentHead>(Some(project), &format!("{HEADS}{prefix}"), DOCUMENTS_MAX).await?;
+    pub async fn list(&self, project: ProjectId, prefix: &str, limit: usize) -> Result<Vec<DocumentHead>, Failure> {
+        let all = self.kit.load_all::<DocumentHead>(Some(project), &format!("{HEADS}{prefix}"), limit.min(DOCUMENTS_MAX)).await?;
         Ok(all.into_iter().map(|(_, found)| found.value).collect())
     }
 

@@ -108,11 +108,11 @@ pub(super) struct Admissions {
 }
 
 impl Agents {
-    /// Makes a project. `target` is the branch that work lands on.
+    /// Makes the project of a repository that was made under this id. `target` is the branch that work lands on.
     ///
     /// # Errors
     /// `bad_argument`, `slug_taken`.
-    pub async fn create_project(&self, slug: &str, target: &str) -> Result<ProjectRecord, Failure> {
+    pub async fn create_project(&self, id: ProjectId, slug: &str, target: &str) -> Result<ProjectRecord, Failure> {
         let form = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         let fits = (1..=SLUG_CHARS_MAX).contains(&slug.len()) && slug.chars().all(form) && !slug.starts_with('-');
         if !fits || target.is_empty() {
@@ -125,7 +125,6 @@ impl Agents {
                 return Err(Failure::refused("slug_taken", format!("there is a project `{slug}`"), "Choose another slug."));
             }
             let now = self.kit.now();
-            let id = ProjectId::new(now, self.kit.system.id_bytes());
             let record = ProjectRecord { id, slug: slug.to_owned(), target: target.to_owned(), created_at: now };
             let mut commit = Commit::default();
             commit.replace(slug_key(slug), None, &Slugged(id));

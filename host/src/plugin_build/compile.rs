@@ -1,0 +1,193 @@
+//! Guest crate to core module, by cargo, with flags that make the bytes depend on the sources and the compiler only.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde::Deserialize;
+
+use super::toolchain::{StdSource, TARGET, Toolchain, command};
+use super::{BuildError, Locked, Progress};
+
+/// The profile of guests, whatever the crate's workspace says of `release`: small, and the same bytes every time.
+const PROFILE: [&str; 9] = [
+    "profile.release.opt-level=\"s\"",
+    "profile.release.lto=true",
+    "profile.release.codegen-units=1",
+    "profile.release.strip=true",
+    "profile.release.debug=false",
+    "profile.release.panic=\"abort\"",
+    "profile.release.overflow-checks=false",
+    "profile.release.debug-assertions=false",
+    "profile.release.incremental=false",
+];
+
+/// What cargo knows of the crate.
+#[derive(Debug, Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+    workspace_root: PathBuf,
+    target_directory: PathBuf,
+    resolve: Resolved,
+}
+
+#[derive(Debug, Deserialize)]
+struct Resolved {
+    root: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Package {
+    id: String,
+    name: String,
+    version: String,
+    source: Option<String>,
+    manifest_path: PathBuf,
+    targets: Vec<Target>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Target {
+    kind: Vec<String>,
+}
+
+/// A line of cargo's report.
+#[derive(Debug, Deserialize)]
+struct Report {
+    reason: String,
+    package_id: Option<String>,
+    #[serde(default)]
+    filenames: Vec<PathBuf>,
+}
+
+/// A crate that can be compiled.
+#[derive(Debug)]
+pub(super) struct Guest {
+    manifest_path: PathBuf,
+    id: String,
+    /// The crate's own version.
+    pub(super) version: String,
+    target_dir: PathBuf,
+    remaps: Vec<(PathBuf, String)>,
+}
+
+impl Guest {
+    /// Asks cargo about the crate in a folder.
+    pub(super) fn inspect(dir: &Path, toolchain: &Toolchain, target_dir: Option<&Path>, locked: Locked) -> Result<Self, BuildError> {
+        let manifest_path = dir.join("Cargo.toml");
+        let mut cargo = cargo(toolchain, dir);
+        cargo.args(["metadata", "--format-version", "1", "--filter-platform", TARGET]);
+        add_locked(&mut cargo, locked);
+        let output = cargo.output().map_err(|source| BuildError::Cargo { program: toolchain.cargo.clone(), source })?;
+        if !output.status.success() {
+            return Err(BuildError::NoCrate { dir: dir.to_owned(), said: String::from_utf8_lossy(&output.stderr).trim().to_owned() });
+        }
+        let metadata: Metadata = serde_json::from_slice(&output.stdout).map_err(|source| BuildError::CargoReport { source })?;
+        let root = metadata.resolve.root.as_deref().and_then(|id| metadata.packages.iter().find(|package| package.id == id));
+        let Some(root) = root else {
+            return Err(BuildError::NoCrate { dir: dir.to_owned(), said: "Cargo.toml describes a workspace, not a crate".to_owned() });
+        };
+        if !root.targets.iter().any(|target| target.kind.iter().any(|kind| kind == "cdylib")) {
+            return Err(BuildError::NotACdylib { name: root.name.clone() });
+        }
+        let target_dir = target_dir.map_or_else(|| metadata.target_directory.join("guests"), Path::to_owned);
+        let remaps = remaps(&metadata, toolchain, &target_dir);
+        Ok(Self { manifest_path, id: root.id.clone(), version: root.version.clone(), target_dir, remaps })
+    }
+
+    /// Compiles and returns the core module.
+    pub(super) fn compile(&self, toolchain: &Toolchain, locked: Locked, progress: Progress) -> Result<Vec<u8>, BuildError> {
+        let dir = self.manifest_path.parent().unwrap_or(Path::new("."));
+        let mut cargo = cargo(toolchain, dir);
+        cargo.args(["build", "--release", "--lib", "--target", TARGET, "--message-format", "json-render-diagnostics"]);
+        cargo.arg("--target-dir").arg(&self.target_dir);
+        for setting in PROFILE {
+            cargo.args(["--config", setting]);
+        }
+        add_locked(&mut cargo, locked);
+        if toolchain.std == StdSource::Built {
+            cargo.arg("-Zbuild-std=std,panic_abort").env("RUSTC_BOOTSTRAP", "1");
+        }
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", self.rustflags());
+        cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", &toolchain.linker);
+        cargo.stdout(Stdio::piped()).stderr(match progress {
+            Progress::Stderr => Stdio::inherit(),
+            Progress::Silent => Stdio::piped(),
+        });
+        let output = cargo.spawn().and_then(std::process::Child::wait_with_output);
+        let output = output.map_err(|source| BuildError::Cargo { program: toolchain.cargo.clone(), source })?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            return Err(BuildError::DoesNotCompile { dir: dir.to_owned(), said });
+        }
+        let path = self.artifact(&output.stdout)?;
+        std::fs::read(&path).map_err(|source| BuildError::Read { path, source })
+    }
+
+    /// Finds the module in cargo's report.
+    fn artifact(&self, report: &[u8]) -> Result<PathBuf, BuildError> {
+        for line in report.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{")) {
+            let line: Report = serde_json::from_slice(line).map_err(|source| BuildError::CargoReport { source })?;
+            if line.reason == "compiler-artifact" && line.package_id.as_ref() == Some(&self.id) {
+                if let Some(path) = line.filenames.into_iter().find(|path| path.extension().is_some_and(|end| end == "wasm")) {
+                    return Ok(path);
+                }
+            }
+        }
+        Err(BuildError::NotACdylib { name: self.id.clone() })
+    }
+
+    /// Returns the compiler's flags, separated as cargo wants them.
+    fn rustflags(&self) -> OsString {
+        let mut flags = OsString::new();
+        for (from, to) in &self.remaps {
+            if !flags.is_empty() {
+                flags.push("\u{1f}");
+            }
+            flags.push("--remap-path-prefix=");
+            flags.push(from);
+            flags.push("=");
+            flags.push(to);
+        }
+        flags
+    }
+}
+
+fn cargo(toolchain: &Toolchain, dir: &Path) -> Command {
+    let mut cargo = command(&toolchain.cargo);
+    cargo.current_dir(dir).env("CARGO_INCREMENTAL", "0");
+    // `rustc` by name stays a matter of PATH and rustup; a path is one compiler and must be said.
+    if toolchain.rustc.is_absolute() {
+        cargo.env("RUSTC", &toolchain.rustc);
+    }
+    cargo
+}
+
+fn add_locked(cargo: &mut Command, locked: Locked) {
+    if locked == Locked::Yes {
+        cargo.arg("--locked");
+    }
+}
+
+/// Returns the folders whose paths must not reach the module, and what stands there instead. The compiler takes
+/// the last that fits, so the more special ones come later.
+fn remaps(metadata: &Metadata, toolchain: &Toolchain, target_dir: &Path) -> Vec<(PathBuf, String)> {
+    let mut registries = BTreeSet::new();
+    let mut elsewhere = BTreeSet::new();
+    for package in &metadata.packages {
+        let Some(folder) = package.manifest_path.parent() else { continue };
+        if package.source.is_some() {
+            registries.extend(folder.parent().map(Path::to_owned));
+        } else if !folder.starts_with(&metadata.workspace_root) {
+            elsewhere.insert((folder.to_owned(), format!("/path/{}", package.name)));
+        }
+    }
+    let sources = toolchain.sysroot.join("lib/rustlib/src/rust");
+    let mut remaps = vec![(metadata.workspace_root.clone(), "/src".to_owned()), (target_dir.to_owned(), "/target".to_owned())];
+    remaps.extend(elsewhere);
+    remaps.extend(registries.into_iter().map(|folder| (folder, "/deps".to_owned())));
+    remaps.extend(std::fs::canonicalize(&sources).ok().map(|folder| (folder, "/rust".to_owned())));
+    remaps.push((sources, "/rust".to_owned()));
+    remaps
+}

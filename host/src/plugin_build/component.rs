@@ -1,0 +1,228 @@
+//! Core module to component: what it imports and exports is held against its world before it is believed.
+
+use std::collections::BTreeSet;
+
+use wasmparser::{Encoding, Parser, Payload};
+use wit_component::{ComponentEncoder, DecodedWasm};
+use wit_parser::{Resolve, WorldId};
+
+use super::BuildError;
+use super::manifest::{MANIFEST_BYTES_MAX, SECTION, World};
+
+/// The packages of `wit/`, those that others use first.
+const PACKAGES: [(&str, &str); 8] = [
+    ("types.wit", include_str!("../../../wit/types/types.wit")),
+    ("router.wit", include_str!("../../../wit/router/router.wit")),
+    ("merger.wit", include_str!("../../../wit/merger/merger.wit")),
+    ("reconciler.wit", include_str!("../../../wit/reconciler/reconciler.wit")),
+    ("workflow.wit", include_str!("../../../wit/workflow/workflow.wit")),
+    ("policy.wit", include_str!("../../../wit/policy/policy.wit")),
+    ("agent.wit", include_str!("../../../wit/agent/agent.wit")),
+    ("mcp-provider.wit", include_str!("../../../wit/mcp-provider/mcp-provider.wit")),
+];
+
+/// An agent may offer MCP as well: the two worlds as one.
+const BOTH: &str = "package pointsman:both@0.1.0; world agent-with-mcp { \
+     include pointsman:agent/agent@0.1.0; include pointsman:mcp-provider/mcp-provider@0.1.0; }";
+
+/// The interface whose export makes an agent an MCP provider, too.
+const PROVIDER: &str = "pointsman:mcp-provider/provider@0.1.0";
+
+/// The names of a world's imports and exports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Shape {
+    imports: BTreeSet<String>,
+    exports: BTreeSet<String>,
+}
+
+impl Shape {
+    fn of(resolve: &Resolve, world: WorldId) -> Self {
+        let world = &resolve.worlds[world];
+        Self {
+            imports: world.imports.keys().map(|key| resolve.name_world_key(key)).collect(),
+            exports: world.exports.keys().map(|key| resolve.name_world_key(key)).collect(),
+        }
+    }
+}
+
+/// Returns the component that a core module makes, with its manifest inside, checked against its world.
+///
+/// # Errors
+/// The module or the component does not fit the world; each error says how to mend it.
+pub(super) fn componentize(core: &[u8], world: World, manifest: &str) -> Result<Vec<u8>, BuildError> {
+    let (resolve, id) = target(world, true)?;
+    refuse_foreign_imports(core, world, &Shape::of(&resolve, id))?;
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| BuildError::Componentize { world, source: error };
+    let encoder = ComponentEncoder::default().module(core).map_err(|error| failed(error.into()))?;
+    let mut component = encoder.validate(true).encode().map_err(|error| failed(error.into()))?;
+    append_section(&mut component, SECTION, manifest.as_bytes());
+    check(&component, world)?;
+    Ok(component)
+}
+
+/// Checks that a component targets its world: the exports are there, the imports are no others, the types fit.
+///
+/// # Errors
+/// What does not fit, and how to mend it.
+pub fn check(component: &[u8], world: World) -> Result<(), BuildError> {
+    let undecodable = |error: Box<dyn std::error::Error + Send + Sync>| BuildError::Componentize { world, source: error };
+    let decoded = wit_component::decode(component).map_err(|error| undecodable(error.into()))?;
+    let DecodedWasm::Component(found, found_id) = decoded else {
+        return Err(BuildError::NotAComponent { world });
+    };
+    let has = Shape::of(&found, found_id);
+    let (resolve, id) = target(world, has.exports.contains(PROVIDER))?;
+    let wants = Shape::of(&resolve, id);
+    let difference = |a: &BTreeSet<String>, b: &BTreeSet<String>| -> Vec<String> { a.difference(b).cloned().collect() };
+    let missing = difference(&wants.exports, &has.exports);
+    let extra = difference(&has.exports, &wants.exports);
+    let foreign = difference(&has.imports, &wants.imports);
+    if !missing.is_empty() || !extra.is_empty() || !foreign.is_empty() {
+        return Err(BuildError::WorldMismatch { world, missing, extra, foreign });
+    }
+    wit_component::targets(&resolve, id, component)
+        .map_err(|error| BuildError::WorldTypes { world, source: error.into() })
+}
+
+/// Returns the world a component is held against.
+fn target(world: World, offers_mcp: bool) -> Result<(Resolve, WorldId), BuildError> {
+    let broken = |error: Box<dyn std::error::Error + Send + Sync>| BuildError::BrokenWit { source: error };
+    let mut resolve = Resolve::default();
+    let mut package = None;
+    for (path, text) in PACKAGES {
+        let id = resolve.push_source(path, text).map_err(|error| broken(error.into()))?;
+        if path.strip_suffix(".wit") == Some(world.name()) {
+            package = Some(id);
+        }
+    }
+    let mut name = world.name();
+    if world == World::Agent && offers_mcp {
+        package = Some(resolve.push_source("both.wit", BOTH).map_err(|error| broken(error.into()))?);
+        name = "agent-with-mcp";
+    }
+    let package = package.expect("each world has a package of its own name");
+    let id = resolve.select_world(&[package], Some(name)).map_err(|error| broken(error.into()))?;
+    Ok((resolve, id))
+}
+
+/// Refuses a module that wants something its world does not give: mostly a crate that expects an operating system.
+fn refuse_foreign_imports(core: &[u8], world: World, shape: &Shape) -> Result<(), BuildError> {
+    let unreadable = |error: wasmparser::BinaryReaderError| BuildError::Componentize { world, source: error.into() };
+    let mut foreign = BTreeSet::new();
+    for payload in Parser::new(0).parse_all(core) {
+        if let Payload::ImportSection(section) = payload.map_err(unreadable)? {
+            for import in section.into_imports() {
+                let import = import.map_err(unreadable)?;
+                if !shape.imports.contains(import.module) {
+                    foreign.insert(format!("{}::{}", import.module, import.name));
+                }
+            }
+        }
+    }
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    Err(BuildError::ForeignImports { world, imports: foreign.into_iter().collect() })
+}
+
+/// Appends a custom section (binary format of WebAssembly, 5.5.3; the same in components).
+fn append_section(component: &mut Vec<u8>, name: &str, data: &[u8]) {
+    let mut content = Vec::with_capacity(name.len() + data.len() + 5);
+    write_leb(&mut content, name.len());
+    content.extend_from_slice(name.as_bytes());
+    content.extend_from_slice(data);
+    component.push(0);
+    write_leb(component, content.len());
+    component.extend_from_slice(&content);
+}
+
+/// Writes a number in LEB128.
+fn write_leb(out: &mut Vec<u8>, mut number: usize) {
+    loop {
+        let low = u8::try_from(number & 0x7F).expect("seven bits");
+        number >>= 7;
+        if number == 0 {
+            out.push(low);
+            return;
+        }
+        out.push(low | 0x80);
+    }
+}
+
+/// Returns the text of the manifest that a component carries; none when it carries none.
+///
+/// # Errors
+/// The bytes are no component, or the section is too large, no text, or there twice.
+pub fn embedded_manifest(component: &[u8]) -> Result<Option<String>, String> {
+    let mut found: Option<String> = None;
+    let mut depth = 0_usize;
+    for payload in Parser::new(0).parse_all(component) {
+        match payload.map_err(|error| error.to_string())? {
+            Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
+                return Err("this is a core module, not a component".to_owned());
+            }
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::CustomSection(section) if depth == 0 && section.name() == SECTION => {
+                if found.is_some() || section.data().len() > MANIFEST_BYTES_MAX {
+                    return Err(format!("the section `{SECTION}` is too large or there twice"));
+                }
+                let text = std::str::from_utf8(section.data()).map_err(|error| error.to_string())?;
+                found = Some(text.to_owned());
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `(module (import "env" "now" (func)))`.
+    const WANTS_A_CLOCK: [u8; 29] =
+        *b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x02\x0b\x01\x03env\x03now\0\0";
+    const EMPTY: [u8; 8] = *b"\0asm\x01\0\0\0";
+
+    #[test]
+    fn all_worlds_resolve() {
+        for world in World::ALL {
+            for offers_mcp in [false, true] {
+                let (resolve, id) = target(world, offers_mcp).expect("wit/ resolves");
+                let shape = Shape::of(&resolve, id);
+                assert!(shape.exports.contains("pointsman:types/setup@0.1.0"), "{world}: {shape:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn foreign_imports_are_named_with_the_way_out() {
+        let error = componentize(&WANTS_A_CLOCK, World::Router, "").expect_err("env is no world");
+        assert_eq!(
+            error.to_string(),
+            "the guest imports env::now, which the world `router` does not give; \
+             find the dependency that expects an operating system (`cargo tree`) and turn that feature off"
+        );
+    }
+
+    #[test]
+    fn a_module_without_exports_is_told_what_is_missing() {
+        let error = componentize(&EMPTY, World::Merger, "").expect_err("exports nothing");
+        assert!(error.to_string().contains("does not export pointsman:merger/merging@0.1.0"), "{error}");
+        assert!(error.to_string().contains("`pointsman_sdk::merger!(YourType);`"), "{error}");
+    }
+
+    #[test]
+    fn sections_are_read_back() {
+        let long = "x".repeat(300);
+        let mut component = b"\0asm\x0d\0\x01\0".to_vec();
+        assert_eq!(embedded_manifest(&component), Ok(None));
+        append_section(&mut component, SECTION, long.as_bytes());
+        assert_eq!(embedded_manifest(&component), Ok(Some(long.clone())));
+        append_section(&mut component, SECTION, b"again");
+        assert!(embedded_manifest(&component).is_err());
+        assert!(embedded_manifest(&EMPTY).is_err());
+        assert!(embedded_manifest(b"no wasm").is_err());
+    }
+}

@@ -1,0 +1,70 @@
+use super::*;
+
+fn dist() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist")
+}
+
+fn shipped(name: &str) -> Vec<u8> {
+    std::fs::read(dist().join(format!("{name}.wasm"))).expect("shipped components are committed")
+}
+
+fn crate_dir(manifest: Option<&str>) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a folder");
+    if let Some(text) = manifest {
+        std::fs::write(dir.path().join(MANIFEST_FILE), text).expect("written");
+    }
+    dir
+}
+
+#[test]
+fn a_crate_without_a_manifest_is_told_what_to_write() {
+    let dir = crate_dir(None);
+    let error = build(&Options::new(dir.path(), dir.path())).expect_err("nothing there");
+    assert!(matches!(error, BuildError::NoManifest { .. }), "{error}");
+    assert!(error.to_string().contains("manifest_version, name, version, world and description"), "{error}");
+}
+
+#[test]
+fn a_wrong_manifest_is_refused_before_anything_is_compiled() {
+    let dir = crate_dir(Some("manifest_version = 1\nname = \"x\"\nversion = \"0.1.0\"\nworld = \"rooter\"\ndescription = \"d\"\n"));
+    let error = build(&Options::new(dir.path(), dir.path())).expect_err("no such world");
+    assert!(error.to_string().contains("unknown variant `rooter`"), "{error}");
+    assert!(error.to_string().contains("line 4"), "{error}");
+}
+
+#[test]
+fn shipped_components_are_those_of_the_lock_and_of_their_worlds() {
+    let lock = Lock::read(&dist()).expect("the lock fits");
+    assert_eq!(lock.entries().len(), 10);
+    for entry in lock.entries() {
+        let bytes = shipped(&entry.name);
+        assert_eq!((digest(&bytes), bytes.len() as u64), (entry.digest.clone(), entry.size_bytes), "{}", entry.name);
+        assert!(bytes.len() < 300 << 10, "{} has {} bytes", entry.name, bytes.len());
+        let text = component::embedded_manifest(&bytes).expect("readable").expect("embedded");
+        let manifest = Manifest::parse(&text).expect("fits");
+        assert_eq!((manifest.name.as_str(), manifest.world.name()), (entry.name.as_str(), entry.world.as_str()));
+        component::check(&bytes, manifest.world).expect("targets its world");
+    }
+}
+
+#[test]
+fn a_component_of_another_world_is_told_apart_by_name() {
+    let error = component::check(&shipped("routing-capability"), World::Merger).expect_err("it is a router");
+    let text = error.to_string();
+    assert!(text.contains("does not export pointsman:merger/merging@0.1.0"), "{text}");
+    assert!(text.contains("exports pointsman:router/routing@0.1.0, which belongs to another world"), "{text}");
+    assert!(text.contains("imports pointsman:types/symbols@0.1.0, which this world does not give"), "{text}");
+}
+
+#[test]
+fn a_tampered_component_is_found_before_a_rebuild() {
+    let out = tempfile::tempdir().expect("a folder");
+    let name = "policy-default";
+    std::fs::copy(dist().join(lock::FILE), out.path().join(lock::FILE)).expect("copied");
+    let mut bytes = shipped(name);
+    bytes.push(0);
+    std::fs::write(out.path().join(format!("{name}.wasm")), bytes).expect("written");
+    let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins").join(name);
+    let error = verify(&Options::new(crate_folder, out.path())).expect_err("not the locked bytes");
+    assert!(matches!(error, BuildError::Differs { what: "the shipped file", .. }), "{error}");
+}

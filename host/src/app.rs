@@ -335,11 +335,11 @@ pub async fn offline(config: &Config) -> Result<Box<dyn AdminSurface>, AppError>
 /// Runs a check's command confined; the rest of the command line says how.
 #[must_use]
 pub fn sandbox_exec(arguments: std::env::ArgsOs) -> ExitCode {
-    crate::adapters::git::sandbox_exec(arguments)
+    crate::adapters::git::sandbox_exec(arguments.collect())
 }
 
 /// Answers one of git's hooks.
 #[must_use]
 pub fn git_hook(arguments: std::env::ArgsOs) -> ExitCode {
-    crate::adapters::git::git_hook(arguments)
+    crate::adapters::git::git_hook(arguments.collect())
 }

@@ -288,7 +288,7 @@ impl Agent {
     /// When it is not.
     pub async fn refused(&self, tool: &str, arguments: Value) -> String {
         match self.client.call(tool, arguments).await {
-            Err(CallError::Refused { code, why, advice, .. }) => {
+            Err(CallError::Tool { code, why, advice, .. }) => {
                 assert!(!why.is_empty() && !advice.is_empty(), "{code}: a refusal says why and what to do");
                 code
             }

@@ -70,7 +70,7 @@ impl Actor {
     /// Calls a tool that must be refused; returns the code and the reason.
     pub(super) async fn refused(&self, tool: &str, arguments: Value) -> Result<(String, String), DemoError> {
         match self.try_call(tool, &arguments).await {
-            Err(CallError::Refused { code, why, .. }) => Ok((code, why)),
+            Err(CallError::Tool { code, why, .. }) => Ok((code, why)),
             Err(other) => Err(self.unexpected(format!("{tool}: {other}"))),
             Ok(answer) => Err(self.unexpected(format!("{tool} was to be refused, but: {answer}"))),
         }

@@ -14,6 +14,7 @@ use pointsman_core::path_glob::PathGlob;
 use pointsman_core::task::{Claim, Task, TaskError, TaskState};
 use pointsman_core::time::TimeMs;
 use pointsman_core::value::Stored;
+use data_encoding::HEXLOWER;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -30,6 +31,8 @@ use crate::ports::store::{Commit, DueChange};
 
 /// Where the lease table stands.
 const LEASES: &str = "leases";
+/// What git secrets start with.
+pub const GIT_SECRET: &str = "pmg_";
 /// Names the workflow is asked for before the host takes its own.
 const BRANCH_NAME_TRIES: u32 = 5;
 
@@ -109,9 +112,19 @@ impl Claims {
     /// Returns the git secret of a claim: bound to the task and its token, so that it ends with the claim and need not be stored.
     #[must_use]
     pub fn secret(&self, project: ProjectId, task: TaskId, claim: &Claim) -> String {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.kit.keys.derive("git credential"));
-        let tag = hmac::sign(&key, format!("{project}/{task}/{}/{}", claim.token, claim.agent).as_bytes());
-        format!("pmg_{}", data_encoding::HEXLOWER.encode(&tag.as_ref()[..20]))
+        let tag = hmac::sign(&self.git_key(), &credential_of(project, task, claim));
+        format!("{GIT_SECRET}{}", HEXLOWER.encode(tag.as_ref()))
+    }
+
+    /// Returns whether a git secret is that of a claim.
+    #[must_use]
+    pub fn is_secret(&self, secret: &str, project: ProjectId, task: TaskId, claim: &Claim) -> bool {
+        let tag = secret.strip_prefix(GIT_SECRET).and_then(|tag| HEXLOWER.decode(tag.as_bytes()).ok());
+        tag.is_some_and(|tag| hmac::verify(&self.git_key(), &credential_of(project, task, claim), &tag).is_ok())
+    }
+
+    fn git_key(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, &self.kit.keys.derive("git credential"))
     }
 
     /// Claims a task. Claiming one's own again renews it and answers the same.
@@ -479,6 +492,10 @@ impl Claims {
             .await?;
         self.finish_revoke(project, intent.as_ref()).await
     }
+}
+
+fn credential_of(project: ProjectId, task: TaskId, claim: &Claim) -> Vec<u8> {
+    format!("{project}/{task}/{}/{}", claim.token, claim.agent).into_bytes()
 }
 
 /// The name of a claim's due entry.

@@ -13,11 +13,14 @@ use crate::ports::store::DueEntry;
 
 /// Handles due entries of all services until `stop`.
 pub async fn run(services: Services, stop: CancellationToken) {
-    run_due(&services.kit, stop, async |entry: DueEntry| match entry.name.strip_prefix("claim/").and_then(|id| id.parse().ok()) {
+    run_due(&services.kit, stop, |entry| handle(&services, entry)).await;
+}
+
+async fn handle(services: &Services, entry: DueEntry) -> Result<(), Failure> {
+    match entry.name.strip_prefix("claim/").and_then(|id| id.parse().ok()) {
         Some(task) => services.claims.lapse(entry.project, task).await,
         None => services.messaging.handle_due(&entry).await,
-    })
-    .await;
+    }
 }
 
 /// Finishes what the last run of the host left half done. Called before anyone is served.

@@ -10,11 +10,10 @@ use pointsman_core::event::{Actor, Provenance};
 use pointsman_core::ids::{ProjectId, TaskId};
 use pointsman_core::limits::COMMIT_FILE_BYTES_MAX;
 use pointsman_core::task::{Claim, Task};
-use ring::constant_time::verify_slices_are_equal;
 use serde_json::json;
 
 use super::agents::Agents;
-use super::claims::Claims;
+use super::claims::{Claims, GIT_SECRET};
 use super::commits::Commits;
 use super::failure::Failure;
 use super::kit::Kit;
@@ -46,9 +45,7 @@ impl GitAccess {
         let task = task.value;
         let ended = || GitRejected::Unauthorized { why: format!("the claim on {id} that this credential belongs to has ended; claim it again") };
         let claim = task.claim.clone().ok_or_else(ended)?;
-        let expected = self.claims.secret(project, id, &claim);
-        verify_slices_are_equal(expected.as_bytes(), secret.as_bytes()).map_err(|_| ended())?;
-        Ok((task, claim))
+        if self.claims.is_secret(secret, project, id, &claim) { Ok((task, claim)) } else { Err(ended()) }
     }
 
     async fn grant(&self, project: ProjectId, task: &Task, claim: &Claim) -> Result<PushGrant, GitRejected> {
@@ -94,7 +91,7 @@ impl GitSurface for GitAccess {
     async fn serve_git(&self, call: GitCall) -> Result<GitResponse, GitRejected> {
         let GitCall { basic, slug, service, advertise, protocol, body, trace } = call;
         let (user, secret) = basic.ok_or(GitRejected::Unauthorized { why: "no credential came".to_owned() })?;
-        let claim_of = user.parse::<TaskId>().ok().filter(|_| secret.starts_with("pmg_"));
+        let claim_of = user.parse::<TaskId>().ok().filter(|_| secret.starts_with(GIT_SECRET));
         let (project, holder) = match claim_of {
             Some(id) => {
                 let record = self.agents.project_by_slug(&slug).await.map_err(|_| GitRejected::NotFound { slug: slug.clone() })?;

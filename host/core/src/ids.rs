@@ -37,7 +37,8 @@ fn base32() -> &'static Encoding {
     static ENCODING: std::sync::OnceLock<Encoding> = std::sync::OnceLock::new();
     ENCODING.get_or_init(|| {
         let mut form = Specification::new();
-        form.symbols.push_str("abcdefghijklmnopqrstuvwxyz234567");
+        // In the order of their bytes, so that written ids sort as the ids do.
+        form.symbols.push_str("234567abcdefghijklmnopqrstuvwxyz");
         form.encoding().unwrap_or(BASE32_NOPAD)
     })
 }
@@ -144,6 +145,10 @@ uuid_id!(
 uuid_id!(
     /// A chain of messages that answer each other.
     ThreadId, "thr_"
+);
+uuid_id!(
+    /// A write of a context document that met a conflict.
+    ConflictId, "cfl_"
 );
 uuid_id!(
     /// Git work that a stored decision asked for and that recovery finishes.

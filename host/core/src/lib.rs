@@ -6,12 +6,15 @@
 pub mod accounting;
 pub mod agent;
 pub mod capability;
+pub mod context;
 pub mod event;
 pub mod ids;
+pub mod inbox;
 pub mod lease;
 pub mod limits;
 pub mod merge;
 pub mod merge_text;
+pub mod message;
 pub mod path_glob;
 pub mod task;
 pub mod time;

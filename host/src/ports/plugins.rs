@@ -5,6 +5,7 @@
 //! **Invariant:** a call costs at most its binding's limits, whatever the component does.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use pointsman_core::event::Provenance;
@@ -105,13 +106,25 @@ pub struct RouteMessage {
     pub capabilities: Vec<String>,
 }
 
-/// What a router sees of one candidate.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A text interned by the plugin runtime, for facts that stay the same from call to call: an agent's name, its owner, its
+/// teams, its capabilities. Interned once when the fact is learnt, so that a call over a thousand candidates hashes nothing.
+///
+/// Valid as long as the [`Plugins`] it came from; never stored, never compared with another runtime's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Symbol(pub u32);
+
+impl Symbol {
+    /// The empty text: "none".
+    pub const NONE: Self = Self(0);
+}
+
+/// What a router sees of one candidate. Cloning it copies no text.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteCandidate {
     /// Name.
-    pub agent: String,
+    pub agent: Symbol,
     /// Principal.
-    pub owner: String,
+    pub owner: Symbol,
     /// Whether it satisfies the address.
     pub satisfies: bool,
     /// Deliveries waiting or leased.
@@ -127,9 +140,9 @@ pub struct RouteCandidate {
     /// Whether it gave this message back before.
     pub refused: bool,
     /// Teams.
-    pub teams: Vec<String>,
+    pub teams: Arc<[Symbol]>,
     /// Capability names.
-    pub capabilities: Vec<String>,
+    pub capabilities: Arc<[Symbol]>,
 }
 
 /// What becomes of a message. Numbers are positions among the candidates, checked by the adapter.
@@ -476,7 +489,7 @@ pub struct PluginSource {
     /// Which extension point.
     pub world: World,
     /// The component's bytes.
-    pub component: std::sync::Arc<[u8]>,
+    pub component: Arc<[u8]>,
     /// Its configuration, a JSON object as text.
     pub config_json: String,
     /// What it may cost; missing ones have the world's default.
@@ -491,7 +504,7 @@ pub struct PluginSource {
 pub struct PluginLimits {
     /// Memory of one instance, summed over its memories.
     pub memory_bytes_max: Option<usize>,
-    /// Wall time of one call.
+    /// Running time of one call. Time the thread was not given a processor is left out, up to ten times the deadline.
     pub deadline_ms: Option<u64>,
     /// Bytes of one result.
     pub result_bytes_max: Option<usize>,
@@ -537,6 +550,14 @@ pub trait Plugins: Send + Sync {
 
     /// Returns what is loaded, by binding name.
     fn loaded(&self) -> BTreeMap<String, (World, PluginRef, PluginStats)>;
+
+    /// Returns the symbol of a text, the same for equal texts; [`Symbol::NONE`] for the empty text, one over 256 bytes, or
+    /// any new one once the bounded table is full. Meant for the facts of candidates, not for those of messages, which
+    /// come and go: those are passed as text.
+    fn symbol(&self, text: &str) -> Symbol;
+
+    /// Returns the text behind a symbol; the empty text for one that was never given out.
+    fn symbol_text(&self, symbol: Symbol) -> Arc<str>;
 
     /// Asks a router. Runs on the calling thread: its deadline is two milliseconds unless configured.
     ///

@@ -112,14 +112,7 @@ impl Mcp {
         }
     }
 
-    async fn post_request(
-        &self,
-        fields: &dyn Fields,
-        mut caller: Caller,
-        id: &RawValue,
-        method: &str,
-        params: Option<&RawValue>,
-    ) -> Reply {
+    async fn post_request(&self, fields: &dyn Fields, mut caller: Caller, id: &RawValue, method: &str, params: Option<&RawValue>) -> Reply {
         let read = envelope::params(params).and_then(|params| params.meta().map(|meta| (params, meta)));
         let (params, meta) = match read {
             Ok(read) => read,

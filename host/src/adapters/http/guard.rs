@@ -62,11 +62,8 @@ impl Guard {
     }
 
     fn lets_origin(&self, origin: &str) -> bool {
-        let own = origin
-            .strip_prefix("http://")
-            .or_else(|| origin.strip_prefix("https://"))
-            .and_then(without_port)
-            .is_some_and(is_loopback);
+        let own =
+            origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")).and_then(without_port).is_some_and(is_loopback);
         own || self.origins.iter().any(|known| known.eq_ignore_ascii_case(origin))
     }
 

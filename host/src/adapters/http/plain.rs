@@ -61,18 +61,20 @@ pub(super) enum Refusal {
 impl Refusal {
     fn parts(&self) -> (StatusCode, &'static str, &'static str) {
         match self {
-            Self::NoRoute { .. } => {
-                (StatusCode::NOT_FOUND, "no_such_path", "Agents POST to /mcp or /mcp/PROJECT; git uses /git/PROJECT.git; /healthz and /readyz tell how the host is.")
-            }
-            Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Use one of the methods named."),
-            Self::ForeignOrigin { .. } => {
-                (StatusCode::FORBIDDEN, "foreign_origin", "Open the page from this machine, or list its origin in the host's configuration.")
-            }
-            Self::ForeignHost { .. } => (
-                StatusCode::FORBIDDEN,
-                "foreign_host",
-                "Use localhost or 127.0.0.1, or list the name in the host's configuration.",
+            Self::NoRoute { .. } => (
+                StatusCode::NOT_FOUND,
+                "no_such_path",
+                "Agents POST to /mcp or /mcp/PROJECT; git uses /git/PROJECT.git; /healthz and /readyz tell how the host is.",
             ),
+            Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Use one of the methods named."),
+            Self::ForeignOrigin { .. } => (
+                StatusCode::FORBIDDEN,
+                "foreign_origin",
+                "Open the page from this machine, or list its origin in the host's configuration.",
+            ),
+            Self::ForeignHost { .. } => {
+                (StatusCode::FORBIDDEN, "foreign_host", "Use localhost or 127.0.0.1, or list the name in the host's configuration.")
+            }
             Self::DumbGit => (StatusCode::FORBIDDEN, "dumb_git", "Use git 1.6.6 or newer, with the URL the host gave you."),
             Self::UnsupportedMediaType { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Use git itself."),
             Self::UnsupportedEncoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", "Send it plain or with gzip."),

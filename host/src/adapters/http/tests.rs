@@ -47,7 +47,8 @@ fn foreign_origins_are_turned_away_on_every_listener() {
         for good in ["http://localhost:3000", "http://127.0.0.1", "https://[::1]:8443", "https://dash.example.org"] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
-        for foreign in ["https://evil.example.com", "null", "http://localhost.evil.com", "http://dash.example.org", "file://", "localhost"] {
+        for foreign in ["https://evil.example.com", "null", "http://localhost.evil.com", "http://dash.example.org", "file://", "localhost"]
+        {
             assert!(matches!(check(foreign), Err(Refusal::ForeignOrigin { .. })), "{foreign}");
         }
     }

@@ -231,9 +231,12 @@ impl Fault {
                 "header_mismatch",
                 "Mirror the body into MCP-Protocol-Version (`_meta`), Mcp-Method (`method`) and, for tools/call, Mcp-Name (`params.name`).",
             ),
-            Self::MetaInvalid { .. } => {
-                Shape::new(INVALID_PARAMS, 400, "meta_invalid", "Put the required fields of 2026-07-28 into `params._meta` of each request.")
-            }
+            Self::MetaInvalid { .. } => Shape::new(
+                INVALID_PARAMS,
+                400,
+                "meta_invalid",
+                "Put the required fields of 2026-07-28 into `params._meta` of each request.",
+            ),
             Self::UnsupportedVersion { .. } => {
                 Shape::new(UNSUPPORTED_PROTOCOL_VERSION, 400, "unsupported_version", "Use one of the supported versions.")
             }

@@ -101,7 +101,8 @@ pub(super) fn mirrors(fields: &dyn Fields, header: &'static str, shown: &'static
 /// `HeaderMissing`, `HeaderMalformed`, `HeaderMismatch`.
 pub(super) fn mirrors_name(fields: &dyn Fields, body: &str) -> Result<(), Fault> {
     const SHOWN: &str = "Mcp-Name";
-    let value = decoded(required(fields, NAME, SHOWN)?).ok_or(Fault::HeaderMalformed { name: SHOWN, why: "is not valid base64 of UTF-8" })?;
+    let value =
+        decoded(required(fields, NAME, SHOWN)?).ok_or(Fault::HeaderMalformed { name: SHOWN, why: "is not valid base64 of UTF-8" })?;
     if value == body { Ok(()) } else { Err(Fault::HeaderMismatch { name: SHOWN, header: cut(&value), body: cut(body) }) }
 }
 

@@ -18,9 +18,9 @@ pub(super) enum Call {
     /// `server/discover`.
     Discover,
     /// `tools/list`.
-    ListTools,
+    Tools,
     /// `tools/call`.
-    CallTool,
+    Tool,
 }
 
 /// Checks headers, revision, method and `_meta`.
@@ -46,8 +46,8 @@ pub(super) fn check(fields: &dyn Fields, method: &str, params: &Params<'_>, meta
     headers::mirrors(fields, headers::METHOD, "Mcp-Method", method)?;
     let call = match method {
         "server/discover" => Call::Discover,
-        "tools/list" => Call::ListTools,
-        "tools/call" => Call::CallTool,
+        "tools/list" => Call::Tools,
+        "tools/call" => Call::Tool,
         _ => return Err(Fault::UnknownMethod { method: cut(method) }),
     };
     if version.is_none() {
@@ -56,7 +56,7 @@ pub(super) fn check(fields: &dyn Fields, method: &str, params: &Params<'_>, meta
     if !meta.client_capabilities.is_some_and(envelope::is_object) {
         return Err(Fault::MetaInvalid { key: "io.modelcontextprotocol/clientCapabilities", expected: "an object" });
     }
-    if call == Call::CallTool {
+    if call == Call::Tool {
         let name = params.name.and_then(envelope::string).ok_or(Fault::InvalidParams { why: "`name` is not a string".into() })?;
         headers::mirrors_name(fields, &name)?;
     }
@@ -68,9 +68,9 @@ impl Mcp {
     pub(super) async fn modern(&self, caller: &Caller, call: Call, params: &Params<'_>, id: &RawValue) -> Result<Vec<u8>, Fault> {
         match call {
             Call::Discover => Ok(answer::result(id, &self.texts.discover)),
-            Call::ListTools if params.cursor.is_some() => Err(Fault::UnknownCursor),
-            Call::ListTools => Ok(answer::tools(id, &self.texts, &self.surface.tools(caller), Dress::Modern)),
-            Call::CallTool => {
+            Call::Tools if params.cursor.is_some() => Err(Fault::UnknownCursor),
+            Call::Tools => Ok(answer::tools(id, &self.texts, &self.surface.tools(caller), Dress::Modern)),
+            Call::Tool => {
                 let answer = self.call_tool(caller, params).await?;
                 Ok(answer::tool(id, &self.texts, &answer, Dress::Modern))
             }

@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod keys;
+pub mod endpoint;
 pub mod plugins;
 pub mod repository;
 pub mod store;

@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** no type of a library (`fjall`, `git2`, `wasmtime`, `hyper`) is named here.
 
+pub mod admin;
 pub mod clock;
 pub mod keys;
 pub mod endpoint;

@@ -10,7 +10,5 @@ pub mod demo;
 pub mod plugin_build;
 pub mod ports;
 pub mod service;
-//! The host.
-
-pub mod plugin_build;
+pub mod shipped;
 pub mod telemetry;

@@ -4,8 +4,8 @@
 
 pub mod admin;
 pub mod clock;
-pub mod keys;
 pub mod endpoint;
+pub mod keys;
 pub mod plugins;
 pub mod repository;
 pub mod store;

@@ -308,6 +308,20 @@ fn header_value(value: &str) -> String {
     if plain && !looks_encoded { value.to_owned() } else { format!("=?base64?{}?=", BASE64.encode(value.as_bytes())) }
 }
 
+/// Milliseconds that [`get`] waits for an answer.
+const GET_MS: u64 = 2_000;
+
+/// Asks a URL without a credential, such as `http://127.0.0.1:7420/readyz`; returns status and body.
+///
+/// # Errors
+/// [`TransportError`].
+pub async fn get(url: &str) -> Result<(u16, Bytes), TransportError> {
+    let client = Client::with_answer_ms(url, "", Era::Modern, GET_MS)?;
+    let path = client.shared.target.path.clone();
+    let answer = client.request("GET", &path, &[], Bytes::new()).await?;
+    Ok((answer.status, answer.body))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

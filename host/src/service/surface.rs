@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::agents::{Agents, StartRequest, Started};
 use super::claims::{Claimed, Claims, Report};
 use super::commits::Commits;
-use super::contexts::Contexts;
+use super::contexts::{Contexts, WriteOutcome};
 use super::failure::{Failure, Refusal};
 use super::kit::{Acting, Kit, chain};
 use super::merge_queue::{GiveReview, MergeQueue};
@@ -266,8 +266,15 @@ impl Call {
                 Ok(Said::new(result, "Your resolution is on your branch and queued; fetch before you commit again, then wait_for_events."))
             }
             "write_context" => {
-                let outcome = services.contexts.write(acting, arguments::read(self.tool, arguments)?).await?;
-                Ok(Said::new(json!(outcome), "Go on; others who watch the key are told."))
+                match services.contexts.write(acting, arguments::read(self.tool, arguments)?).await? {
+                    applied @ WriteOutcome::Applied { .. } => Ok(Said::new(json!(applied), "Go on; others who watch the key are told.")),
+                    WriteOutcome::Conflict { id, current_version, conflicts, .. } => Err(Failure::refused_with(
+                        "conflict",
+                        format!("others wrote since your base, and disagree with you in {} places", conflicts.len()),
+                        format!("Read the document, settle the places, and write from version {current_version} with `resolves`: \"{id}\"."),
+                        json!({"conflict": id, "current_version": current_version, "places": conflicts}),
+                    )),
+                }
             }
             "commit_files" => {
                 let request: arguments::CommitFiles = arguments::read(self.tool, arguments)?;

@@ -29,6 +29,10 @@ impl Figures {
         self.0.push((name.to_owned(), (value * 1_000.0).round() / 1_000.0));
     }
 
+    pub(crate) fn get(&self, name: &str) -> f64 {
+        self.0.iter().find(|(known, _)| known == name).map_or(f64::NAN, |(_, value)| *value)
+    }
+
     pub(crate) fn table(&self) -> String {
         self.0.iter().map(|(name, value)| format!("{name:>28}  {value}\n")).collect()
     }

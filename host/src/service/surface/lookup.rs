@@ -1,5 +1,6 @@
 //! `lookup`: everything an agent may read, by a short name or `pointsman://` URI.
 
+use pointsman_core::context::DocumentVersion;
 use pointsman_core::event::Cursor;
 use pointsman_core::ids::{MergeId, MessageId, Oid, TaskId};
 use pointsman_core::merge::MergeState;
@@ -43,7 +44,7 @@ pub(super) async fn lookup(services: &Services, acting: &Acting, uri: &str) -> R
                 Some((key, version)) => (key, Some(version.parse().map_err(|_| unknown(uri))?)),
                 None => (key, None),
             };
-            json!(services.contexts.read(acting.project, key, version).await?)
+            document(&services.contexts.read(acting.project, key, version).await?)
         }
         ("pull_request", id) => json!(services.queue.pull_request(acting.project, id.parse::<TaskId>().map_err(|_| unknown(uri))?).await?),
         ("conflict", id) => conflict(services, acting, id.parse().map_err(|_| unknown(uri))?).await?,
@@ -57,6 +58,16 @@ pub(super) async fn lookup(services: &Services, acting: &Acting, uri: &str) -> R
         _ => return Err(unknown(uri)),
     };
     Ok(Said::new(found, "Go on with your task."))
+}
+
+/// Returns a document the way an agent reads it: a JSON document as a value.
+fn document(version: &DocumentVersion) -> Value {
+    let mut shown = json!(version.head);
+    match serde_json::from_str::<Value>(&version.text) {
+        Ok(value) if version.head.media_type.ends_with("json") => shown["value"] = value,
+        _ => shown["text"] = version.text.as_str().into(),
+    }
+    shown
 }
 
 fn unknown(uri: &str) -> Failure {

@@ -225,6 +225,7 @@ pub const TOOLS: &[Tool] = &[
                     "value": {"description": "JSON document"},
                     "text": text("Or a text document"),
                     "media_type": text("`application/json`, `text/markdown`, …"),
+                    "resolves": text("The conflict this write settles"),
                     "idempotency_key": text(KEY)
                 }),
                 &["key", "base_version"],

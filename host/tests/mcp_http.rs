@@ -291,7 +291,7 @@ async fn heads_are_checked_before_bodies() {
         assert_eq!((large.status, &large.json()["error"]["data"]["code"]), (413, &json!("body_too_large")), "{size}");
     }
     let announced = "POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nauthorization: Bearer secret-of-ana\r\n\
-        transfer-encoding: chunked\r\n\r\n";
+        connection: close\r\ntransfer-encoding: chunked\r\n\r\n";
     let chunks: String = std::iter::once(announced.to_owned())
         .chain(std::iter::repeat_n(format!("8000\r\n{}\r\n", " ".repeat(0x8000)), 4))
         .chain(std::iter::once("0\r\n\r\n".to_owned()))

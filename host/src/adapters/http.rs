@@ -199,7 +199,7 @@ async fn connection(stream: TcpStream, _seat: OwnedSemaphorePermit, shared: Arc<
 /// Tells a connection that there are too many, and waits a moment for it to be read.
 async fn refuse(mut stream: TcpStream, _seat: OwnedSemaphorePermit) {
     let told = async {
-        tokio::io::AsyncWriteExt::write_all(&mut stream, plain::TOO_MANY_CONNECTIONS.as_bytes()).await?;
+        tokio::io::AsyncWriteExt::write_all(&mut stream, plain::too_many_connections().as_bytes()).await?;
         tokio::io::AsyncWriteExt::shutdown(&mut stream).await?;
         let mut rest = [0; 1024];
         while stream.read(&mut rest).await? > 0 {}

@@ -56,7 +56,7 @@ impl WholeBody {
                 continue;
             }
             if rest.is_empty() {
-                rest.reserve(first.len() + data.len().max(self.incoming.size_hint().lower() as usize + data.len()));
+                rest.reserve(first.len() + data.len() + self.incoming.size_hint().lower() as usize);
                 rest.extend_from_slice(&first);
             }
             rest.extend_from_slice(&data);

@@ -6,10 +6,20 @@ use hyper::{Response, StatusCode};
 
 use super::body::ReplyBody;
 
-/// What a connection above the limit gets, written without reading its request.
-pub(super) const TOO_MANY_CONNECTIONS: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n\
-    retry-after: 1\r\nconnection: close\r\ncontent-length: 143\r\n\r\n\
-    {\"code\":\"too_many_connections\",\"why\":\"the host serves as many connections as it may\",\"do\":\"close idle ones and try again in a second or later.\"}\n";
+/// Returns what a connection above the limit gets, written without reading its request.
+pub(super) fn too_many_connections() -> String {
+    let why = serde_json::json!({
+        "code": "too_many_connections",
+        "why": "the host serves as many connections as it may",
+        "do": "close idle ones and try again in a second or later",
+    });
+    let body = format!("{why}\n");
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
 
 /// Why the server itself does not pass a request on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -7,7 +7,7 @@ use hyper::{StatusCode, Version};
 
 use super::git;
 use super::guard::Guard;
-use super::plain::{Refusal, TOO_MANY_CONNECTIONS};
+use super::plain::{Refusal, too_many_connections};
 
 fn guard(address: &str) -> Guard {
     let address: SocketAddr = address.parse().expect("an address");
@@ -66,7 +66,8 @@ fn git_paths_name_a_project_and_a_service() {
 
 #[test]
 fn the_refusal_that_is_written_by_hand_is_whole() {
-    let (head, body) = TOO_MANY_CONNECTIONS.split_once("\r\n\r\n").expect("a head and a body");
+    let text = too_many_connections();
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
     assert!(head.contains(&format!("content-length: {}", body.len())), "{} bytes", body.len());
     let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
     assert_eq!(body["code"], "too_many_connections");

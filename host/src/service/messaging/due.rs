@@ -78,13 +78,16 @@ impl Messaging {
     /// Works off this service's entries when they are due, until `shutdown`. A host with other services that keep due
     /// entries runs one [`run_due`] for all of them instead.
     pub async fn run(&self, shutdown: CancellationToken) {
-        run_due(&self.kit, shutdown, async |entry| self.handle_due(&entry).await).await;
+        run_due(&self.kit, shutdown, |entry| async move { self.handle_due(&entry).await }).await;
     }
 }
 
 /// Hands each due entry to `handle` when its time has come, one after another, until `shutdown`. An entry that is still
 /// due after it was handled, or whose handling failed, is tried again after a second.
-pub async fn run_due(kit: &Kit, shutdown: CancellationToken, handle: impl AsyncFn(DueEntry) -> Result<(), Failure>) {
+pub async fn run_due<F>(kit: &Kit, shutdown: CancellationToken, handle: impl Fn(DueEntry) -> F)
+where
+    F: Future<Output = Result<(), Failure>>,
+{
     let mut hint = kit.store.watch_due();
     let mut held: HashMap<(ProjectId, String, TimeMs), TimeMs> = HashMap::new();
     while !shutdown.is_cancelled() {

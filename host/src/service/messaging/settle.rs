@@ -195,7 +195,7 @@ impl Messaging {
                 Some(_) => {}
             }
         }
-        let mut settled = self.decide_some(acting.project, async |commit| self.decide_settle(acting, &commands, commit).await).await?;
+        let mut settled = self.decide_some(acting.project, |commit| self.decide_settle(acting, &commands, commit)).await?;
         settled.refused.extend(clashes);
         Ok(settled)
     }
@@ -204,8 +204,8 @@ impl Messaging {
         &self,
         acting: &Acting,
         commands: &[(MessageId, Option<&Nack>)],
-        commit: &mut Commit,
-    ) -> Result<Settled, Failure> {
+        mut commit: Commit,
+    ) -> Result<(Commit, Settled), Failure> {
         let mut settled = Settled::default();
         let mut gained = Tally::default();
         let by = By::agent(acting);
@@ -218,19 +218,19 @@ impl Messaging {
             let mut after = before.value.clone();
             if nack.is_some() && matches!(after.state, DeliveryState::Leased { .. }) {
                 let board = self.agents.board(acting.project).await?;
-                self.find_next(commit, &board, &mut after, &by).await?;
+                self.find_next(&mut commit, &board, &mut after, &by).await?;
             }
             match after.apply(self.kit.now(), &self.terms(), self.command(acting.agent.id, nack)) {
                 Ok(transition) => {
-                    let more = self.stage_transition(commit, &before, &after, &transition, &by);
+                    let more = self.stage_transition(&mut commit, &before, &after, &transition, &by);
                     gained = Tally { acked: gained.acked + more.acked, nacked: gained.nacked + more.nacked };
                     if nack.is_some() { settled.nacked += 1 } else { settled.acked += 1 }
                 }
                 Err(error) => settled.refused.push(refused(message, &error)),
             }
         }
-        Tally::raise(&self.kit, commit, acting.agent.id, gained).await?;
-        Ok(settled)
+        Tally::raise(&self.kit, &mut commit, acting.agent.id, gained).await?;
+        Ok((commit, settled))
     }
 
     fn command(&self, by: AgentId, nack: Option<&Nack>) -> Command {
@@ -270,21 +270,21 @@ impl Messaging {
     pub async fn recall(&self, acting: &Acting) -> Result<u32, Failure> {
         let (project, agent) = (acting.project, acting.agent.id);
         let leased = self.agents.board(project).await?.leased(agent);
-        let by = By::agent(acting);
+        let by = &By::agent(acting);
         let mut recalled = 0;
         for chunk in leased.chunks(pointsman_core::limits::SETTLED_PER_WAIT_MAX) {
             recalled += self
-                .decide_some(project, async |commit| {
+                .decide_some(project, |mut commit| async move {
                     let mut count = 0;
                     for &message in chunk {
                         let Some(before) = self.kit.load::<Delivery>(Some(project), &delivery_key(agent, message)).await? else { continue };
                         let mut after = before.value.clone();
                         if let Ok(transition) = after.apply(self.kit.now(), &self.terms(), Command::Recall) {
                             count += u32::from(transition != Transition::Unchanged);
-                            self.stage_transition(commit, &before, &after, &transition, &by);
+                            self.stage_transition(&mut commit, &before, &after, &transition, &by);
                         }
                     }
-                    Ok(count)
+                    Ok((commit, count))
                 })
                 .await?;
         }
@@ -292,15 +292,13 @@ impl Messaging {
     }
 
     /// Decides and commits like [`crate::service::kit::Kit::decide`], but commits nothing where nothing changes.
-    pub(super) async fn decide_some<T>(
-        &self,
-        project: ProjectId,
-        decide: impl AsyncFn(&mut Commit) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+    pub(super) async fn decide_some<T, F>(&self, project: ProjectId, decide: impl Fn(Commit) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<(Commit, T), Failure>>,
+    {
         let mut last = String::new();
         for _ in 0..super::DECISIONS_MAX {
-            let mut commit = Commit { project: Some(project), ..Commit::default() };
-            let answer = decide(&mut commit).await?;
+            let (commit, answer) = decide(Commit { project: Some(project), ..Commit::default() }).await?;
             if commit.events.is_empty() && commit.puts.is_empty() && commit.deletes.is_empty() && commit.due.is_empty() {
                 return Ok(answer);
             }
@@ -315,28 +313,29 @@ impl Messaging {
 
     /// Works off a delivery whose time has come.
     pub(super) async fn handle_delivery(&self, project: ProjectId, agent: AgentId, message: MessageId) -> Result<(), Failure> {
-        let name = delivery_due(agent, message);
-        self.decide_some(project, async |commit| {
+        let name = &delivery_due(agent, message);
+        self.decide_some(project, |mut commit| async move {
             let Some(before) = self.kit.load::<Delivery>(Some(project), &delivery_key(agent, message)).await? else {
                 commit.due.push(DueChange::Clear { name: name.clone() });
-                return Ok(());
+                return Ok((commit, ()));
             };
             let by = By::host();
             let mut after = before.value.clone();
             let lapses = matches!(after.state, DeliveryState::Leased { until, .. } if until <= self.kit.now());
             let board = self.agents.board(project).await?;
             if lapses {
-                self.find_next(commit, &board, &mut after, &by).await?;
+                self.find_next(&mut commit, &board, &mut after, &by).await?;
             } else {
                 self.skip_served(project, &board, &mut after).await?;
             }
             let transition = after.apply(self.kit.now(), &self.terms(), Command::Due).map_err(|error| self.unfit(&error))?;
             if transition == Transition::Unchanged {
-                self.put_off(commit, &name, &before, after);
-                return Ok(());
+                self.put_off(&mut commit, &name, &before, after);
+                return Ok((commit, ()));
             }
-            let gained = self.stage_transition(commit, &before, &after, &transition, &by);
-            Tally::raise(&self.kit, commit, agent, gained).await
+            let gained = self.stage_transition(&mut commit, &before, &after, &transition, &by);
+            Tally::raise(&self.kit, &mut commit, agent, gained).await?;
+            Ok((commit, ()))
         })
         .await
     }
@@ -359,8 +358,8 @@ impl Messaging {
     /// Hands out the ready deliveries of an agent, the first `limit` of them, with their messages.
     pub(super) async fn hand_out(&self, acting: &Acting, limit: usize) -> Result<Vec<super::Handed>, Failure> {
         let (project, agent) = (acting.project, acting.agent.id);
-        let by = By::agent(acting);
-        self.decide_some(project, async |commit| {
+        let by = &By::agent(acting);
+        self.decide_some(project, |mut commit| async move {
             let mut handed = Vec::new();
             let page = self.kit.store.range(Some(project), &super::ready_prefix(agent), "", limit).await?;
             for (_, entry) in page.entries {
@@ -368,12 +367,12 @@ impl Messaging {
                 let Some(before) = self.kit.load::<Delivery>(Some(project), &delivery_key(agent, id)).await? else { continue };
                 let mut after = before.value.clone();
                 let Ok(transition) = after.apply(self.kit.now(), &self.terms(), Command::HandOut) else { continue };
-                self.stage_transition(commit, &before, &after, &transition, &by);
+                self.stage_transition(&mut commit, &before, &after, &transition, &by);
                 if let Transition::HandedOut { attempt, until } = transition {
                     handed.push(super::Handed { message: self.message(project, id).await?, attempt, lease_until: until });
                 }
             }
-            Ok(handed)
+            Ok((commit, handed))
         })
         .await
     }

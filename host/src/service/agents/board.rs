@@ -17,6 +17,7 @@ use pointsman_core::inbox::{Delivery, DeliveryState};
 use serde_json::Value;
 
 use super::{AGENTS, AGENTS_MAX, TALLIES, Tally, agent_key, tally_key};
+use crate::ports::plugins::{Plugins, Symbol};
 use crate::service::failure::Failure;
 use crate::service::kit::Kit;
 use crate::service::messaging::{DELIVERIES, REVIEW_REQUEST};
@@ -68,11 +69,33 @@ impl Standing {
     }
 }
 
+/// What routers are told of an agent, interned once when it is read.
+#[derive(Debug)]
+pub(in crate::service) struct Facts {
+    pub(in crate::service) name: Symbol,
+    pub(in crate::service) owner: Symbol,
+    pub(in crate::service) teams: Arc<[Symbol]>,
+    pub(in crate::service) capabilities: Arc<[Symbol]>,
+}
+
+impl Facts {
+    fn of(agent: &AgentRecord, plugins: &dyn Plugins) -> Self {
+        Self {
+            name: plugins.symbol(&agent.name),
+            owner: plugins.symbol(&agent.principal.to_string()),
+            teams: agent.teams.iter().map(|team| plugins.symbol(team)).collect(),
+            capabilities: agent.capabilities.iter().map(|capability| plugins.symbol(&capability.name)).collect(),
+        }
+    }
+}
+
 /// An agent with what routing and listing need of its inbox.
 #[derive(Debug, Clone)]
 pub(in crate::service) struct Seat {
     /// Who.
     pub(in crate::service) agent: Arc<AgentRecord>,
+    /// Its texts, as routers are told them.
+    pub(in crate::service) facts: Arc<Facts>,
     /// Deliveries waiting or leased.
     pub(in crate::service) load: u32,
     /// Reviews asked for and not acked.
@@ -108,16 +131,17 @@ struct State {
     /// The store's epoch this was read in; none: not read yet.
     epoch: Option<u64>,
     cursor: Cursor,
-    agents: BTreeMap<AgentId, Arc<AgentRecord>>,
+    agents: BTreeMap<AgentId, (Arc<AgentRecord>, Arc<Facts>)>,
     names: BTreeMap<String, AgentId>,
     inboxes: HashMap<AgentId, Inbox>,
     recent: VecDeque<Arc<Event>>,
 }
 
 impl State {
-    fn seat(&mut self, agent: AgentRecord) {
+    fn seat(&mut self, agent: AgentRecord, plugins: &dyn Plugins) {
+        let facts = Arc::new(Facts::of(&agent, plugins));
         self.names.insert(agent.name.clone(), agent.id);
-        self.agents.insert(agent.id, Arc::new(agent));
+        self.agents.insert(agent.id, (Arc::new(agent), facts));
     }
 
     fn apply(&mut self, event: Event) {
@@ -174,7 +198,7 @@ impl Board {
             }
             let changed = self.reload(kit, &events).await?;
             let mut state = self.state.lock();
-            changed.into_iter().for_each(|agent| state.seat(agent));
+            changed.into_iter().for_each(|agent| state.seat(agent, &*kit.plugins));
             events.into_iter().for_each(|event| state.apply(event));
         }
         Ok(())
@@ -189,7 +213,7 @@ impl Board {
         let tallies: HashMap<String, Tally> = tallies.into_iter().map(|(key, found)| (key, found.value)).collect();
         for (_, found) in kit.load_all::<AgentRecord>(project, AGENTS, AGENTS_MAX).await? {
             let tally = tallies.get(&tally_key(found.value.id)).copied().unwrap_or_default();
-            state.seat(AgentRecord { acked: tally.acked, nacked: tally.nacked, ..found.value });
+            state.seat(AgentRecord { acked: tally.acked, nacked: tally.nacked, ..found.value }, &*kit.plugins);
         }
         for (_, found) in kit.load_all::<Delivery>(project, DELIVERIES, usize::MAX).await? {
             let delivery = found.value;
@@ -225,20 +249,20 @@ impl Board {
 
     /// Returns an agent.
     pub(in crate::service) fn agent(&self, id: AgentId) -> Option<Arc<AgentRecord>> {
-        self.state.lock().agents.get(&id).cloned()
+        self.state.lock().agents.get(&id).map(|(agent, _)| Arc::clone(agent))
     }
 
     /// Returns an agent by its name or id.
     pub(in crate::service) fn named(&self, name_or_id: &str) -> Option<Arc<AgentRecord>> {
         let state = self.state.lock();
         let id = state.names.get(name_or_id).copied().or_else(|| name_or_id.parse().ok())?;
-        state.agents.get(&id).cloned()
+        state.agents.get(&id).map(|(agent, _)| Arc::clone(agent))
     }
 
     /// Returns the agent that a principal started last.
     pub(super) fn last_started(&self, principal: PrincipalId) -> Option<Arc<AgentRecord>> {
         let state = self.state.lock();
-        let own = state.agents.values().filter(|agent| agent.principal == principal);
+        let own = state.agents.values().map(|(agent, _)| agent).filter(|agent| agent.principal == principal);
         own.max_by_key(|agent| (agent.started_at, agent.id)).cloned()
     }
 
@@ -248,8 +272,8 @@ impl Board {
         let seat = |id: &AgentId| {
             let inbox = state.inboxes.get(id);
             let load = inbox.map_or(0, |inbox| u32::try_from(inbox.live.len()).unwrap_or(u32::MAX));
-            let agent = Arc::clone(state.agents.get(id)?);
-            Some(Seat { agent, load, open_reviews: inbox.map_or(0, |inbox| inbox.reviews) })
+            let (agent, facts) = state.agents.get(id)?.clone();
+            Some(Seat { agent, facts, load, open_reviews: inbox.map_or(0, |inbox| inbox.reviews) })
         };
         state.names.values().filter_map(seat).collect()
     }

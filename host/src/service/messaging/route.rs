@@ -4,7 +4,9 @@
 //! agents heard of lately first, then the least loaded, then the least idle, then by name.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
+use pointsman_core::agent::AgentRecord;
 use pointsman_core::capability::CapabilityExpr;
 use pointsman_core::ids::AgentId;
 use pointsman_core::limits::{CANDIDATES_MAX, INBOX_DELIVERIES_MAX};
@@ -95,15 +97,15 @@ impl Messaging {
     /// Decides who gets a message.
     pub(super) fn choose(&self, seats: &[Seat], question: &Question<'_>) -> Decision {
         let facts = self.message_facts(question);
-        let (ids, candidates) = self.candidates(seats, question);
+        let (agents, candidates) = self.candidates(seats, question);
         let mut asked = Vec::new();
         for router in &self.kit.settings.routers {
             let outcome = match self.kit.plugins.route(router, &facts, &candidates) {
-                Ok(verdict) => match self.accept(verdict.decision, &ids, &candidates) {
+                Ok(verdict) => match accept(verdict.decision, &agents, &candidates) {
                     Some(choice) => {
-                        let digest = self.kit.plugins.loaded().remove(router).map(|(_, plugin, _)| plugin);
+                        let plugin = self.kit.plugins.loaded().remove(router).map(|(_, plugin, _)| plugin);
                         let candidates = candidates.len();
-                        return Decision { choice, reason: verdict.reason, router: digest, asked, candidates };
+                        return Decision { choice, reason: verdict.reason, router: plugin, asked, candidates };
                     }
                     None => format!("passed: {}", verdict.reason),
                 },
@@ -114,31 +116,8 @@ impl Messaging {
             };
             asked.push(Asked { router: router.clone(), outcome });
         }
-        let (choice, reason) = host_default(&ids, &candidates);
+        let (choice, reason) = host_default(&agents, &candidates);
         Decision { choice, reason, router: None, asked, candidates: candidates.len() }
-    }
-
-    /// Returns a router's decision in ids, without inboxes that are full; none when it has no opinion.
-    fn accept(&self, decision: RouteDecision, ids: &[AgentId], candidates: &[RouteCandidate]) -> Option<Choice> {
-        let named = |positions: Vec<u32>| -> Vec<AgentId> {
-            let place = |position: u32| usize::try_from(position).ok().filter(|&i| i < ids.len() && !is_full(&candidates[i]));
-            let mut named: Vec<AgentId> = Vec::new();
-            for id in positions.into_iter().filter_map(place).map(|i| ids[i]) {
-                if !named.contains(&id) {
-                    named.push(id);
-                }
-            }
-            named
-        };
-        let some =
-            |agents: Vec<AgentId>, choice: fn(Vec<AgentId>) -> Choice| if agents.is_empty() { Choice::Nobody } else { choice(agents) };
-        match decision {
-            RouteDecision::Pass => None,
-            RouteDecision::Ranked(positions) => Some(some(named(positions), Choice::Ranked)),
-            RouteDecision::Broadcast(positions) => Some(some(named(positions), Choice::All)),
-            RouteDecision::Drop => Some(Choice::Drop),
-            RouteDecision::Defer(ms) => Some(Choice::Defer(ms)),
-        }
     }
 
     fn message_facts(&self, question: &Question<'_>) -> RouteMessage {
@@ -158,16 +137,16 @@ impl Messaging {
         }
     }
 
-    fn candidates(&self, seats: &[Seat], question: &Question<'_>) -> (Vec<AgentId>, Vec<RouteCandidate>) {
+    fn candidates(&self, seats: &[Seat], question: &Question<'_>) -> (Vec<Arc<AgentRecord>>, Vec<RouteCandidate>) {
         let now = self.kit.now();
-        let mut all: Vec<(AgentId, RouteCandidate)> = seats
+        let mut all: Vec<(Arc<AgentRecord>, RouteCandidate)> = seats
             .iter()
             .filter(|seat| !question.except.contains(&seat.agent.id))
             .map(|seat| {
                 let agent = &seat.agent;
                 let facts = RouteCandidate {
-                    agent: agent.name.clone(),
-                    owner: agent.principal.to_string(),
+                    agent: seat.facts.name,
+                    owner: seat.facts.owner,
                     satisfies: question.expr.is_satisfied_by(&agent.capabilities),
                     load: seat.load,
                     open_reviews: seat.open_reviews,
@@ -175,18 +154,40 @@ impl Messaging {
                     acked: agent.acked,
                     nacked: agent.nacked,
                     refused: question.refused.contains(&agent.id),
-                    teams: agent.teams.clone(),
-                    capabilities: agent.capabilities.iter().map(|capability| capability.name.clone()).collect(),
+                    teams: Arc::clone(&seat.facts.teams),
+                    capabilities: Arc::clone(&seat.facts.capabilities),
                 };
-                (agent.id, facts)
+                (Arc::clone(agent), facts)
             })
             .collect();
         if all.len() > CANDIDATES_MAX {
             all.sort_by_key(|(_, facts)| (Reverse(facts.satisfies), facts.refused, facts.idle_ms));
             all.truncate(CANDIDATES_MAX);
-            all.sort_by(|(_, a), (_, b)| a.agent.cmp(&b.agent));
+            all.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
         }
         all.into_iter().unzip()
+    }
+}
+
+/// Returns a router's decision in ids, without inboxes that are full; none when it has no opinion.
+fn accept(decision: RouteDecision, agents: &[Arc<AgentRecord>], candidates: &[RouteCandidate]) -> Option<Choice> {
+    let named = |positions: Vec<u32>| -> Vec<AgentId> {
+        let place = |position: u32| usize::try_from(position).ok().filter(|&i| i < agents.len() && !is_full(&candidates[i]));
+        let mut named: Vec<AgentId> = Vec::new();
+        for id in positions.into_iter().filter_map(place).map(|i| agents[i].id) {
+            if !named.contains(&id) {
+                named.push(id);
+            }
+        }
+        named
+    };
+    let some = |agents: Vec<AgentId>, choice: fn(Vec<AgentId>) -> Choice| if agents.is_empty() { Choice::Nobody } else { choice(agents) };
+    match decision {
+        RouteDecision::Pass => None,
+        RouteDecision::Ranked(positions) => Some(some(named(positions), Choice::Ranked)),
+        RouteDecision::Broadcast(positions) => Some(some(named(positions), Choice::All)),
+        RouteDecision::Drop => Some(Choice::Drop),
+        RouteDecision::Defer(ms) => Some(Choice::Defer(ms)),
     }
 }
 
@@ -195,36 +196,39 @@ fn is_full(candidate: &RouteCandidate) -> bool {
 }
 
 /// Returns what the host decides when no router does.
-fn host_default(ids: &[AgentId], candidates: &[RouteCandidate]) -> (Choice, String) {
-    let mut able: Vec<usize> = (0..ids.len()).filter(|&i| candidates[i].satisfies && !candidates[i].refused).collect();
+fn host_default(agents: &[Arc<AgentRecord>], candidates: &[RouteCandidate]) -> (Choice, String) {
+    let mut able: Vec<usize> = (0..agents.len()).filter(|&i| candidates[i].satisfies && !candidates[i].refused).collect();
     let able_count = able.len();
     able.retain(|&i| !is_full(&candidates[i]));
     able.sort_by_key(|&i| {
         let facts = &candidates[i];
-        (facts.idle_ms > PRESENT_MS, facts.load, facts.idle_ms, &facts.agent)
+        (facts.idle_ms > PRESENT_MS, facts.load, facts.idle_ms, &agents[i].name)
     });
     match able.first() {
         Some(&first) => {
-            let reason =
-                format!("{} of {} agents satisfy the address, `{}` has the least to do", able_count, ids.len(), candidates[first].agent);
-            (Choice::Ranked(able.into_iter().map(|i| ids[i]).collect()), reason)
+            let least = &agents[first].name;
+            let reason = format!("{able_count} of {} agents satisfy the address, `{least}` has the least to do", agents.len());
+            (Choice::Ranked(able.into_iter().map(|i| agents[i].id).collect()), reason)
         }
         None if able_count > 0 => (Choice::Nobody, format!("the inboxes of all {able_count} agents that satisfy the address are full")),
-        None if candidates.iter().any(|facts| facts.satisfies) => {
-            (Choice::Nobody, "all agents that satisfy the address gave it back".to_owned())
-        }
+        None if candidates.iter().any(|facts| facts.satisfies) => (Choice::Nobody, "all agents that satisfy the address gave it back".to_owned()),
         None => (Choice::Nobody, "no agent satisfies the address".to_owned()),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use pointsman_core::event::Provenance;
+    use pointsman_core::ids::PrincipalId;
+    use pointsman_core::time::TimeMs;
 
-    fn candidate(name: &str, load: u32, idle_ms: u64) -> RouteCandidate {
+    use super::*;
+    use crate::ports::plugins::Symbol;
+
+    fn candidate(load: u32, idle_ms: u64) -> RouteCandidate {
         RouteCandidate {
-            agent: name.to_owned(),
-            owner: String::new(),
+            agent: Symbol::NONE,
+            owner: Symbol::NONE,
             satisfies: true,
             load,
             open_reviews: 0,
@@ -232,36 +236,57 @@ mod tests {
             acked: 0,
             nacked: 0,
             refused: false,
-            teams: Vec::new(),
-            capabilities: Vec::new(),
+            teams: Arc::from([]),
+            capabilities: Arc::from([]),
         }
     }
 
-    fn ids(count: u8) -> Vec<AgentId> {
-        (0..count).map(|n| AgentId::from_bytes([n; 16])).collect()
+    fn agents(count: u8) -> Vec<Arc<AgentRecord>> {
+        let agent = |n| AgentRecord {
+            id: AgentId::from_bytes([n; 16]),
+            principal: PrincipalId::from_bytes([0; 16]),
+            provenance: Provenance::Agent,
+            name: format!("agent-{n}"),
+            capabilities: Vec::new(),
+            teams: Vec::new(),
+            topics: Vec::new(),
+            model: None,
+            tasks: Vec::new(),
+            started_at: TimeMs(0),
+            acked: 0,
+            nacked: 0,
+        };
+        (0..count).map(agent).map(Arc::new).collect()
     }
 
     #[test]
     fn the_default_prefers_who_is_there_and_has_little_to_do() {
-        let candidates = [candidate("away", 0, PRESENT_MS + 1), candidate("busy", 3, 0), candidate("free", 1, 9), candidate("fresh", 1, 2)];
-        let ids = ids(4);
-        let (choice, _) = host_default(&ids, &candidates);
-        assert_eq!(choice, Choice::Ranked(vec![ids[3], ids[2], ids[1], ids[0]]));
+        let candidates = [candidate(0, PRESENT_MS + 1), candidate(3, 0), candidate(1, 9), candidate(1, 2)];
+        let agents = agents(4);
+        let (choice, _) = host_default(&agents, &candidates);
+        assert_eq!(choice, Choice::Ranked([3, 2, 1, 0].map(|i: usize| agents[i].id).to_vec()));
     }
 
     #[test]
     fn the_default_names_why_nobody_takes_it() {
-        let cannot = RouteCandidate { satisfies: false, ..candidate("ana", 0, 0) };
-        let refused = RouteCandidate { refused: true, ..candidate("bo", 0, 0) };
-        let full = candidate("cy", u32::try_from(INBOX_DELIVERIES_MAX).expect("small"), 0);
-        for (candidates, word) in
-            [(vec![cannot.clone()], "satisfies"), (vec![cannot.clone(), refused], "gave it back"), (vec![full], "full")]
-        {
-            let ids = ids(u8::try_from(candidates.len()).expect("few"));
-            let (choice, reason) = host_default(&ids, &candidates);
+        let cannot = RouteCandidate { satisfies: false, ..candidate(0, 0) };
+        let refused = RouteCandidate { refused: true, ..candidate(0, 0) };
+        let full = candidate(u32::try_from(INBOX_DELIVERIES_MAX).expect("small"), 0);
+        for (candidates, word) in [(vec![cannot.clone()], "satisfies"), (vec![cannot, refused], "gave it back"), (vec![full], "full")] {
+            let (choice, reason) = host_default(&agents(u8::try_from(candidates.len()).expect("few")), &candidates);
             assert_eq!(choice, Choice::Nobody);
             assert!(reason.contains(word), "{reason}");
         }
         assert_eq!(host_default(&[], &[]).0, Choice::Nobody);
+    }
+
+    #[test]
+    fn a_verdict_over_full_inboxes_and_doubles_keeps_the_rest() {
+        let full = candidate(u32::try_from(INBOX_DELIVERIES_MAX).expect("small"), 0);
+        let (agents, candidates) = (agents(3), [candidate(0, 0), full, candidate(0, 0)]);
+        let choice = |decision| accept(decision, &agents, &candidates);
+        assert_eq!(choice(RouteDecision::Ranked(vec![2, 1, 2, 0])), Some(Choice::Ranked(vec![agents[2].id, agents[0].id])));
+        assert_eq!(choice(RouteDecision::Broadcast(vec![1])), Some(Choice::Nobody));
+        assert_eq!(choice(RouteDecision::Pass), None);
     }
 }

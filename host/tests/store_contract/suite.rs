@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use pointsman::ports::store::{COMMIT_BYTES_MAX, Commit, Committed, DueChange, DueEntry, Expect, Fence, KEY_BYTES_MAX, Store, StoreError};
+use pointsman::ports::store::{
+    COMMIT_BYTES_MAX, Commit, Committed, DueChange, DueEntry, Expect, Fence, Idempotency, KEY_BYTES_MAX, Store, StoreError,
+};
 use pointsman_core::event::Cursor;
 use pointsman_core::ids::{FencingToken, ProjectId};
 use pointsman_core::time::TimeMs;
@@ -165,11 +167,9 @@ pub(crate) async fn a_repeated_call_is_answered_as_before<S: Subject>() {
     assert_eq!(numbers(&*store, one, 0).await, [1], "it acted once");
 
     done(&*store, calling(other, 2)).await;
-    for change in [
-        |call: &mut pointsman::ports::store::Idempotency| call.principal.push('2'),
-        |call| call.operation.push('2'),
-        |call| call.key.push('2'),
-    ] {
+    let other_scopes: [fn(&mut Idempotency); 3] =
+        [|call| call.principal.push('2'), |call| call.operation.push('2'), |call| call.key.push('2')];
+    for change in other_scopes {
         let mut commit = calling(one, 3);
         change(commit.idempotency.as_mut().expect("the commit has one"));
         done(&*store, commit).await;

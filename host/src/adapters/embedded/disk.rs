@@ -16,16 +16,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, UserValue};
+use pointsman_core::time::TimeMs;
 use pointsman_core::value::ValueError;
 use thiserror::Error;
 
 use super::keys::{EPOCH_KEY, FORMAT, FORMAT_KEY, LAST_KEY, Last};
 use crate::ports::store::Version;
 
-/// Bytes of writes kept in memory for each table before they are sorted into files.
-const MEMTABLE_BYTES_MAX: u64 = 8 << 20;
-/// Bytes of journal after which tables that hold back its oldest part are written out.
-const JOURNAL_BYTES_MAX: u64 = 128 << 20;
+/// The engine's table that holds everything.
+const RECORDS: &str = "records";
+/// Bytes of writes kept in memory before they are sorted into a file.
+const MEMTABLE_BYTES_MAX: u64 = 16 << 20;
+/// Bytes of journal after which the engine writes out what holds back its oldest part. It allows no less.
+const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 /// The epoch of a new store. It stays: this store answers only what is on disk, so it has no tail to lose.
 const FIRST_EPOCH: u64 = 1;
 /// The mode of the store's folder: its owner's alone.
@@ -90,44 +93,10 @@ pub(super) enum DiskError {
     Value(#[from] ValueError),
 }
 
-/// A table of the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Table {
-    /// Values by space and key.
-    Values,
-    /// Idempotency records, by call and by age.
-    Calls,
-    /// Events by space and place.
-    Events,
-    /// Due entries, by name and by time.
-    Due,
-    /// Facts of the store, ends of logs, fencing tokens.
-    Facts,
-}
-
-impl Table {
-    /// Every table, in the order of [`Table::index`].
-    pub(super) const ALL: [Self; 5] = [Self::Values, Self::Calls, Self::Events, Self::Due, Self::Facts];
-
-    /// Returns the table's place in [`Table::ALL`].
-    pub(super) fn index(self) -> usize {
-        self as usize
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Values => "values",
-            Self::Calls => "calls",
-            Self::Events => "events",
-            Self::Due => "due",
-            Self::Facts => "facts",
-        }
-    }
-}
-
 /// The open store. Fields are dropped in order: the lock goes last.
 pub(super) struct Disk {
-    tables: [Keyspace; Table::ALL.len()],
+    /// Everything stored.
+    pub(super) records: Keyspace,
     /// The database.
     pub(super) database: Database,
     answered: File,
@@ -157,17 +126,16 @@ impl Disk {
             }
             create(folder, cache_bytes)?;
         }
-        let (database, tables) = guarded(folder, || {
-            let database = Database::builder(folder.join("db"))
-                .cache_size(cache_bytes)
-                .max_journaling_size(JOURNAL_BYTES_MAX)
-                .open()
-                .map_err(engine)?;
-            check_format(folder, &database)?;
-            let tables = tables(&database).map_err(engine)?;
-            Ok((database, tables))
+        let (database, records) = guarded(folder, || {
+            let database = database(&folder.join("db"), cache_bytes).map_err(engine)?;
+            if !database.keyspace_exists(RECORDS) {
+                return Err(damaged(folder, "its records are gone"));
+            }
+            let records = records(&database).map_err(engine)?;
+            check_format(folder, records.get(FORMAT_KEY).map_err(engine)?.as_deref())?;
+            Ok((database, records))
         })?;
-        let disk = Self { tables, database, answered, _lock: lock };
+        let disk = Self { records, database, answered, _lock: lock };
         let opened = disk.facts().map_err(|error| damaged(folder, &chain(&error)))?;
         let answered = answered_number(&disk.answered);
         if answered > opened.last.version {
@@ -177,14 +145,9 @@ impl Disk {
         Ok((disk, opened))
     }
 
-    /// Returns a table.
-    pub(super) fn table(&self, table: Table) -> &Keyspace {
-        &self.tables[table.index()]
-    }
-
     /// Returns what stands under a key now: for the writer, which alone changes it.
-    pub(super) fn get(&self, table: Table, key: &[u8]) -> Result<Option<UserValue>, DiskError> {
-        Ok(self.table(table).get(key)?)
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<UserValue>, DiskError> {
+        Ok(self.records.get(key)?)
     }
 
     /// Marks a commit as answered. Without a sync, and without an error: the mark only ever helps to find damage.
@@ -196,7 +159,7 @@ impl Disk {
     }
 
     fn facts(&self) -> Result<Opened, DiskError> {
-        let fact = |key: &[u8], what| self.get(Table::Facts, key)?.ok_or(DiskError::Unreadable { what });
+        let fact = |key: &[u8], what| self.get(key)?.ok_or(DiskError::Unreadable { what });
         let epoch = super::keys::number_of(&fact(&EPOCH_KEY, "epoch")?, "epoch")?;
         Ok(Opened { epoch, last: Last::of(&fact(&LAST_KEY, "number of the last commit")?)? })
     }
@@ -233,9 +196,12 @@ fn answered_number(mark: &File) -> Version {
     if version == !inverse { version } else { 0 }
 }
 
-fn tables(database: &Database) -> fjall::Result<[Keyspace; Table::ALL.len()]> {
-    let open = |table: Table| database.keyspace(table.name(), || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX));
-    Ok([open(Table::Values)?, open(Table::Calls)?, open(Table::Events)?, open(Table::Due)?, open(Table::Facts)?])
+fn database(path: &Path, cache_bytes: u64) -> fjall::Result<Database> {
+    Database::builder(path).cache_size(cache_bytes).max_journaling_size(JOURNAL_BYTES_MAX).open()
+}
+
+fn records(database: &Database) -> fjall::Result<Keyspace> {
+    database.keyspace(RECORDS, || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX))
 }
 
 /// Makes an empty database, whole or not at all.
@@ -247,28 +213,20 @@ fn create(folder: &Path, cache_bytes: u64) -> Result<(), OpenError> {
         std::fs::remove_dir_all(&new).map_err(io)?;
     }
     guarded(folder, || {
-        let database = Database::builder(&new).cache_size(cache_bytes).max_journaling_size(JOURNAL_BYTES_MAX).open().map_err(engine)?;
-        let tables = tables(&database).map_err(engine)?;
-        let facts = &tables[Table::Facts.index()];
+        let database = database(&new, cache_bytes).map_err(engine)?;
+        let records = records(&database).map_err(engine)?;
         let mut batch = database.batch().durability(Some(PersistMode::SyncAll));
-        batch.insert(facts, FORMAT_KEY, FORMAT.to_be_bytes());
-        batch.insert(facts, EPOCH_KEY, FIRST_EPOCH.to_be_bytes());
-        batch.insert(facts, LAST_KEY, Last { version: 0, at: pointsman_core::time::TimeMs(0) }.record());
+        batch.insert(&records, FORMAT_KEY, FORMAT.to_be_bytes());
+        batch.insert(&records, EPOCH_KEY, FIRST_EPOCH.to_be_bytes());
+        batch.insert(&records, LAST_KEY, Last { version: 0, at: TimeMs(0) }.record());
         batch.commit().map_err(engine)
     })?;
     std::fs::rename(&new, folder.join("db")).and_then(|()| File::open(folder)?.sync_all()).map_err(io)
 }
 
-/// Reads the format before anything whose form it fixes.
-fn check_format(folder: &Path, database: &Database) -> Result<(), OpenError> {
-    let engine = |error| engine_error(folder, error);
-    if !database.keyspace_exists(Table::Facts.name()) {
-        return Err(damaged(folder, "its format is not recorded"));
-    }
-    let facts = database.keyspace(Table::Facts.name(), KeyspaceCreateOptions::default).map_err(engine)?;
-    let recorded = facts.get(FORMAT_KEY).map_err(engine)?;
-    let found = recorded.and_then(|bytes| Some(u32::from_be_bytes(bytes.as_ref().try_into().ok()?)));
-    match found {
+/// Judges the format, before anything whose form it fixes is read.
+fn check_format(folder: &Path, recorded: Option<&[u8]>) -> Result<(), OpenError> {
+    match recorded.and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes) {
         Some(FORMAT) => Ok(()),
         Some(found) if found > FORMAT => Err(OpenError::Newer { path: folder.to_owned(), found, known: FORMAT }),
         Some(_) | None => Err(damaged(folder, "its format is not recorded")),
@@ -285,13 +243,15 @@ fn damaged(folder: &Path, why: &str) -> OpenError {
 }
 
 fn engine_error(folder: &Path, error: fjall::Error) -> OpenError {
-    match error {
-        fjall::Error::Io(source) | fjall::Error::Storage(LsmError::Io(source)) if !tells_damage(source.kind()) => {
-            OpenError::Io { path: folder.to_owned(), source }
-        }
-        fjall::Error::Locked => OpenError::Locked { path: folder.to_owned(), pid: None },
-        other => damaged(folder, &chain(&other)),
+    if matches!(error, fjall::Error::Locked) {
+        return OpenError::Locked { path: folder.to_owned(), pid: None };
     }
+    if let fjall::Error::Io(source) | fjall::Error::Storage(LsmError::Io(source)) = &error
+        && !tells_damage(source.kind())
+    {
+        return OpenError::Io { path: folder.to_owned(), source: io::Error::new(source.kind(), source.to_string()) };
+    }
+    damaged(folder, &chain(&error))
 }
 
 fn tells_damage(kind: io::ErrorKind) -> bool {

@@ -12,7 +12,7 @@ use pointsman_core::ids::ProjectId;
 use pointsman_core::time::TimeMs;
 use pointsman_core::value;
 
-use super::disk::{Disk, DiskError, Table};
+use super::disk::{Disk, DiskError};
 use super::keys::{self, Call, LAST_KEY, Last};
 use crate::ports::store::{Commit, Committed, DueChange, Expect, StoreError};
 
@@ -23,8 +23,8 @@ pub(super) type Verdict = Result<Committed, StoreError>;
 pub(super) struct Group<'a> {
     disk: &'a Disk,
     epoch: u64,
-    /// What will be written, by table and key: none removes. What is read is looked for here first.
-    writes: [HashMap<Vec<u8>, Option<UserValue>>; Table::ALL.len()],
+    /// What will be written, by key: none removes. What is read is looked for here first.
+    writes: HashMap<Vec<u8>, Option<UserValue>>,
     last: Last,
     accepted: usize,
     logs: HashSet<Option<ProjectId>>,
@@ -53,7 +53,7 @@ pub(super) struct Written {
 impl<'a> Group<'a> {
     /// Returns an empty group that follows the commit `last`.
     pub(super) fn new(disk: &'a Disk, epoch: u64, last: Last) -> Self {
-        Self { disk, epoch, writes: Default::default(), last, accepted: 0, logs: HashSet::new(), due: DueTouched::default() }
+        Self { disk, epoch, writes: HashMap::new(), last, accepted: 0, logs: HashSet::new(), due: DueTouched::default() }
     }
 
     /// Returns how many commits were accepted.
@@ -78,7 +78,7 @@ impl<'a> Group<'a> {
     fn repeated(&self, commit: &Commit, now: TimeMs) -> Result<Option<Verdict>, DiskError> {
         let Some(call) = &commit.idempotency else { return Ok(None) };
         let Some(place) = keys::call_key(commit.project, &call.principal, &call.operation, &call.key) else { return Ok(None) };
-        let Some(record) = self.read(Table::Calls, &place)? else { return Ok(None) };
+        let Some(record) = self.read(&place)? else { return Ok(None) };
         let kept = Call::of(&record)?;
         if !kept.lives(now) {
             return Ok(None);
@@ -90,15 +90,14 @@ impl<'a> Group<'a> {
     }
 
     fn outdated(&self, commit: &Commit) -> Result<Option<StoreError>, DiskError> {
-        let token =
-            |key: &str| self.read(Table::Facts, &keys::fence_key(commit.project, key))?.map(|record| keys::token_of(&record)).transpose();
+        let token = |key: &str| self.read(&keys::fence_key(commit.project, key))?.map(|record| keys::token_of(&record)).transpose();
         for fence in &commit.fences {
             if token(&fence.key)? != Some(fence.token) {
                 return Ok(Some(StoreError::Fenced { key: fence.key.clone() }));
             }
         }
         for (key, expect) in &commit.expects {
-            let record = self.read(Table::Values, &keys::value_key(commit.project, key.as_bytes()))?;
+            let record = self.read(&keys::value_key(commit.project, key.as_bytes()))?;
             let version = record.map(|record| keys::value_of(&record).map(|(version, _)| version)).transpose()?;
             let expected = match expect {
                 Expect::Absent => None,
@@ -121,13 +120,13 @@ impl<'a> Group<'a> {
         let project = commit.project;
         let last = Last { version: self.last.version + 1, at: now };
         for (key, bytes) in &commit.puts {
-            self.write(Table::Values, keys::value_key(project, key.as_bytes()), keys::value_record(last.version, bytes));
+            self.write(keys::value_key(project, key.as_bytes()), keys::value_record(last.version, bytes));
         }
         for key in &commit.deletes {
-            self.remove(Table::Values, keys::value_key(project, key.as_bytes()));
+            self.remove(keys::value_key(project, key.as_bytes()));
         }
         for fence in &commit.raise {
-            self.write(Table::Facts, keys::fence_key(project, &fence.key), keys::token_record(fence.token));
+            self.write(keys::fence_key(project, &fence.key), keys::token_record(fence.token));
         }
         if let Some(project) = project {
             for change in &commit.due {
@@ -137,8 +136,8 @@ impl<'a> Group<'a> {
         if let Some(call) = &commit.idempotency
             && let Some(place) = keys::call_key(project, &call.principal, &call.operation, &call.key)
         {
-            self.write(Table::Calls, keys::call_age_key(now, last.version), place.clone());
-            self.write(Table::Calls, place, Call::record(now, call));
+            self.write(keys::call_age_key(now, last.version), place.clone());
+            self.write(place, Call::record(now, call));
         }
         let cursor = self.append(project, commit.events, now)?;
         self.last = last;
@@ -149,26 +148,26 @@ impl<'a> Group<'a> {
     fn change_due(&mut self, project: ProjectId, change: &DueChange) -> Result<(), DiskError> {
         let (DueChange::Set { name, .. } | DueChange::Clear { name }) = change;
         let place = keys::due_name_key(project, name);
-        if let Some(record) = self.read(Table::Due, &place)? {
+        if let Some(record) = self.read(&place)? {
             let at = keys::time_of(&record).ok_or(DiskError::Unreadable { what: "due entry" })?;
-            self.remove(Table::Due, keys::due_time_key(at, project, name));
+            self.remove(keys::due_time_key(at, project, name));
             self.due.any = true;
         }
         match change {
             DueChange::Set { at, .. } => {
-                self.write(Table::Due, keys::due_time_key(*at, project, name), Vec::new());
-                self.write(Table::Due, place, keys::time_bytes(*at).to_vec());
+                self.write(keys::due_time_key(*at, project, name), Vec::new());
+                self.write(place, keys::time_bytes(*at).to_vec());
                 let earliest = self.due.earliest_set.map_or(*at, |earliest| earliest.min(*at));
                 self.due = DueTouched { any: true, earliest_set: Some(earliest) };
             }
-            DueChange::Clear { .. } => self.remove(Table::Due, place),
+            DueChange::Clear { .. } => self.remove(place),
         }
         Ok(())
     }
 
     fn append(&mut self, project: Option<ProjectId>, events: Vec<NewEvent>, at: TimeMs) -> Result<Cursor, DiskError> {
         let place = keys::head_key(project);
-        let seq = self.read(Table::Facts, &place)?.map(|record| keys::head_of(&record)).transpose()?.map_or(0, |head| head.seq);
+        let seq = self.read(&place)?.map(|record| keys::head_of(&record)).transpose()?.map_or(0, |head| head.seq);
         let mut cursor = Cursor { epoch: self.epoch, seq };
         if events.is_empty() {
             return Ok(cursor);
@@ -176,9 +175,9 @@ impl<'a> Group<'a> {
         for event in events {
             cursor.seq += 1;
             let event = Event { cursor, at, project: project.unwrap_or_else(super::host_log), event };
-            self.write(Table::Events, keys::event_key(project, cursor.seq), value::encode(&event));
+            self.write(keys::event_key(project, cursor.seq), value::encode(&event));
         }
-        self.write(Table::Facts, place, keys::head_record(cursor));
+        self.write(place, keys::head_record(cursor));
         self.logs.insert(project);
         Ok(cursor)
     }
@@ -187,20 +186,20 @@ impl<'a> Group<'a> {
     /// on and when the next one is over; none: not before all that are kept from now on are.
     pub(super) fn collect(&mut self, from: &[u8], now: TimeMs, limit: usize) -> Result<(Vec<u8>, Option<TimeMs>), DiskError> {
         let mut reached = from.to_vec();
-        for (count, entry) in self.disk.table(Table::Calls).range(from.to_vec()..keys::call_ages().1).enumerate() {
+        for (count, entry) in self.disk.records.range(from.to_vec()..keys::call_ages().1).enumerate() {
             let (listed, place) = entry.into_inner()?;
             let at = keys::call_age(&listed)?;
             if count == limit || now < Call::kept_until(at) {
                 return Ok((reached, Some(Call::kept_until(at))));
             }
             // A call made anew after its record had lapsed has a new record, and a later place in the list.
-            if let Some(record) = self.read(Table::Calls, &place)?
+            if let Some(record) = self.read(&place)?
                 && Call::of(&record)?.at == at
             {
-                self.remove(Table::Calls, place.to_vec());
+                self.remove(place.to_vec());
             }
             reached = listed.to_vec();
-            self.remove(Table::Calls, listed.to_vec());
+            self.remove(listed.to_vec());
         }
         Ok((reached, None))
     }
@@ -210,33 +209,30 @@ impl<'a> Group<'a> {
     /// # Errors
     /// When the database cannot say that it is: part of it may be on disk, all of it or nothing will count after a restart.
     pub(super) fn commit(mut self) -> Result<Written, DiskError> {
-        self.write(Table::Facts, LAST_KEY.to_vec(), self.last.record());
+        self.write(LAST_KEY.to_vec(), self.last.record());
         let mut batch = self.disk.database.batch().durability(Some(PersistMode::SyncAll));
-        for (table, writes) in Table::ALL.into_iter().zip(self.writes) {
-            let keyspace = self.disk.table(table);
-            for (key, value) in writes {
-                match value {
-                    Some(value) => batch.insert(keyspace, key, value),
-                    None => batch.remove(keyspace, key),
-                }
+        for (key, value) in self.writes {
+            match value {
+                Some(value) => batch.insert(&self.disk.records, key, value),
+                None => batch.remove(&self.disk.records, key),
             }
         }
         batch.commit()?;
         Ok(Written { last: self.last, logs: self.logs, due: self.due })
     }
 
-    fn read(&self, table: Table, key: &[u8]) -> Result<Option<UserValue>, DiskError> {
-        match self.writes[table.index()].get(key) {
+    fn read(&self, key: &[u8]) -> Result<Option<UserValue>, DiskError> {
+        match self.writes.get(key) {
             Some(written) => Ok(written.clone()),
-            None => self.disk.get(table, key),
+            None => self.disk.get(key),
         }
     }
 
-    fn write(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
-        self.writes[table.index()].insert(key, Some(value.into()));
+    fn write(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.writes.insert(key, Some(value.into()));
     }
 
-    fn remove(&mut self, table: Table, key: Vec<u8>) {
-        self.writes[table.index()].insert(key, None);
+    fn remove(&mut self, key: Vec<u8>) {
+        self.writes.insert(key, None);
     }
 }

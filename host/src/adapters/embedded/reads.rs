@@ -7,7 +7,7 @@ use pointsman_core::time::TimeMs;
 use pointsman_core::value;
 
 use super::Core;
-use super::disk::{DiskError, Table};
+use super::disk::DiskError;
 use super::keys::{self, Call};
 use crate::ports::store::{DueEntry, KEY_BYTES_MAX, Page, StoreError, Versioned};
 
@@ -22,7 +22,7 @@ impl Core {
         if key.len() > KEY_BYTES_MAX {
             return Ok(None);
         }
-        let record = self.disk.database.snapshot().get(self.disk.table(Table::Values), keys::value_key(project, key.as_bytes()))?;
+        let record = self.disk.database.snapshot().get(&self.disk.records, keys::value_key(project, key.as_bytes()))?;
         record.map(|record| versioned(&record)).transpose()
     }
 
@@ -37,15 +37,15 @@ impl Core {
             return Ok(page);
         }
         let mut page_bytes = 0;
-        for entry in self.disk.database.snapshot().range(self.disk.table(Table::Values), lower..upper) {
+        for entry in self.disk.database.snapshot().range(&self.disk.records, lower..upper) {
             let full = page.entries.len() >= limit.min(ENTRIES_MAX) || page_bytes >= PAGE_BYTES_MAX;
             if full {
-                page.next = Some(key_text(&entry.key()?, project)?);
+                page.next = Some(keys::value_text(project, &entry.key()?)?);
                 break;
             }
             let (key, record) = entry.into_inner()?;
             page_bytes += key.len() + record.len();
-            page.entries.push((key_text(&key, project)?, versioned(&record)?));
+            page.entries.push((keys::value_text(project, &key)?, versioned(&record)?));
         }
         Ok(page)
     }
@@ -58,7 +58,7 @@ impl Core {
         request_digest: &[u8; 32],
     ) -> Result<Result<Option<Vec<u8>>, StoreError>, DiskError> {
         let Some(place) = keys::call_key(project, principal, operation, key) else { return Ok(Ok(None)) };
-        let Some(record) = self.disk.database.snapshot().get(self.disk.table(Table::Calls), place)? else { return Ok(Ok(None)) };
+        let Some(record) = self.disk.database.snapshot().get(&self.disk.records, place)? else { return Ok(Ok(None)) };
         let call = Call::of(&record)?;
         if !call.lives(self.clock.now()) {
             return Ok(Ok(None));
@@ -74,7 +74,7 @@ impl Core {
         // From the next one on, so that the remains of the ones done are not walked over.
         let Some(next) = (*self.next_due.lock()).filter(|next| *next <= before) else { return Ok(Vec::new()) };
         let range = keys::due_from(next)..keys::due_until(before);
-        let entries = self.disk.database.snapshot().range(self.disk.table(Table::Due), range);
+        let entries = self.disk.database.snapshot().range(&self.disk.records, range);
         let read = |entry: fjall::Guard| {
             let (at, project, name) = keys::due_of(&entry.key()?)?;
             Ok(DueEntry { project, name, at })
@@ -85,14 +85,14 @@ impl Core {
     /// Returns the events after a cursor.
     pub(super) fn events(&self, project: Option<ProjectId>, after: Cursor, limit: usize) -> Result<Vec<Event>, DiskError> {
         let Some(first) = after.seq.checked_add(1) else { return Ok(Vec::new()) };
-        let range = keys::event_key(project, first)..keys::after_prefix(&keys::value_key(project, b""));
-        let entries = self.disk.database.snapshot().range(self.disk.table(Table::Events), range);
+        let range = keys::event_key(project, first)..keys::after_events(project);
+        let entries = self.disk.database.snapshot().range(&self.disk.records, range);
         entries.take(limit.min(ENTRIES_MAX)).map(|entry| Ok(value::decode(&entry.value()?)?)).collect()
     }
 
     /// Returns the end of a log.
     pub(super) fn head(&self, project: Option<ProjectId>) -> Result<Cursor, DiskError> {
-        let record = self.disk.database.snapshot().get(self.disk.table(Table::Facts), keys::head_key(project))?;
+        let record = self.disk.database.snapshot().get(&self.disk.records, keys::head_key(project))?;
         let none = Cursor { epoch: self.epoch, seq: 0 };
         record.map_or(Ok(none), |record| Ok(Cursor { epoch: self.epoch, ..keys::head_of(&record)? }))
     }
@@ -101,9 +101,4 @@ impl Core {
 fn versioned(record: &[u8]) -> Result<Versioned, DiskError> {
     let (version, bytes) = keys::value_of(record)?;
     Ok(Versioned { version, bytes: bytes.to_vec() })
-}
-
-fn key_text(key: &[u8], project: Option<ProjectId>) -> Result<String, DiskError> {
-    let text = key.get(keys::space_bytes(project)..).and_then(|text| std::str::from_utf8(text).ok());
-    text.map(str::to_owned).ok_or(DiskError::Unreadable { what: "key" })
 }

@@ -11,7 +11,7 @@ use pointsman_core::limits::IDEMPOTENCY_KEPT_MS;
 use pointsman_core::time::TimeMs;
 use tokio::sync::{mpsc, oneshot};
 
-use super::disk::{DiskError, Table, chain};
+use super::disk::{DiskError, chain};
 use super::group::{Group, Verdict, Written};
 use super::keys::{self, Last};
 use super::{Core, RETRY_BROKEN_MS, RETRY_FULL_MS, unavailable};
@@ -207,7 +207,7 @@ struct Effects {
 impl Core {
     /// Returns when the first entry due at `from` or later is due.
     pub(super) fn first_due(&self, from: TimeMs) -> Result<Option<TimeMs>, DiskError> {
-        let mut entries = self.disk.table(Table::Due).range(keys::due_from(from)..keys::due_until(TimeMs(i64::MAX)));
+        let mut entries = self.disk.records.range(keys::due_from(from)..keys::due_until(TimeMs(i64::MAX)));
         entries.next().map(|entry| keys::due_of(&entry.key()?).map(|(at, ..)| at)).transpose()
     }
 }

@@ -37,12 +37,7 @@ macro_rules! reconciler {
                     ours: ::std::vec::Vec<u8>,
                     theirs: ::std::vec::Vec<u8>,
                 ) -> $crate::reconciler::Outcome {
-                    let edits = $crate::reconciler::Edits {
-                        media_type: &media_type,
-                        base: &base,
-                        ours: &ours,
-                        theirs: &theirs,
-                    };
+                    let edits = $crate::reconciler::Edits { media_type: &media_type, base: &base, ours: &ours, theirs: &theirs };
                     SLOT.with(|slot| $crate::reconciler::Reconciler::reconcile(slot.plugin(), &edits))
                 }
             }

@@ -355,10 +355,7 @@ macro_rules! router {
         const _: () = {
             $crate::__setup!($plugin);
             impl $crate::bindings::router::exports::pointsman::router::routing::Guest for Glue {
-                fn route(
-                    message: $crate::router::raw::Message,
-                    candidates: $crate::router::raw::Candidates,
-                ) -> $crate::router::Verdict {
+                fn route(message: $crate::router::raw::Message, candidates: $crate::router::raw::Candidates) -> $crate::router::Verdict {
                     SLOT.with(|slot| $crate::router::Router::route_raw(slot.plugin(), &message, &candidates))
                 }
             }

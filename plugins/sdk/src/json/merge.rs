@@ -84,9 +84,7 @@ impl Merger<'_> {
             (Kind::Object(_), Kind::Object(_)) if base.is_none_or(|base| matches!(base.kind, Kind::Object(_))) => {
                 Some(self.object(base, our, their))
             }
-            (Kind::Array(_), Kind::Array(_)) if base.is_none_or(|base| matches!(base.kind, Kind::Array(_))) => {
-                self.array(base, our, their)
-            }
+            (Kind::Array(_), Kind::Array(_)) if base.is_none_or(|base| matches!(base.kind, Kind::Array(_))) => self.array(base, our, their),
             _ if base.is_none() => {
                 self.conflict("both sides added this, differently", base, ours, theirs);
                 raw(ours)

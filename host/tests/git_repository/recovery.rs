@@ -15,6 +15,7 @@ use crate::world::{TestSystem, World, git_async, new_commit, options, serve, tok
 async fn leftovers_of_a_killed_host_are_cleared() {
     let world = World::with(&[("a", "1\n")]).await;
     world.grant(1, "t/1", world.main, 1).await.expect("granted");
+    let new = world.commit(world.main, &[("a", "2\n")]).await;
     let (bare, root) = (&world.bare, world.folder.path().join("repositories"));
     for lock in
         ["refs/heads/main.lock", "refs/heads/t/1.lock", "refs/pointsman/fence/T-1.lock", "HEAD.lock", "packed-refs.lock", "config.lock"]
@@ -29,7 +30,6 @@ async fn leftovers_of_a_killed_host_are_cleared() {
     let again = GitRepositories::open(options(world.folder.path()), Arc::new(TestSystem)).await.expect("opened again");
     assert!(!orphan.wait().expect("ended").success(), "the orphan was ended");
     assert!(!root.join(".half-prj_x").exists() && !bare.join("objects/tmp_objdir-incoming-x").exists());
-    let new = world.commit(world.main, &[("a", "2\n")]).await;
     let step = BranchMove { task: TaskId(1), branch: "t/1".to_owned(), old: world.main, new, token: token(1) };
     again.move_branch(world.project, step).await.expect("no lock is in the way");
     world.is_sound();

@@ -3,6 +3,12 @@
 //! `core` decides, `service` loads, commits and runs effects, `adapters` touch the world, `app` puts them together.
 
 pub mod adapters;
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod demo;
 pub mod plugin_build;
 pub mod ports;
 pub mod service;
+pub mod shipped;
+pub mod telemetry;

@@ -2,7 +2,10 @@
 //!
 //! **Invariant:** no type of a library (`fjall`, `git2`, `wasmtime`, `hyper`) is named here.
 
+pub mod admin;
 pub mod clock;
+pub mod endpoint;
+pub mod keys;
 pub mod plugins;
 pub mod repository;
 pub mod store;

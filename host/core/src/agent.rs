@@ -77,6 +77,9 @@ pub struct AgentRecord {
     pub capabilities: Vec<Capability>,
     /// Teams it belongs to.
     pub teams: Vec<String>,
+    /// Topics it subscribed to.
+    #[serde(default)]
+    pub topics: Vec<String>,
     /// The model behind it, as it says.
     pub model: Option<String>,
     /// The tasks it holds.

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use data_encoding::{BASE32_NOPAD, Encoding, Specification};
+use data_encoding::{BASE32_NOPAD, Encoding, HEXLOWER, HEXLOWER_PERMISSIVE, Specification};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
@@ -37,7 +37,8 @@ fn base32() -> &'static Encoding {
     static ENCODING: std::sync::OnceLock<Encoding> = std::sync::OnceLock::new();
     ENCODING.get_or_init(|| {
         let mut form = Specification::new();
-        form.symbols.push_str("abcdefghijklmnopqrstuvwxyz234567");
+        // In the order of their bytes, so that written ids sort as the ids do.
+        form.symbols.push_str("234567abcdefghijklmnopqrstuvwxyz");
         form.encoding().unwrap_or(BASE32_NOPAD)
     })
 }
@@ -146,6 +147,10 @@ uuid_id!(
     ThreadId, "thr_"
 );
 uuid_id!(
+    /// A write of a context document that met a conflict.
+    ConflictId, "cfl_"
+);
+uuid_id!(
     /// Git work that a stored decision asked for and that recovery finishes.
     IntentId, "int_"
 );
@@ -204,6 +209,53 @@ serial_id!(
     /// A merge: one try to land one branch, by its number in the project.
     MergeId, "M"
 );
+
+/// A git object's name: SHA-1, twenty bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Oid(pub [u8; 20]);
+
+impl Oid {
+    /// Returns the first ten hex digits, for people.
+    #[must_use]
+    pub fn short(&self) -> String {
+        self.to_string()[..10].to_owned()
+    }
+}
+
+impl fmt::Display for Oid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&HEXLOWER.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for Oid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Oid {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let wrong = || IdError { given: text.chars().take(80).collect(), kind: "object", expected: "40 hex digits" };
+        let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).map_err(|_| wrong())?;
+        Ok(Self(bytes.try_into().map_err(|_| wrong())?))
+    }
+}
+
+impl Serialize for Oid {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Oid {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
 
 /// A fencing token: rises with every grant, so that whoever holds an older one is refused everywhere. The epoch rises
 /// when the store itself may have lost its newest writes.

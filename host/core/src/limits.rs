@@ -8,6 +8,18 @@ pub const TITLE_CHARS_MAX: usize = 200;
 pub const TEXT_BYTES_MAX: usize = 64 << 10;
 /// Recipients of one message.
 pub const RECIPIENTS_MAX: usize = 64;
+/// Characters of a message's kind.
+pub const KIND_CHARS_MAX: usize = 40;
+/// Tags of one message.
+pub const TAGS_MAX: usize = 32;
+/// Characters of a tag, team or topic.
+pub const TAG_CHARS_MAX: usize = 64;
+/// Repository paths one message may speak of.
+pub const MESSAGE_PATHS_MAX: usize = 64;
+/// Bytes of one repository path.
+pub const PATH_BYTES_MAX: usize = 512;
+/// Seconds a message may wait before it expires, at the most.
+pub const MESSAGE_EXPIRY_S_MAX: u64 = 30 * 24 * 60 * 60;
 /// Candidates offered to a router at once.
 pub const CANDIDATES_MAX: usize = 1_000;
 /// Deliveries one `wait_for_events` returns.
@@ -22,6 +34,18 @@ pub const DELIVERY_LEASE_MS: u64 = 10 * 60 * 1_000;
 pub const WAIT_DEFAULT_S: u64 = 45;
 /// Seconds one `wait_for_events` waits at the most: clients cut at 60.
 pub const WAIT_MAX_S: u64 = 50;
+/// Milliseconds before a delivery that was given back is tried again, doubled with each further try.
+pub const BACK_OFF_MS: u64 = 5_000;
+/// Milliseconds between two tries of a delivery at the most.
+pub const BACK_OFF_MS_MAX: u64 = 5 * 60 * 1_000;
+/// Milliseconds by which whoever gives a delivery back may put it off, at the most.
+pub const NACK_DELAY_MS_MAX: u64 = 60 * 60 * 1_000;
+/// Milliseconds after which a message that nobody could take is routed again.
+pub const DEFERRED_RETRY_MS: u64 = 30 * 1_000;
+/// Acks and nacks in one `wait_for_events`.
+pub const SETTLED_PER_WAIT_MAX: usize = 100;
+/// Context key globs one `wait_for_events` may watch.
+pub const WATCHED_GLOBS_MAX: usize = 32;
 /// Milliseconds a claim lives without a sign of life.
 pub const CLAIM_LEASE_MS: u64 = 30 * 60 * 1_000;
 /// Path globs one claim may lease.
@@ -40,6 +64,8 @@ pub const COMMIT_FILES_MAX: usize = 500;
 pub const IDEMPOTENCY_KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
 /// Bytes of an idempotency key.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 200;
+/// Topics or teams one agent may name.
+pub const TOPICS_MAX: usize = 64;
 /// Capabilities one agent may name.
 pub const CAPABILITIES_MAX: usize = 64;
 /// Characters of an agent's name.

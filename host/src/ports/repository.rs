@@ -5,67 +5,19 @@
 //! **Invariants:** a branch moves only while its claim's fence stands (checked in the same ref transaction); the target
 //! moves only by compare-and-swap; nothing is deleted before a backup ref holds it.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::str::FromStr;
 
 use async_trait::async_trait;
-use pointsman_core::ids::{FencingToken, IdError, MergeId, ProjectId, TaskId};
+use pointsman_core::ids::{FencingToken, MergeId, ProjectId, TaskId};
 use pointsman_core::path_glob::PathGlob;
 use pointsman_core::time::TimeMs;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::io::AsyncRead;
 
 use super::plugins::{CommitInfo, FileChange};
-
-/// An object's name: SHA-1, twenty bytes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Oid(pub [u8; 20]);
-
-impl Oid {
-    /// Returns the first ten hex digits, for people.
-    #[must_use]
-    pub fn short(&self) -> String {
-        self.to_string()[..10].to_owned()
-    }
-}
-
-impl fmt::Display for Oid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
-    }
-}
-
-impl fmt::Debug for Oid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for Oid {
-    type Err = IdError;
-
-    fn from_str(text: &str) -> Result<Self, IdError> {
-        let wrong = || IdError { given: text.chars().take(80).collect(), kind: "object", expected: "40 hex digits" };
-        let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes()).map_err(|_| wrong())?;
-        Ok(Self(bytes.try_into().map_err(|_| wrong())?))
-    }
-}
-
-impl Serialize for Oid {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Oid {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+pub use pointsman_core::ids::Oid;
 
 /// Why the repository did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

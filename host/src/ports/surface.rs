@@ -10,6 +10,8 @@ use pointsman_core::agent::TokenRecord;
 use pointsman_core::ids::ProjectId;
 use serde_json::value::RawValue;
 
+use super::repository::{ByteStream, GitResponse, GitService};
+
 /// A caller whose credential was checked.
 #[derive(Debug, Clone)]
 pub struct Caller {
@@ -104,9 +106,78 @@ pub trait Surface: Send + Sync {
     /// [`CallError`]; everything an agent can act on is a [`ToolAnswer`] with `is_error`.
     async fn call(&self, caller: &Caller, tool: &str, arguments: &RawValue) -> Result<ToolAnswer, CallError>;
 
+    /// Returns whether calls of this tool mostly wait, so that the transport ends them at once when the host drains. By
+    /// convention these are the tools named `wait_…`.
+    fn waits(&self, tool: &str) -> bool {
+        tool.starts_with("wait_")
+    }
+
     /// Returns whether the host can serve: the store answers, plugins are loaded.
     ///
     /// # Errors
     /// The reason, for `/readyz`.
     async fn ready(&self) -> Result<(), String>;
+}
+
+/// One request of a git client, its credential not yet checked.
+pub struct GitCall {
+    /// User name and password of the `Authorization: Basic` header.
+    pub basic: Option<(String, String)>,
+    /// The project named by the path.
+    pub slug: String,
+    /// What is asked.
+    pub service: GitService,
+    /// `GET /info/refs`; else a call with a body.
+    pub advertise: bool,
+    /// The `Git-Protocol` header.
+    pub protocol: Option<String>,
+    /// The body, already decompressed; empty for an advertisement.
+    pub body: ByteStream,
+    /// The request id that logs and events carry.
+    pub trace: String,
+}
+
+/// Why a git client is not served. The text reaches whoever runs git, as `remote: …`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GitRejected {
+    /// No credential, or one that names nobody: git asks its credential helper and comes again.
+    #[error("{why}")]
+    Unauthorized {
+        /// What is missing or wrong.
+        why: String,
+    },
+    /// The credential is good, but not for this.
+    #[error("{why}")]
+    Forbidden {
+        /// What it may not do, and what to do instead.
+        why: String,
+    },
+    /// No such repository for this credential.
+    #[error("no repository `{slug}`")]
+    NotFound {
+        /// The project asked for.
+        slug: String,
+    },
+    /// We could not find out, or the repository is busy.
+    #[error("the repository cannot be served now")]
+    Unavailable {
+        /// When to try again.
+        retry_after_ms: u64,
+    },
+    /// A bug or a lost dependency; the details are in the log under the trace id.
+    #[error("internal error, see the host's log for {trace}")]
+    Internal {
+        /// Which log lines.
+        trace: String,
+    },
+}
+
+/// The git clients' surface: checks the credential, then lets the repository answer.
+#[async_trait]
+pub trait GitSurface: Send + Sync {
+    /// Serves one request of git's smart HTTP protocol. Dropping the future does not undo a push that began.
+    ///
+    /// # Errors
+    /// [`GitRejected`].
+    async fn serve_git(&self, call: GitCall) -> Result<GitResponse, GitRejected>;
 }

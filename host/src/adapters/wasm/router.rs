@@ -82,7 +82,7 @@ thread_local! {
 
 /// A question as it crosses the boundary.
 #[derive(Debug, Default)]
-struct Lists {
+pub(super) struct Lists {
     kind: u32,
     author: u32,
     message_owner: u32,
@@ -105,18 +105,37 @@ struct Lists {
 }
 
 impl Lists {
-    fn fill(&mut self, candidates: &[RouteCandidate]) {
-        refill(&mut self.agent, candidates.iter().map(|one| one.agent.0));
-        refill(&mut self.owner, candidates.iter().map(|one| one.owner.0));
-        refill(&mut self.satisfies, candidates.iter().map(|one| u8::from(one.satisfies)));
-        refill(&mut self.load, candidates.iter().map(|one| one.load));
-        refill(&mut self.open_reviews, candidates.iter().map(|one| one.open_reviews));
-        refill(&mut self.idle_ms, candidates.iter().map(|one| one.idle_ms));
-        refill(&mut self.acked, candidates.iter().map(|one| one.acked));
-        refill(&mut self.nacked, candidates.iter().map(|one| one.nacked));
-        refill(&mut self.refused, candidates.iter().map(|one| u8::from(one.refused)));
-        join(&mut self.team_start, &mut self.teams, candidates.iter().map(|one| &*one.teams));
-        join(&mut self.capability_start, &mut self.capabilities, candidates.iter().map(|one| &*one.capabilities));
+    /// Takes the candidates over in one pass: they are many, and what is known of one lies together.
+    pub(super) fn fill(&mut self, candidates: &[RouteCandidate]) {
+        let len = candidates.len();
+        let agent = sized(&mut self.agent, len);
+        let owner = sized(&mut self.owner, len);
+        let satisfies = sized(&mut self.satisfies, len);
+        let load = sized(&mut self.load, len);
+        let open_reviews = sized(&mut self.open_reviews, len);
+        let idle_ms = sized(&mut self.idle_ms, len);
+        let acked = sized(&mut self.acked, len);
+        let nacked = sized(&mut self.nacked, len);
+        let refused = sized(&mut self.refused, len);
+        let team_start = sized(&mut self.team_start, len + 1);
+        let capability_start = sized(&mut self.capability_start, len + 1);
+        self.teams.clear();
+        self.capabilities.clear();
+        for (at, one) in candidates.iter().enumerate() {
+            agent[at] = one.agent.0;
+            owner[at] = one.owner.0;
+            satisfies[at] = u8::from(one.satisfies);
+            load[at] = one.load;
+            open_reviews[at] = one.open_reviews;
+            idle_ms[at] = one.idle_ms;
+            acked[at] = one.acked;
+            nacked[at] = one.nacked;
+            refused[at] = u8::from(one.refused);
+            team_start[at] = join(&mut self.teams, &one.teams);
+            capability_start[at] = join(&mut self.capabilities, &one.capabilities);
+        }
+        team_start[len] = join(&mut self.teams, &[]);
+        capability_start[len] = join(&mut self.capabilities, &[]);
     }
 
     fn name(&mut self, message: &RouteMessage, scope: &mut Scope) {
@@ -166,15 +185,17 @@ fn refill<T>(list: &mut Vec<T>, values: impl Iterator<Item = T>) {
     list.extend(values);
 }
 
-/// Lays lists end to end, with the place where each starts and one past the last.
-fn join<'a>(starts: &mut Vec<u32>, joined: &mut Vec<u32>, lists: impl Iterator<Item = &'a [Symbol]>) {
-    starts.clear();
-    joined.clear();
-    starts.push(0);
-    for list in lists {
-        joined.extend(list.iter().map(|symbol| symbol.0));
-        starts.push(u32::try_from(joined.len()).unwrap_or(u32::MAX));
-    }
+/// Returns a list of `len` entries, to be written over.
+fn sized<T: Copy + Default>(list: &mut Vec<T>, len: usize) -> &mut [T] {
+    list.resize(len, T::default());
+    &mut list[..len]
+}
+
+/// Appends a list to those before it and returns where it starts.
+fn join(joined: &mut Vec<u32>, list: &[Symbol]) -> u32 {
+    let start = u32::try_from(joined.len()).unwrap_or(u32::MAX);
+    joined.extend(list.iter().map(|symbol| symbol.0));
+    start
 }
 
 const fn provenance(provenance: Provenance) -> origin::Provenance {

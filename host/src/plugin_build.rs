@@ -180,7 +180,9 @@ pub enum BuildError {
         imports: Vec<String>,
     },
     /// The module cannot become a component.
-    #[error("the module cannot become a component of the world `{world}`; does the crate use the `pointsman-sdk` that belongs to this host?")]
+    #[error(
+        "the module cannot become a component of the world `{world}`; does the crate use the `pointsman-sdk` that belongs to this host?"
+    )]
     Componentize {
         /// The world.
         world: World,
@@ -206,7 +208,9 @@ pub enum BuildError {
         foreign: Vec<String>,
     },
     /// Names fit, types do not.
-    #[error("the component's types are not those of the world `{world}` at this version; rebuild it with the `pointsman-sdk` that belongs to this host")]
+    #[error(
+        "the component's types are not those of the world `{world}` at this version; rebuild it with the `pointsman-sdk` that belongs to this host"
+    )]
     WorldTypes {
         /// The world.
         world: World,

@@ -10,17 +10,21 @@ use serde::Deserialize;
 use super::toolchain::{StdSource, TARGET, Toolchain, command};
 use super::{BuildError, Locked, Progress};
 
-/// The profile of guests, whatever the crate's workspace says of `release`: small, and the same bytes every time.
-const PROFILE: [&str; 9] = [
-    "profile.release.opt-level=\"s\"",
-    "profile.release.lto=true",
-    "profile.release.codegen-units=1",
-    "profile.release.strip=true",
-    "profile.release.debug=false",
-    "profile.release.panic=\"abort\"",
-    "profile.release.overflow-checks=false",
-    "profile.release.debug-assertions=false",
-    "profile.release.incremental=false",
+/// The profile of guests: small, and the same bytes every time. It is made from cargo's own `dev`, because what a
+/// workspace says of `release`, single packages included, is for its native crates.
+const PROFILE: &str = "pointsman-guest";
+const SETTINGS: [&str; 11] = [
+    "inherits=\"dev\"",
+    "opt-level=\"s\"",
+    "lto=true",
+    "codegen-units=1",
+    "strip=true",
+    "debug=false",
+    "panic=\"abort\"",
+    "overflow-checks=false",
+    "debug-assertions=false",
+    "incremental=false",
+    "split-debuginfo=\"off\"",
 ];
 
 /// What cargo knows of the crate.
@@ -100,10 +104,10 @@ impl Guest {
     pub(super) fn compile(&self, toolchain: &Toolchain, locked: Locked, progress: Progress) -> Result<Vec<u8>, BuildError> {
         let dir = self.manifest_path.parent().unwrap_or(Path::new("."));
         let mut cargo = cargo(toolchain, dir);
-        cargo.args(["build", "--release", "--lib", "--target", TARGET, "--message-format", "json-render-diagnostics"]);
+        cargo.args(["build", "--profile", PROFILE, "--lib", "--target", TARGET, "--message-format", "json-render-diagnostics"]);
         cargo.arg("--target-dir").arg(&self.target_dir);
-        for setting in PROFILE {
-            cargo.args(["--config", setting]);
+        for setting in SETTINGS {
+            cargo.arg("--config").arg(format!("profile.{PROFILE}.{setting}"));
         }
         add_locked(&mut cargo, locked);
         if toolchain.std == StdSource::Built {

@@ -80,8 +80,7 @@ pub fn check(component: &[u8], world: World) -> Result<(), BuildError> {
     if !missing.is_empty() || !extra.is_empty() || !foreign.is_empty() {
         return Err(BuildError::WorldMismatch { world, missing, extra, foreign });
     }
-    wit_component::targets(&resolve, id, component)
-        .map_err(|error| BuildError::WorldTypes { world, source: error.into() })
+    wit_component::targets(&resolve, id, component).map_err(|error| BuildError::WorldTypes { world, source: error.into() })
 }
 
 /// Returns the world a component is held against.
@@ -181,8 +180,7 @@ mod tests {
     use super::*;
 
     /// `(module (import "env" "now" (func)))`.
-    const WANTS_A_CLOCK: [u8; 29] =
-        *b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x02\x0b\x01\x03env\x03now\0\0";
+    const WANTS_A_CLOCK: [u8; 29] = *b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x02\x0b\x01\x03env\x03now\0\0";
     const EMPTY: [u8; 8] = *b"\0asm\x01\0\0\0";
 
     #[test]

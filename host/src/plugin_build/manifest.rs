@@ -44,9 +44,7 @@ impl TryFrom<String> for PluginName {
         if fits {
             return Ok(Self(text));
         }
-        Err(format!(
-            "the name {text:?} must be 1 to {NAME_BYTES_MAX} small letters, digits and dashes, beginning with a letter"
-        ))
+        Err(format!("the name {text:?} must be 1 to {NAME_BYTES_MAX} small letters, digits and dashes, beginning with a letter"))
     }
 }
 
@@ -72,8 +70,7 @@ pub enum World {
 
 impl World {
     /// All worlds.
-    pub const ALL: [Self; 7] =
-        [Self::Router, Self::Merger, Self::Reconciler, Self::Workflow, Self::Policy, Self::Agent, Self::McpProvider];
+    pub const ALL: [Self; 7] = [Self::Router, Self::Merger, Self::Reconciler, Self::Workflow, Self::Policy, Self::Agent, Self::McpProvider];
 
     /// Returns its name, which is the name of its WIT package, too.
     #[must_use]
@@ -176,11 +173,13 @@ impl Manifest {
 mod tests {
     use super::*;
 
-    const SMALL: &str = "manifest_version = 1\nname = \"least-loaded\"\nversion = \"1.2.0\"\nworld = \"router\"\ndescription = \"one line\"\n";
+    const SMALL: &str =
+        "manifest_version = 1\nname = \"least-loaded\"\nversion = \"1.2.0\"\nworld = \"router\"\ndescription = \"one line\"\n";
 
     #[test]
     fn a_manifest_is_read_whole() {
-        let text = format!("{SMALL}capabilities = [\"kv\"]\n[limits]\ndeadline_ms = 2\n[config]\nranked_max = 3\n[config.weights]\nload = 1\n");
+        let text =
+            format!("{SMALL}capabilities = [\"kv\"]\n[limits]\ndeadline_ms = 2\n[config]\nranked_max = 3\n[config.weights]\nload = 1\n");
         let manifest = Manifest::parse(&text).expect("fits");
         assert_eq!((manifest.name.as_str(), manifest.world), ("least-loaded", World::Router));
         assert_eq!(manifest.limits, LimitHints { deadline_ms: Some(2), ..LimitHints::default() });

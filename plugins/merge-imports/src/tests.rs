@@ -12,7 +12,7 @@ fn merge(path: &str, base: &str, ours: &str, theirs: &str) -> HunkOutcome {
 fn resolution(outcome: HunkOutcome) -> Resolution {
     match outcome {
         HunkOutcome::Resolved(resolution) => resolution,
-        other => panic!("{other:?}"),
+        other @ (HunkOutcome::Conflict(_) | HunkOutcome::Declined) => panic!("{other:?}"),
     }
 }
 

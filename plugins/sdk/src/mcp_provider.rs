@@ -95,7 +95,7 @@ macro_rules! mcp_provider {
                     SLOT.with(|slot| $crate::mcp_provider::Provider::cancelled(slot.plugin(), &call_id, &state));
                 }
             }
-            $crate::bindings::mcp_provider::export!(Glue with_types_in $crate::bindings::mcp_provider);
+    $crate::bindings::mcp_provider::export!(Glue with_types_in $crate::bindings::mcp_provider);
         };
     };
 }

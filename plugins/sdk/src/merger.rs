@@ -91,7 +91,7 @@ macro_rules! merger {
                     SLOT.with(|slot| $crate::merger::Merger::merge_file(slot.plugin(), &file))
                 }
             }
-            $crate::bindings::merger::export!(Glue with_types_in $crate::bindings::merger);
+    $crate::bindings::merger::export!(Glue with_types_in $crate::bindings::merger);
         };
     };
 }

@@ -41,7 +41,7 @@ macro_rules! reconciler {
                     SLOT.with(|slot| $crate::reconciler::Reconciler::reconcile(slot.plugin(), &edits))
                 }
             }
-            $crate::bindings::reconciler::export!(Glue with_types_in $crate::bindings::reconciler);
+    $crate::bindings::reconciler::export!(Glue with_types_in $crate::bindings::reconciler);
         };
     };
 }

@@ -359,7 +359,7 @@ macro_rules! router {
                     SLOT.with(|slot| $crate::router::Router::route_raw(slot.plugin(), &message, &candidates))
                 }
             }
-            $crate::bindings::router::export!(Glue with_types_in $crate::bindings::router);
+    $crate::bindings::router::export!(Glue with_types_in $crate::bindings::router);
         };
     };
 }

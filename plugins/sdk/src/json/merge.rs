@@ -231,7 +231,8 @@ fn order<'e>(base: &Entries<'_>, ours: &'e Entries<'_>, theirs: &'e Entries<'_>)
         }
     }
     let mut order = Vec::new();
-    let mut pending = behind.remove(&None).unwrap_or_default();
+    // Without any neighbour in common there is no place before one, so additions come last.
+    let mut pending = if neighbour.is_some() { behind.remove(&None).unwrap_or_default() } else { Vec::new() };
     for (key, _) in ours {
         if in_base.contains(key.as_str()) || in_theirs.contains(key.as_str()) {
             order.append(&mut pending);
@@ -240,6 +241,7 @@ fn order<'e>(base: &Entries<'_>, ours: &'e Entries<'_>, theirs: &'e Entries<'_>)
         pending.extend(behind.remove(&Some(key.as_str())).unwrap_or_default());
     }
     order.append(&mut pending);
+    order.extend(behind.remove(&None).unwrap_or_default());
     order
 }
 

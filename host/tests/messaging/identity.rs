@@ -3,7 +3,7 @@
 use pointsman::ports::surface::{Caller, Rejected};
 use pointsman::service::agents::{NewToken, StartRequest};
 use pointsman_core::event::Provenance;
-use pointsman_core::ids::ProjectId;
+use pointsman_core::ids::{AgentId, ProjectId};
 
 use crate::world::{World, code};
 
@@ -88,13 +88,17 @@ async fn an_agent_keeps_its_id_and_what_it_does_not_say_again() {
     let world = world.restart().await;
     let again = world.agents.start(&caller, &named("ana")).await.expect("it starts again");
     assert!(!again.is_new);
-    assert_eq!((again.agent.id, &again.agent.capabilities, &again.agent.teams), (first.agent.id, &first.agent.capabilities, &first.agent.teams));
+    assert_eq!(
+        (again.agent.id, &again.agent.capabilities, &again.agent.teams),
+        (first.agent.id, &first.agent.capabilities, &first.agent.teams)
+    );
 
     let beyond = StartRequest { capabilities: Some(vec!["rust".to_owned(), "deploy".to_owned()]), ..named("ana") };
     assert_eq!(code(world.agents.start(&caller, &beyond).await), "not_granted");
     let malformed = StartRequest { capabilities: Some(vec!["Rust!".to_owned()]), ..named("ana") };
     assert_eq!(code(world.agents.start(&caller, &malformed).await), "bad_capability");
-    for wrong in ["", "a b", "hdl_x", "agt_aaaaaaaaaaaaaaaaaaaaaaaaaa"] {
+    let id = AgentId::from_bytes([1; 16]).to_string();
+    for wrong in ["", "a b", "hdl_x", id.as_str()] {
         assert_eq!(code(world.agents.start(&caller, &named(wrong)).await), "bad_argument", "{wrong}");
     }
 }

@@ -75,7 +75,7 @@ impl LeaseTable {
     ///
     /// # Errors
     /// [`Overlap`] with the first live lease in the way; the table is as before.
-    pub fn grant(&mut self, now: TimeMs, leases: Vec<Lease>) -> Result<(), Overlap> {
+    pub fn grant(&mut self, now: TimeMs, leases: Vec<Lease>) -> Result<(), Box<Overlap>> {
         for wanted in &leases {
             for held in self.live(now).filter(|held| held.task != wanted.task) {
                 if held.mode == LeaseMode::Shared && wanted.mode == LeaseMode::Shared {
@@ -83,13 +83,13 @@ impl LeaseTable {
                 }
                 let clash = wanted.globs.iter().find_map(|glob| Some((glob, held.globs.iter().find(|other| glob.overlaps(other))?)));
                 if let Some((glob, other)) = clash {
-                    return Err(Overlap {
+                    return Err(Box::new(Overlap {
                         wanted: glob.clone(),
                         held: other.clone(),
                         task: held.task,
                         agent: held.agent_name.clone(),
                         until: held.until,
-                    });
+                    }));
                 }
             }
         }

@@ -275,7 +275,7 @@ impl Message {
     pub fn body_bytes(&self) -> usize {
         match &self.body {
             Value::String(text) => text.len(),
-            other => other.to_string().len(),
+            other @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => other.to_string().len(),
         }
     }
 

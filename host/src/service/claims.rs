@@ -73,8 +73,8 @@ pub struct Claimed {
     pub paths: Vec<PathGlob>,
 }
 
-impl From<Overlap> for Failure {
-    fn from(overlap: Overlap) -> Self {
+impl From<Box<Overlap>> for Failure {
+    fn from(overlap: Box<Overlap>) -> Self {
         Self::refused_with(
             "paths_held",
             overlap.to_string(),

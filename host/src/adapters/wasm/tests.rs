@@ -14,7 +14,6 @@ use crate::ports::plugins::{
 mod guest;
 mod hostile;
 mod life;
-mod measure;
 mod shipped;
 
 const KEY: [u8; 32] = [7; 32];

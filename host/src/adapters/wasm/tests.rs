@@ -14,8 +14,8 @@ use crate::ports::plugins::{
 mod guest;
 mod hostile;
 mod life;
-mod measure;
 mod shipped;
+mod worlds;
 
 const KEY: [u8; 32] = [7; 32];
 

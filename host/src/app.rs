@@ -125,7 +125,8 @@ async fn open(config: &Config, public_url: String) -> Result<Opened, AppError> {
     let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(&folder, options));
     let store = Arc::new(store.await.expect("opening a store does not panic")?);
     let keys: Arc<dyn Keys> = Arc::new(FileKeys::open(&config.data_dir, system.as_ref())?);
-    let (git, plugins) = tokio::join!(GitRepositories::open(git_options(config)?, Arc::clone(&system)), load_plugins(config, keys.as_ref()));
+    let (git, plugins) =
+        tokio::join!(GitRepositories::open(git_options(config)?, Arc::clone(&system)), load_plugins(config, keys.as_ref()));
     let git = git?;
     let kit = Kit {
         store: Arc::clone(&store) as Arc<dyn Store>,

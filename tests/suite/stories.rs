@@ -88,7 +88,11 @@ async fn a_failing_check_comes_back_with_its_log_and_nothing_lands() {
     ana.call("commit_files", json!({"task": t1, "files": [{"path": "README.md", "content": "calm\n"}]})).await;
     ana.call("submit_branch", json!({"task": t1})).await;
     let asked = dora.mail(&["review_request"]).await;
-    assert_eq!(ana.refused("review_branch", json!({"task": t1, "verdict": "approve"})).await, "policy_denied", "nobody approves their own work");
+    assert_eq!(
+        ana.refused("review_branch", json!({"task": t1, "verdict": "approve"})).await,
+        "policy_denied",
+        "nobody approves their own work"
+    );
     dora.call("review_branch", json!({"task": t1, "verdict": "approve", "head": asked["body"]["head"]})).await;
     assert_eq!(ana.mail(&["landed", "check_failed"]).await["kind"], "landed");
     assert_eq!(git(&host.repository(), &["show", "main:README.md"]), "calm\n");

@@ -260,7 +260,7 @@ impl GitRepositories {
             return Err(RepositoryError::NotFound { what: format!("the repository of {project}") });
         }
         let scratch = self.inner.options.scratch.join("projects").join(project.to_string());
-        fs::create_dir_all(&scratch).map_err(|error| Fault::from(error))?;
+        fs::create_dir_all(&scratch).map_err(Fault::from)?;
         let now = self.inner.system.instant();
         let made = Arc::new(Project::new(dir, scratch, self.inner.durable.clone(), self.inner.options.workers, now));
         projects.insert(project, Arc::clone(&made));

@@ -82,7 +82,13 @@ impl Actor {
     }
 
     /// Waits once; acks and nacks go with it.
-    pub(super) async fn wait(&self, ack: &[String], nack: &[Value], max_s: u64, watch: &[&str]) -> Result<(Vec<Mail>, Vec<Value>), DemoError> {
+    pub(super) async fn wait(
+        &self,
+        ack: &[String],
+        nack: &[Value],
+        max_s: u64,
+        watch: &[&str],
+    ) -> Result<(Vec<Mail>, Vec<Value>), DemoError> {
         let mut arguments = json!({"ack": ack, "nack": nack, "max_s": max_s, "watch": watch});
         if let Some(cursor) = self.cursor.lock().clone() {
             arguments["after"] = cursor.into();

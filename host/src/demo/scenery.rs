@@ -107,7 +107,13 @@ impl Scene {
         Self::of(copy, original, target, found, Some(kept))
     }
 
-    fn of(source: PathBuf, original: Option<(PathBuf, String)>, target: String, found: Found, kept: Option<TempDir>) -> Result<Self, DemoError> {
+    fn of(
+        source: PathBuf,
+        original: Option<(PathBuf, String)>,
+        target: String,
+        found: Found,
+        kept: Option<TempDir>,
+    ) -> Result<Self, DemoError> {
         let lacking = |what: &str| DemoError::Unexpected { who: "demo".to_owned(), what: format!("no file fits as {what}") };
         let head = git(&source, &["rev-parse", "HEAD"])?.trim().to_owned();
         let (headline, headline_at) = found.headline.ok_or_else(|| lacking("a headline"))?;
@@ -170,7 +176,8 @@ impl Found {
             ["CHANGELOG", "CHANGES", "HISTORY", "NEWS", "RELEASES", "AUTHORS", "CONTRIBUTORS"].iter().any(|word| name.starts_with(word))
                 && [".MD", ".RST", ".TXT"].iter().any(|end| name.ends_with(end))
         };
-        let log = files.iter().filter(is_log).find(|path| read(path).is_some_and(|text| text.ends_with('\n'))).map(|path| (*path).to_owned());
+        let log =
+            files.iter().filter(is_log).find(|path| read(path).is_some_and(|text| text.ends_with('\n'))).map(|path| (*path).to_owned());
         let imports = files
             .iter()
             .filter(|path| languages().iter().any(|language| path.ends_with(language.ending)))
@@ -218,7 +225,10 @@ fn languages() -> [Language; 6] {
         },
         Language {
             ending: ".py",
-            is_import: |line| (line.starts_with("import ") || (line.starts_with("from ") && line.contains(" import "))) && !line.contains(['(', '\\', ',', '#']),
+            is_import: |line| {
+                (line.starts_with("import ") || (line.starts_with("from ") && line.contains(" import ")))
+                    && !line.contains(['(', '\\', ',', '#'])
+            },
             by_ana: "import graphlib",
             by_ben: "import zipapp",
         },

@@ -46,10 +46,12 @@ pub(super) struct Stage {
 impl Stage {
     /// Makes project and tokens, starts the host, lets the agents connect.
     pub(super) async fn set(scene: &Scene, timeline: &Timeline) -> Result<Self, DemoError> {
-        let folder = tempfile::Builder::new().prefix("pointsman-demo-").tempdir().map_err(DemoError::io("no temporary folder can be made"))?;
+        let folder =
+            tempfile::Builder::new().prefix("pointsman-demo-").tempdir().map_err(DemoError::io("no temporary folder can be made"))?;
         let path = folder.path().to_owned();
         let port = free_port()?;
-        std::fs::write(path.join("pointsman.toml"), config(scene, port, &path)).map_err(DemoError::io("the configuration cannot be written"))?;
+        std::fs::write(path.join("pointsman.toml"), config(scene, port, &path))
+            .map_err(DemoError::io("the configuration cannot be written"))?;
         let mut stage = Self { folder: Some(folder), path, port, child: None, tokens: Vec::new(), kills: 0, agents: Vec::new() };
         timeline.progress("copying the repository, compiling the plugins");
         stage.spawn().await?;
@@ -79,7 +81,8 @@ impl Stage {
     pub(super) fn repository(&self) -> Result<PathBuf, DemoError> {
         let root = self.path.join("data").join("repositories");
         let entries = std::fs::read_dir(&root).map_err(DemoError::io(format!("{} cannot be read", root.display())))?;
-        let repos = entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "git"));
+        let repos =
+            entries.filter_map(Result::ok).map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "git"));
         repos.into_iter().next().ok_or_else(|| DemoError::Host(format!("no repository in {}", root.display())))
     }
 
@@ -99,7 +102,8 @@ impl Stage {
 
     /// Starts the host and waits until it is ready.
     pub(super) async fn spawn(&mut self) -> Result<(), DemoError> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).map_err(DemoError::io("no log can be written"))?;
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).map_err(DemoError::io("no log can be written"))?;
         let child = Command::new(own_binary()?)
             .arg("up")
             .arg("--config")
@@ -170,7 +174,14 @@ impl Stage {
         for ((name, _, _), token) in CAST.iter().zip(&self.tokens) {
             timeline.say("demo", &format!("token of {name:<5} {token}"));
         }
-        timeline.say("demo", &format!("try: claude mcp add --transport http pointsman {}/mcp --header \"Authorization: Bearer {}\"", self.url(), self.tokens[0]));
+        timeline.say(
+            "demo",
+            &format!(
+                "try: claude mcp add --transport http pointsman {}/mcp --header \"Authorization: Bearer {}\"",
+                self.url(),
+                self.tokens[0]
+            ),
+        );
         timeline.say("demo", &format!("files in {}; stop it with: kill {pid}", self.path.display()));
         self.keep_files();
         if let Some(child) = self.child.take() {

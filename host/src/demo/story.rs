@@ -181,9 +181,7 @@ async fn claims(stage: &Stage, scene: &Scene, timeline: &Timeline, told: &mut To
     let shared = json!([scene.log, scene.imports.path, scene.headline]);
     let page = "docs/pointsman-demo.md";
     page.clone_into(&mut told.page);
-    let make = |title: &str, paths: Value, shared: Value, needs: Value| {
-        json!({"title": title, "paths": paths, "shared_paths": shared, "depends_on": needs, "idempotency_key": title})
-    };
+    let make = |title: &str, paths: Value, shared: Value, needs: Value| json!({"title": title, "paths": paths, "shared_paths": shared, "depends_on": needs, "idempotency_key": title});
     let first = ana.call("create_task", make("Name the release", json!([]), shared.clone(), json!([]))).await?;
     let t1 = text(&first["result"]["task"]);
     let second = ana.call("create_task", make("Announce the release", json!([]), shared, json!([]))).await?;
@@ -282,7 +280,11 @@ fn with_import(text: &str, scene: &Scene, import: &str) -> String {
 
 fn with_headline(text: &str, at: usize, words: &str) -> String {
     let lines = text.split_inclusive('\n').enumerate().map(|(n, line)| {
-        if n == at { format!("{} ({words}){}", line.trim_end_matches('\n'), if line.ends_with('\n') { "\n" } else { "" }) } else { line.to_owned() }
+        if n == at {
+            format!("{} ({words}){}", line.trim_end_matches('\n'), if line.ends_with('\n') { "\n" } else { "" })
+        } else {
+            line.to_owned()
+        }
     });
     lines.collect()
 }
@@ -303,7 +305,10 @@ async fn context(stage: &Stage, timeline: &Timeline, told: &mut Told) -> Result<
     let (seen, written) = tokio::join!(watching, writing);
     let (by_ana, by_ben) = written?;
     let versions = [by_ana["result"]["version"].as_u64().unwrap_or(0), by_ben["result"]["version"].as_u64().unwrap_or(0)];
-    timeline.say("ana", &format!("and ben write {PLAN} from version {base}: versions {} and {}, the later one merged", versions[0], versions[1]));
+    timeline.say(
+        "ana",
+        &format!("and ben write {PLAN} from version {base}: versions {} and {}, the later one merged", versions[0], versions[1]),
+    );
     let newest = versions[0].max(versions[1]);
     let mut events = seen?.1;
     for _ in 0..20 {
@@ -331,7 +336,14 @@ async fn landings(stage: &mut Stage, scene: &Scene, timeline: &Timeline, work: &
         land(ana, &t1, timeline, told).await?;
         let text = cyn.lookup(&format!("pull_request/{t3}")).await?;
         told.pull_request = super::story::text(&text["title"]);
-        timeline.say("cyn", &format!("has a pull-request text written: “{}”, {} lines", told.pull_request, text["body"].as_str().unwrap_or_default().lines().count()));
+        timeline.say(
+            "cyn",
+            &format!(
+                "has a pull-request text written: “{}”, {} lines",
+                told.pull_request,
+                text["body"].as_str().unwrap_or_default().lines().count()
+            ),
+        );
         approve(dora, &t3, timeline).await?;
     }
     timeline.progress("killing the host amid a landing");
@@ -346,9 +358,15 @@ async fn landings(stage: &mut Stage, scene: &Scene, timeline: &Timeline, work: &
     let files = conflict.body["files"].as_array().cloned().unwrap_or_default();
     let paths: Vec<String> = files.iter().map(|file| text(&file["path"])).collect();
     if conflict.kind != "conflict" || paths != [scene.headline.clone()] {
-        return Err(DemoError::Unexpected { who: "ben".to_owned(), what: format!("expected a conflict in {} alone, got {} {paths:?}", scene.headline, conflict.kind) });
+        return Err(DemoError::Unexpected {
+            who: "ben".to_owned(),
+            what: format!("expected a conflict in {} alone, got {} {paths:?}", scene.headline, conflict.kind),
+        });
     }
-    timeline.say("ben", &format!("gets back {} as base/ours/theirs; {} and {} were merged by plugins", scene.headline, scene.imports.path, scene.log));
+    timeline.say(
+        "ben",
+        &format!("gets back {} as base/ours/theirs; {} and {} were merged by plugins", scene.headline, scene.imports.path, scene.log),
+    );
     let sides = ben.lookup(&format!("conflict/{t2}")).await?;
     let ours = text(&sides["files"][0]["ours"]);
     let resolved = with_headline(&ours, scene.headline_at, "announced by ben");

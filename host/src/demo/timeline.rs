@@ -132,7 +132,9 @@ impl Timeline {
         let all = held == claims.len();
         match self.form {
             Form::Json => self.print(&json!({"t_ms": self.elapsed_ms(), "claims": claims.len(), "held": held, "ok": all}).to_string()),
-            Form::Plain | Form::Terminal => self.print(&format!("\n{held} of {} claims hold, in {:.1} s", claims.len(), self.began.elapsed().as_secs_f32())),
+            Form::Plain | Form::Terminal => {
+                self.print(&format!("\n{held} of {} claims hold, in {:.1} s", claims.len(), self.began.elapsed().as_secs_f32()))
+            }
         }
         all
     }

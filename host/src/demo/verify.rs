@@ -46,7 +46,11 @@ fn landed_in_order(repo: &Path, scene: &Scene, told: &Told, claims: &mut Claims)
     let found: Vec<&str> = log.lines().collect();
     let wanted: Vec<&str> = told.landed.iter().map(|(_, commit)| commit.as_str()).collect();
     let order: Vec<&str> = told.landed.iter().map(|(task, _)| task.as_str()).collect();
-    claims.add("the target has the three landings, in dependency order, and nothing else", order.join(", "), found == wanted && found.len() == 3);
+    claims.add(
+        "the target has the three landings, in dependency order, and nothing else",
+        order.join(", "),
+        found == wanted && found.len() == 3,
+    );
     let before = told.tasks.first().map(String::as_str) == order.first().copied();
     claims.add("the stacked task landed after the one it depends on", order.join(" before "), before);
     Ok(())
@@ -66,7 +70,11 @@ fn nothing_lost(repo: &Path, scene: &Scene, told: &Told, claims: &mut Claims) ->
     claims.add("no earlier line of it is gone", format!("{} lines before", before.lines().count()), kept);
     let headline = now(&scene.headline)?;
     let resolved = headline.lines().nth(scene.headline_at) == Some(told.headline.as_str());
-    claims.add("the conflict stands as its agent resolved it", told.headline.clone(), resolved && told.headline.contains("ana") && told.headline.contains("ben"));
+    claims.add(
+        "the conflict stands as its agent resolved it",
+        told.headline.clone(),
+        resolved && told.headline.contains("ana") && told.headline.contains("ben"),
+    );
     claims.add("the dependent task's file is there", told.page.clone(), now(&told.page).is_ok());
     Ok(())
 }
@@ -78,19 +86,34 @@ fn receipts(repo: &Path, told: &Told, claims: &mut Claims) -> Result<(), DemoErr
         let note = git(repo, &["notes", "--ref=pointsman", "show", commit])?;
         if let Ok(receipt) = SignedReceipt::verify(&note) {
             let tree = git(repo, &["rev-parse", &format!("{commit}^{{tree}}")])?;
-            let tested = !receipt.checks.is_empty() && receipt.checks.iter().all(|check| check.passed && check.tree.to_string() == tree.trim());
+            let tested =
+                !receipt.checks.is_empty() && receipt.checks.iter().all(|check| check.passed && check.tree.to_string() == tree.trim());
             trees += usize::from(tested && receipt.tree.to_string() == tree.trim());
             verified.push(receipt);
         }
     }
-    claims.add("every landing has a receipt whose signature holds", format!("{} of {}", verified.len(), told.landed.len()), verified.len() == told.landed.len());
-    claims.add("the tree that passed the checks is the tree that landed", format!("{trees} of {}", told.landed.len()), trees == told.landed.len());
+    claims.add(
+        "every landing has a receipt whose signature holds",
+        format!("{} of {}", verified.len(), told.landed.len()),
+        verified.len() == told.landed.len(),
+    );
+    claims.add(
+        "the tree that passed the checks is the tree that landed",
+        format!("{trees} of {}", told.landed.len()),
+        trees == told.landed.len(),
+    );
     let whole = verified.iter().all(|receipt| receipt.files.iter().all(|file| file.account.is_whole() || file.resolved_by.is_some()));
     let files: usize = verified.iter().map(|receipt| receipt.files.len()).sum();
     claims.add("hunk accounting: no change of either side is unaccounted for", format!("{files} files touched by both sides"), whole);
-    let by_plugin = verified.iter().flat_map(|receipt| &receipt.resolutions).filter(|resolution| resolution.by.starts_with("plugin ")).count();
-    let by_agent = verified.iter().flat_map(|receipt| &receipt.resolutions).filter(|resolution| resolution.by.starts_with("agent ")).count();
-    claims.add("the receipts name who resolved what", format!("{by_plugin} files by plugins, {by_agent} by an agent"), by_plugin >= 2 && by_agent == 1);
+    let by_plugin =
+        verified.iter().flat_map(|receipt| &receipt.resolutions).filter(|resolution| resolution.by.starts_with("plugin ")).count();
+    let by_agent =
+        verified.iter().flat_map(|receipt| &receipt.resolutions).filter(|resolution| resolution.by.starts_with("agent ")).count();
+    claims.add(
+        "the receipts name who resolved what",
+        format!("{by_plugin} files by plugins, {by_agent} by an agent"),
+        by_plugin >= 2 && by_agent == 1,
+    );
     let approved = verified.iter().all(|receipt| receipt.approvals.iter().any(|by| by.starts_with("dora")));
     claims.add("the policy saw an approval of every landed head", "dora", approved);
     Ok(())
@@ -111,7 +134,11 @@ async fn store(stage: &Stage, told: &Told, claims: &mut Claims) -> Result<(), De
     for id in &told.messages {
         there += usize::from(reader.lookup(id).await?["id"].as_str() == Some(id));
     }
-    claims.add("every answered message is in the store", format!("{there} of {}, after {} kills", told.messages.len(), stage.kills), there == told.messages.len());
+    claims.add(
+        "every answered message is in the store",
+        format!("{there} of {}, after {} kills", told.messages.len(), stage.kills),
+        there == told.messages.len(),
+    );
     let mut waiting = 0;
     for agent in &stage.agents {
         waiting += agent.drain().await?.len();
@@ -122,16 +149,37 @@ async fn store(stage: &Stage, told: &Told, claims: &mut Claims) -> Result<(), De
     let (events, kinds) = events(stage).await?;
     if let Some((id, by)) = &told.returned {
         let of = |kind: &str| events.iter().filter(|event| event["type"] == kind && event["subject"] == id.as_str()).count();
-        claims.add("the message that was given back was acked by another agent", format!("nacked {}×, acked by {by}", of("message.nacked")), of("message.nacked") == 1 && of("message.acked") == 1);
+        claims.add(
+            "the message that was given back was acked by another agent",
+            format!("nacked {}×, acked by {by}", of("message.nacked")),
+            of("message.nacked") == 1 && of("message.acked") == 1,
+        );
     }
     let landed = lookup_states(reader, &told.tasks).await?;
     claims.add("all tasks are landed and unclaimed", landed.join(", "), landed.iter().all(|state| state == "landed"));
     let plan = reader.lookup(&format!("context/{PLAN}")).await?;
     let value = &plan["value"];
     let merged = value["endpoints"]["release"].is_string() && value["clients"].is_array() && plan["version"].as_u64() == told.plan_seen;
-    claims.add("the document holds both edits, at the version the third agent saw", format!("version {}", plan["version"]), merged && told.plan_seen.is_some());
-    let wanted = ["message.routed", "message.nacked", "message.acked", "task.claimed", "branch.created", "branch.pushed", "branch.committed",
-        "merge.conflicted", "branch.resolved", "merge.checked", "task.reviewed", "merge.landed", "context.written"];
+    claims.add(
+        "the document holds both edits, at the version the third agent saw",
+        format!("version {}", plan["version"]),
+        merged && told.plan_seen.is_some(),
+    );
+    let wanted = [
+        "message.routed",
+        "message.nacked",
+        "message.acked",
+        "task.claimed",
+        "branch.created",
+        "branch.pushed",
+        "branch.committed",
+        "merge.conflicted",
+        "branch.resolved",
+        "merge.checked",
+        "task.reviewed",
+        "merge.landed",
+        "context.written",
+    ];
     let missing: Vec<&str> = wanted.into_iter().filter(|kind| !kinds.iter().any(|found| found == kind)).collect();
     let found = if missing.is_empty() { format!("{} events", events.len()) } else { format!("missing {}", missing.join(", ")) };
     claims.add("the event log has every step", found, missing.is_empty());

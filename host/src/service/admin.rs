@@ -128,7 +128,12 @@ impl AdminSurface for Admin {
             revoked.push(self.listed(&ended).await?);
         }
         if revoked.is_empty() {
-            return Err(Failure::refused("not_found", format!("`{token_or_name}` names no live token"), "`pointsman agent list` shows them.").into());
+            return Err(Failure::refused(
+                "not_found",
+                format!("`{token_or_name}` names no live token"),
+                "`pointsman agent list` shows them.",
+            )
+            .into());
         }
         Ok(revoked)
     }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use data_encoding::HEXLOWER;
 use pointsman_core::agent::ProjectRecord;
 use pointsman_core::event::{Actor, NewEvent};
 use pointsman_core::ids::{AgentId, Oid, ProjectId, TaskId};
@@ -14,7 +15,6 @@ use pointsman_core::path_glob::PathGlob;
 use pointsman_core::task::{Claim, Task, TaskError, TaskState};
 use pointsman_core::time::TimeMs;
 use pointsman_core::value::Stored;
-use data_encoding::HEXLOWER;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -163,13 +163,8 @@ impl Claims {
         let until = now + self.kit.settings.claim_lease_ms;
         let renewed = task.held_by(acting.agent.id).is_ok();
         let token = pointsman_core::ids::FencingToken { epoch: 0, n: 0 };
-        let claim = Claim {
-            agent: acting.agent.id,
-            agent_name: acting.agent.name.clone(),
-            principal: acting.agent.principal,
-            token,
-            until,
-        };
+        let claim =
+            Claim { agent: acting.agent.id, agent_name: acting.agent.name.clone(), principal: acting.agent.principal, token, until };
         let before = task.claim.clone();
         task.claim(now, self.kit.store.epoch(), claim)?;
         let token = task.fence;
@@ -196,7 +191,9 @@ impl Claims {
         table.grant(now, leases.collect())?;
         commit.replace(LEASES, table_version, &table);
         commit.replace(task_key(id), Some(version), &task);
-        if let Some(lapsed) = &before && lapsed.agent != acting.agent.id {
+        if let Some(lapsed) = &before
+            && lapsed.agent != acting.agent.id
+        {
             commit.deletes.push(hold_key(lapsed.agent, id));
         }
         commit.put(hold_key(acting.agent.id, id), &Holding { task: id, until });
@@ -418,10 +415,7 @@ impl Claims {
         self.end_claim(project, &task, claim.as_ref(), &mut commit).await?;
         commit.replace(task_key(task.id), Some(version), &task);
         commit.events.push(event);
-        let intent = task
-            .branch
-            .clone()
-            .map(|branch| Intent::ask(&self.kit, &mut commit, Work::Revoke { task: task.id, branch, token }));
+        let intent = task.branch.clone().map(|branch| Intent::ask(&self.kit, &mut commit, Work::Revoke { task: task.id, branch, token }));
         Ok((commit, (task, intent)))
     }
 
@@ -462,11 +456,7 @@ impl Claims {
             .decide(|| async {
                 let Loaded { value: task, version } = self.tasks.get(project, id).await?;
                 let now = self.kit.now();
-                let clear = Commit {
-                    project: Some(project),
-                    due: vec![DueChange::Clear { name: claim_due(id) }],
-                    ..Commit::default()
-                };
+                let clear = Commit { project: Some(project), due: vec![DueChange::Clear { name: claim_due(id) }], ..Commit::default() };
                 let Some(claim) = task.claim.clone() else { return Ok((clear, None)) };
                 if task.state == TaskState::Submitted {
                     // Its branch is in the host's hands: nothing is asked of the holder until it comes back.
@@ -484,7 +474,8 @@ impl Claims {
                 let data = json!({"agent": claim.agent_name, "progress": task.progress});
                 let event = NewEvent::new("task.lapsed", Actor::host(), id, data);
                 let (mut commit, (task, intent)) = self.decide_release(project, task, version, event).await?;
-                let body = json!({"task": id, "branch": task.branch, "what": "Your claim lapsed without a sign of life. The branch is kept."});
+                let body =
+                    json!({"task": id, "branch": task.branch, "what": "Your claim lapsed without a sign of life. The branch is kept."});
                 let notice = Notice::new(claim.agent, "lapse", format!("{id} was released"), body).caused_by(id);
                 self.messaging.stage_notice(&mut commit, project, notice).await?;
                 Ok((commit, intent))

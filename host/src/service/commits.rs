@@ -41,7 +41,9 @@ pub struct FileEdit {
 
 impl FileEdit {
     fn edits(&self) -> Result<Vec<PathEdit>, Failure> {
-        let wrong = |why: String| Failure::refused("bad_argument", why, "Give one of `content`, `content_base64`, `delete`, `rename_from` per file.");
+        let wrong = |why: String| {
+            Failure::refused("bad_argument", why, "Give one of `content`, `content_base64`, `delete`, `rename_from` per file.")
+        };
         let bytes = match (&self.content, &self.content_base64) {
             (Some(_), Some(_)) => return Err(wrong(format!("`{}` has both `content` and `content_base64`", self.path))),
             (Some(text), None) => Some(text.clone().into_bytes()),
@@ -55,7 +57,11 @@ impl FileEdit {
             && bytes.len() > COMMIT_FILE_BYTES_MAX
         {
             let why = format!("`{}` has {} bytes", self.path, bytes.len());
-            return Err(Failure::refused("too_large", why, format!("Keep a file under {COMMIT_FILE_BYTES_MAX} bytes, or push it from a clone.")));
+            return Err(Failure::refused(
+                "too_large",
+                why,
+                format!("Keep a file under {COMMIT_FILE_BYTES_MAX} bytes, or push it from a clone."),
+            ));
         }
         let write = |bytes: Vec<u8>| PathEdit::Write { path: self.path.clone(), bytes, executable: self.executable };
         match (bytes, self.delete, &self.rename_from) {
@@ -185,8 +191,7 @@ impl Commits {
             PathEdit::Write { path, bytes, .. } => FileChange { path: path.clone(), added: lines(bytes), removed: 0 },
             PathEdit::Delete { path } | PathEdit::Rename { to: path, .. } => FileChange { path: path.clone(), added: 0, removed: 0 },
         });
-        let facts =
-            CommitFacts { task: flow_task(task), agent: acting.agent.name.clone(), note: note.to_owned(), files: files.collect() };
+        let facts = CommitFacts { task: flow_task(task), agent: acting.agent.name.clone(), note: note.to_owned(), files: files.collect() };
         match self.kit.plugins.commit_message(&self.kit.settings.workflow, facts).await {
             Ok(message) if !message.trim().is_empty() => message,
             other => {
@@ -203,15 +208,19 @@ impl Commits {
     ///
     /// # Errors
     /// `moved`, `not_holder`.
-    pub(crate) async fn advance(&self, acting: &Acting, task: &Task, claim: &Claim, branch: &str, step: Step) -> Result<CommitMade, Failure> {
+    pub(crate) async fn advance(
+        &self,
+        acting: &Acting,
+        task: &Task,
+        claim: &Claim,
+        branch: &str,
+        step: Step,
+    ) -> Result<CommitMade, Failure> {
         let made = CommitMade { task: task.id, branch: branch.to_owned(), parent: step.old, commit: step.new };
         let moving = BranchMove { task: task.id, branch: branch.to_owned(), old: step.old, new: step.new, token: claim.token };
         let event = acting.event(step.event, task.id, json!({"branch": branch, "parent": step.old, "commit": step.new}));
-        let work = Work::Move {
-            step: moving,
-            once: step.once,
-            event: serde_json::to_string(&(event, &step.resolutions)).unwrap_or_default(),
-        };
+        let work =
+            Work::Move { step: moving, once: step.once, event: serde_json::to_string(&(event, &step.resolutions)).unwrap_or_default() };
         let mut commit = Commit { project: Some(acting.project), ..Commit::default() };
         let intent = Intent::ask(&self.kit, &mut commit, work);
         self.kit.store.commit(commit).await?;
@@ -227,15 +236,20 @@ impl Commits {
         let Work::Move { step, once, event } = &intent.work else { return Ok(()) };
         if let Err(error) = self.kit.repository.move_branch(project, step.clone()).await {
             if matches!(error, RepositoryError::Moved { .. } | RepositoryError::Fenced { .. }) {
-                let refused = NewEvent::new("branch.refused", Actor::host(), step.task, json!({"commit": step.new, "why": error.to_string()}));
-                let commit =
-                    Commit { project: Some(project), deletes: vec![intent.key()], events: vec![refused.caused_by(intent.id)], ..Commit::default() };
+                let refused =
+                    NewEvent::new("branch.refused", Actor::host(), step.task, json!({"commit": step.new, "why": error.to_string()}));
+                let commit = Commit {
+                    project: Some(project),
+                    deletes: vec![intent.key()],
+                    events: vec![refused.caused_by(intent.id)],
+                    ..Commit::default()
+                };
                 self.kit.store.commit(commit).await?;
             }
             return Err(error.into());
         }
-        let (event, resolutions): (NewEvent, Vec<Resolution>) =
-            serde_json::from_str(event).unwrap_or_else(|_| (NewEvent::new("branch.committed", Actor::host(), step.task, json!({})), vec![]));
+        let (event, resolutions): (NewEvent, Vec<Resolution>) = serde_json::from_str(event)
+            .unwrap_or_else(|_| (NewEvent::new("branch.committed", Actor::host(), step.task, json!({})), vec![]));
         let made = CommitMade { task: step.task, branch: step.branch.clone(), parent: step.old, commit: step.new };
         self.kit
             .decide(|| async {

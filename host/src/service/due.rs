@@ -33,7 +33,9 @@ pub async fn recover(services: &Services) -> Result<usize, Failure> {
         for intent in services.kit.open_intents(project).await? {
             match finish(services, project, &intent).await {
                 Ok(()) => finished += 1,
-                Err(failure) => tracing::error!(intent = %intent.id, error = %chain(&failure), "an intent could not be finished; it is kept"),
+                Err(failure) => {
+                    tracing::error!(intent = %intent.id, error = %chain(&failure), "an intent could not be finished; it is kept")
+                }
             }
         }
     }

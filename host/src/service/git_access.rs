@@ -43,7 +43,8 @@ impl GitAccess {
             _ => GitRejected::Unauthorized { why: format!("there is no claim on {id}") },
         })?;
         let task = task.value;
-        let ended = || GitRejected::Unauthorized { why: format!("the claim on {id} that this credential belongs to has ended; claim it again") };
+        let ended =
+            || GitRejected::Unauthorized { why: format!("the claim on {id} that this credential belongs to has ended; claim it again") };
         let claim = task.claim.clone().ok_or_else(ended)?;
         if self.claims.is_secret(secret, project, id, &claim) { Ok((task, claim)) } else { Err(ended()) }
     }

@@ -3,8 +3,8 @@
 //!
 //! **Invariant:** git effects are idempotent, so an intent may be worked off any number of times.
 
-use pointsman_core::ids::{IntentId, ProjectId, TaskId};
 use pointsman_core::ids::FencingToken;
+use pointsman_core::ids::{IntentId, ProjectId, TaskId};
 use pointsman_core::time::TimeMs;
 use pointsman_core::value::Stored;
 use serde::{Deserialize, Serialize};

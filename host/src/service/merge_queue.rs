@@ -23,7 +23,7 @@ use super::failure::Failure;
 use super::kit::{Acting, CommitExt, Kit, Loaded};
 use super::messaging::Messaging;
 use super::tasks::{MERGES, Tasks, check_text, flow_task, merge_key, next_serial, task_key};
-use crate::ports::plugins::{ChangeFacts, Gate, GateApproval, GateActor, GateFacts, GateVerdict, PullRequestText};
+use crate::ports::plugins::{ChangeFacts, Gate, GateActor, GateApproval, GateFacts, GateVerdict, PullRequestText};
 use crate::ports::repository::NewCommit;
 use crate::ports::store::Commit;
 
@@ -256,7 +256,8 @@ impl MergeQueue {
                 let data = json!({"head": head, "approves": give.approves, "comment": give.comment});
                 commit.events.push(acting.event("task.reviewed", task.id, data.clone()));
                 if let Some(claim) = &task.claim {
-                    let subject = format!("{} {} {}", acting.agent.name, if give.approves { "approves" } else { "asks for changes to" }, task.id);
+                    let subject =
+                        format!("{} {} {}", acting.agent.name, if give.approves { "approves" } else { "asks for changes to" }, task.id);
                     let notice = super::messaging::Notice::new(claim.agent, "review", subject, data).caused_by(task.id);
                     self.messaging.stage_notice(&mut commit, acting.project, notice).await?;
                 }
@@ -283,7 +284,8 @@ impl MergeQueue {
         };
         let (branch, head) = self.commits.branch_at(acting.project, &task, Some(merge.head)).await?;
         let manual = self.manual(acting, files, conflicts)?;
-        let missing: Vec<&str> = conflicts.iter().map(|conflict| conflict.path.as_str()).filter(|path| !manual.contains_key(*path)).collect();
+        let missing: Vec<&str> =
+            conflicts.iter().map(|conflict| conflict.path.as_str()).filter(|path| !manual.contains_key(*path)).collect();
         if !missing.is_empty() {
             return Err(Failure::refused_with(
                 "unresolved",
@@ -325,7 +327,11 @@ impl MergeQueue {
         let mut manual = BTreeMap::new();
         for file in files {
             let wrong = |why: &str| {
-                Failure::refused("bad_argument", format!("`{}` {why}", file.path), "Give one of `content`, `take`, `delete` for each conflicted file.")
+                Failure::refused(
+                    "bad_argument",
+                    format!("`{}` {why}", file.path),
+                    "Give one of `content`, `take`, `delete` for each conflicted file.",
+                )
             };
             let conflict = conflicts.iter().find(|conflict| conflict.path == file.path).ok_or_else(|| wrong("is not in conflict"))?;
             let content = match (&file.content, file.take, file.delete) {

@@ -265,17 +265,15 @@ impl Call {
                 let result = json!({"merge": merge.id, "task": merge.task, "head": merge.head, "state": merge.state_name()});
                 Ok(Said::new(result, "Your resolution is on your branch and queued; fetch before you commit again, then wait_for_events."))
             }
-            "write_context" => {
-                match services.contexts.write(acting, arguments::read(self.tool, arguments)?).await? {
-                    applied @ WriteOutcome::Applied { .. } => Ok(Said::new(json!(applied), "Go on; others who watch the key are told.")),
-                    WriteOutcome::Conflict { id, current_version, conflicts, .. } => Err(Failure::refused_with(
-                        "conflict",
-                        format!("others wrote since your base, and disagree with you in {} places", conflicts.len()),
-                        format!("Read the document, settle the places, and write from version {current_version} with `resolves`: \"{id}\"."),
-                        json!({"conflict": id, "current_version": current_version, "places": conflicts}),
-                    )),
-                }
-            }
+            "write_context" => match services.contexts.write(acting, arguments::read(self.tool, arguments)?).await? {
+                applied @ WriteOutcome::Applied { .. } => Ok(Said::new(json!(applied), "Go on; others who watch the key are told.")),
+                WriteOutcome::Conflict { id, current_version, conflicts, .. } => Err(Failure::refused_with(
+                    "conflict",
+                    format!("others wrote since your base, and disagree with you in {} places", conflicts.len()),
+                    format!("Read the document, settle the places, and write from version {current_version} with `resolves`: \"{id}\"."),
+                    json!({"conflict": id, "current_version": current_version, "places": conflicts}),
+                )),
+            },
             "commit_files" => {
                 let request: arguments::CommitFiles = arguments::read(self.tool, arguments)?;
                 let made = services.commits.commit_files(acting, &request).await?;
@@ -398,7 +396,9 @@ impl Call {
             }
         }
         let next = match (mine.first(), unread, conflicts.first()) {
-            (_, _, Some(conflict)) => format!("Resolve the conflict: lookup(\"{}\"), then resolve_conflict.", conflict["see"].as_str().unwrap_or_default()),
+            (_, _, Some(conflict)) => {
+                format!("Resolve the conflict: lookup(\"{}\"), then resolve_conflict.", conflict["see"].as_str().unwrap_or_default())
+            }
             (Some(task), _, _) if task.state == TaskState::Submitted => "Your branch is in the queue: wait_for_events.".to_owned(),
             (Some(task), _, _) => format!("Go on with {}: claim_task(\"{}\") gives its git commands again.", task.id, task.id),
             (None, 1.., _) => "Read your messages with wait_for_events.".to_owned(),

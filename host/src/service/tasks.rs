@@ -49,12 +49,9 @@ impl From<TaskError> for Failure {
     fn from(error: TaskError) -> Self {
         let why = error.to_string();
         match error {
-            TaskError::Held { until, .. } => Self::refused_with(
-                "held",
-                why,
-                "Claim another task, or wait until the lease ends.",
-                json!({"until": until.to_rfc3339()}),
-            ),
+            TaskError::Held { until, .. } => {
+                Self::refused_with("held", why, "Claim another task, or wait until the lease ends.", json!({"until": until.to_rfc3339()}))
+            }
             TaskError::NotHolder { task, .. } => {
                 Self::refused("not_holder", why, format!("Claim {task} first, or work on a task you hold: `start` lists them."))
             }

@@ -33,7 +33,10 @@ async fn edits_make_the_tree_git_would_make() {
     assert_eq!(one, two, "the same input, the same commit");
     let listing = world.oracle(&["ls-tree", "-r", "--format=%(objectmode) %(path)", &one.to_string()]);
     assert_eq!(listing, "100644 a.b\n100644 a/b\n100644 c.txt\n100644 lib/a.rs\n100755 run.sh\n100644 src/new/n.rs");
-    assert_eq!(world.oracle(&["log", "-1", "--format=%an %ae %at %cn %s", &one.to_string()]), "ana ana@agents.example 1700000000 Pointsman A change");
+    assert_eq!(
+        world.oracle(&["log", "-1", "--format=%an %ae %at %cn %s", &one.to_string()]),
+        "ana ana@agents.example 1700000000 Pointsman A change"
+    );
     assert_eq!(world.git.file(world.project, one, "c.txt").await, Ok(Some(b"changed\n".to_vec())));
     assert_eq!(world.git.file(world.project, one, "src/a.rs").await, Ok(None));
     assert_eq!(world.git.file(world.project, one, "src").await, Ok(None));
@@ -91,7 +94,8 @@ async fn hostile_and_colliding_edits_are_refused_whole() {
         assert!(matches!(missing, Err(RepositoryError::NotFound { .. })), "{missing:?}");
     }
     // A file and a folder may change places, and a name its case, within one commit.
-    let fine = vec![delete("a"), write("a/b", "now a folder\n"), rename("README.md", "Readme.md"), delete("dir/x"), write("dir", "now a file\n")];
+    let fine =
+        vec![delete("a"), write("a/b", "now a folder\n"), rename("README.md", "Readme.md"), delete("dir/x"), write("dir", "now a file\n")];
     let commit = world.git.write_commit(world.project, new_commit(&[world.main], fine)).await.expect("written");
     assert_eq!(world.oracle(&["ls-tree", "-r", "--name-only", &commit.to_string()]), "Readme.md\na/b\ndir\nsrc/lib.rs");
     world.is_sound();

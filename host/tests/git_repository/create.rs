@@ -48,7 +48,8 @@ async fn an_empty_repository_starts_with_an_empty_commit_and_is_kept() {
     assert_eq!(again, Ok(("main".to_owned(), world.main)), "one that is there is kept");
     assert_eq!(world.oracle(&["rev-parse", "HEAD"]), world.main.to_string());
     assert_eq!(world.oracle(&["ls-tree", "-r", "HEAD"]), "");
-    for (name, value) in [("core.fsync", "all"), ("transfer.hideRefs", "refs/pointsman"), ("gc.auto", "0"), ("receive.fsckObjects", "true")] {
+    for (name, value) in [("core.fsync", "all"), ("transfer.hideRefs", "refs/pointsman"), ("gc.auto", "0"), ("receive.fsckObjects", "true")]
+    {
         assert_eq!(world.oracle(&["config", name]), value);
     }
     world.is_sound();
@@ -92,7 +93,9 @@ async fn copies_of_unusual_sources() {
     git(&from, &["worktree", "add", "--quiet", "../tree", "side"]);
     let git_of = GitRepositories::open(options(&place), Arc::new(TestSystem)).await.expect("an adapter");
     for (place_number, (name, target)) in
-        [("bare.git", "trunk"), ("borrowing", "trunk"), ("detached", "main"), ("shallow", "trunk"), ("tree", "side")].into_iter().enumerate()
+        [("bare.git", "trunk"), ("borrowing", "trunk"), ("detached", "main"), ("shallow", "trunk"), ("tree", "side")]
+            .into_iter()
+            .enumerate()
     {
         let project = ProjectId::new(TimeMs(2), [u8::try_from(place_number).expect("few"); RANDOM_BYTES]);
         let made = git_of.create(project, Origin::CopyOf(place.join(name)), None).await;

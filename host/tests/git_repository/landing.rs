@@ -6,7 +6,14 @@ use pointsman_core::ids::{MergeId, TaskId};
 use crate::world::{World, new_commit};
 
 fn landing(merge: u64, old: Oid, new: Oid) -> Landing {
-    Landing { merge: MergeId(merge), task: TaskId(1), target: "main".to_owned(), old, new, receipt: format!("receipt of M-{merge}\nline 2") }
+    Landing {
+        merge: MergeId(merge),
+        task: TaskId(1),
+        target: "main".to_owned(),
+        old,
+        new,
+        receipt: format!("receipt of M-{merge}\nline 2"),
+    }
 }
 
 async fn merged(world: &World, ours: Oid, theirs: Oid) -> Oid {

@@ -16,7 +16,8 @@ async fn kinds(world: &World, ours: Oid, theirs: Oid) -> Vec<(String, ConflictKi
 }
 
 fn lines(changed: &[(usize, &str)]) -> String {
-    let line = |n: usize| changed.iter().find(|(place, _)| *place == n).map_or_else(|| format!("line {n}\n"), |(_, text)| format!("{text}\n"));
+    let line =
+        |n: usize| changed.iter().find(|(place, _)| *place == n).map_or_else(|| format!("line {n}\n"), |(_, text)| format!("{text}\n"));
     (1..=20).map(line).collect()
 }
 
@@ -24,7 +25,8 @@ fn lines(changed: &[(usize, &str)]) -> String {
 async fn a_clean_merge_is_previewed_without_a_trace_and_then_kept() {
     let world = World::with(&[("src/f", &lines(&[])), ("old/name", &lines(&[])), ("same", "s\n")]).await;
     let ours = world.commit(world.main, &[("src/f", &lines(&[(2, "ours")])), ("added/by-us", "u\n")]).await;
-    let theirs = world.commit(world.main, &[("src/f", &lines(&[(18, "theirs")])), ("old/name", ""), ("new/name", &lines(&[(3, "x")]))]).await;
+    let theirs =
+        world.commit(world.main, &[("src/f", &lines(&[(18, "theirs")])), ("old/name", ""), ("new/name", &lines(&[(3, "x")]))]).await;
     let before = trace(&world);
     let merge = world.git.merge(world.project, ours, theirs).await.expect("merged");
     assert_eq!((merge.base, merge.conflicts.len()), (Some(world.main), 0));
@@ -86,7 +88,11 @@ async fn every_kind_of_conflict_is_named() {
         (vec![("f", changed.as_str())], vec![("f", other.as_str())], vec![("f", ConflictKind::Content)]),
         (vec![("f", "")], vec![("f", changed.as_str())], vec![("f", ConflictKind::ModifyDelete)]),
         (vec![("n", "1\n")], vec![("n", "2\n")], vec![("n", ConflictKind::AddAdd)]),
-        (vec![("g", ""), ("g1", &lines(&[]))], vec![("g", ""), ("g2", &lines(&[]))], vec![("g", ConflictKind::Rename), ("g1", ConflictKind::Rename), ("g2", ConflictKind::Rename)]),
+        (
+            vec![("g", ""), ("g1", &lines(&[]))],
+            vec![("g", ""), ("g2", &lines(&[]))],
+            vec![("g", ConflictKind::Rename), ("g1", ConflictKind::Rename), ("g2", ConflictKind::Rename)],
+        ),
         (vec![("f", changed.as_str())], vec![("f", ""), ("moved", &lines(&[(15, "c")]))], vec![]),
     ] {
         let (one, two) = (world.commit(world.main, &ours).await, world.commit(world.main, &theirs).await);

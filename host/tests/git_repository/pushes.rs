@@ -55,7 +55,8 @@ async fn a_clone_pushes_to_its_branch() {
     assert!(!String::from_utf8_lossy(&refs.stdout).contains("refs/pointsman"), "the host's own refs are hidden");
     let old = git_async(&clone, &["-c", "protocol.version=0", "fetch", "--quiet", "origin"]).await;
     assert!(old.status.success());
-    let partial = git_async(world.folder.path(), &["clone", "--quiet", "--filter=blob:none", "--no-checkout", &_served.url, "partial"]).await;
+    let partial =
+        git_async(world.folder.path(), &["clone", "--quiet", "--filter=blob:none", "--no-checkout", &_served.url, "partial"]).await;
     assert!(partial.status.success());
     world.is_sound();
 }
@@ -139,7 +140,13 @@ async fn hostile_objects_are_refused() {
         let listing = clone.join("listing");
         fs::write(&listing, format!("100644 blob {blob}\t{name}\n")).expect("written");
         let tree = String::from_utf8(
-            std::process::Command::new("git").arg("mktree").current_dir(&clone).stdin(fs::File::open(&listing).expect("a file")).output().expect("git").stdout,
+            std::process::Command::new("git")
+                .arg("mktree")
+                .current_dir(&clone)
+                .stdin(fs::File::open(&listing).expect("a file"))
+                .output()
+                .expect("git")
+                .stdout,
         )
         .expect("a name");
         let commit = git(&clone, &["commit-tree", tree.trim(), "-p", "HEAD", "-m", "evil"]);

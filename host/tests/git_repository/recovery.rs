@@ -15,8 +15,11 @@ use crate::world::{TestSystem, World, git_async, new_commit, options, serve, tok
 async fn leftovers_of_a_killed_host_are_cleared() {
     let world = World::with(&[("a", "1\n")]).await;
     world.grant(1, "t/1", world.main, 1).await.expect("granted");
+    let new = world.commit(world.main, &[("a", "2\n")]).await;
     let (bare, root) = (&world.bare, world.folder.path().join("repositories"));
-    for lock in ["refs/heads/main.lock", "refs/heads/t/1.lock", "refs/pointsman/fence/T-1.lock", "HEAD.lock", "packed-refs.lock", "config.lock"] {
+    for lock in
+        ["refs/heads/main.lock", "refs/heads/t/1.lock", "refs/pointsman/fence/T-1.lock", "HEAD.lock", "packed-refs.lock", "config.lock"]
+    {
         fs::write(bare.join(lock), "").expect("written");
     }
     fs::create_dir_all(bare.join("objects/tmp_objdir-incoming-x/ab")).expect("a folder");
@@ -27,7 +30,6 @@ async fn leftovers_of_a_killed_host_are_cleared() {
     let again = GitRepositories::open(options(world.folder.path()), Arc::new(TestSystem)).await.expect("opened again");
     assert!(!orphan.wait().expect("ended").success(), "the orphan was ended");
     assert!(!root.join(".half-prj_x").exists() && !bare.join("objects/tmp_objdir-incoming-x").exists());
-    let new = world.commit(world.main, &[("a", "2\n")]).await;
     let step = BranchMove { task: TaskId(1), branch: "t/1".to_owned(), old: world.main, new, token: token(1) };
     again.move_branch(world.project, step).await.expect("no lock is in the way");
     world.is_sound();
@@ -73,34 +75,57 @@ async fn timings() {
         let theirs_text = text.replace("line 300\n", &format!("theirs {round}\n"));
         let ours = world.commit(target, &[(&names[0], &ours_text)]).await;
         let mut theirs = ours;
-        time("write_commit", &mut Box::pin(async { theirs = world.commit(target, &[(&names[0], &theirs_text), (&names[1], &theirs_text)]).await })).await;
+        time(
+            "write_commit",
+            &mut Box::pin(async { theirs = world.commit(target, &[(&names[0], &theirs_text), (&names[1], &theirs_text)]).await }),
+        )
+        .await;
         let mut tree = None;
         time("merge", &mut Box::pin(async { tree = Some(world.git.merge(world.project, ours, theirs).await.expect("merged")) })).await;
         let tree = tree.expect("merged");
-        time("four_sides", &mut Box::pin(async {
-            world.git.four_sides(world.project, tree.base, ours, theirs, tree.tree).await.expect("sides");
-        }))
+        time(
+            "four_sides",
+            &mut Box::pin(async {
+                world.git.four_sides(world.project, tree.base, ours, theirs, tree.tree).await.expect("sides");
+            }),
+        )
         .await;
         let mut new = ours;
-        time("write_merge_commit", &mut Box::pin(async {
-            let commit = new_commit(&[ours, theirs], Vec::new());
-            new = world.git.write_merge_commit(world.project, tree.tree, commit, Some(MergeId(1))).await.expect("kept");
-        }))
+        time(
+            "write_merge_commit",
+            &mut Box::pin(async {
+                let commit = new_commit(&[ours, theirs], Vec::new());
+                new = world.git.write_merge_commit(world.project, tree.tree, commit, Some(MergeId(1))).await.expect("kept");
+            }),
+        )
         .await;
-        let landing = Landing { merge: MergeId(round as u64 + 1), task: TaskId(1), target: "main".to_owned(), old: target, new, receipt: "r".to_owned() };
+        let landing = Landing {
+            merge: MergeId(round as u64 + 1),
+            task: TaskId(1),
+            target: "main".to_owned(),
+            old: target,
+            new,
+            receipt: "r".to_owned(),
+        };
         time("land", &mut Box::pin(async { world.git.land(world.project, landing).await.expect("landed") })).await;
         target = new;
         fs::write(clone.join("pushed"), format!("{round}\n")).expect("written");
         crate::world::git(&clone, &["add", "-A"]);
         crate::world::git(&clone, &["commit", "--quiet", "-m", "x"]);
-        time("push", &mut Box::pin(async {
-            let pushed = git_async(&clone, &["push", "--quiet", "origin", "t/1"]).await;
-            assert!(pushed.status.success());
-        }))
+        time(
+            "push",
+            &mut Box::pin(async {
+                let pushed = git_async(&clone, &["push", "--quiet", "origin", "t/1"]).await;
+                assert!(pushed.status.success());
+            }),
+        )
         .await;
-        time("grant", &mut Box::pin(async {
-            world.grant(100 + round as u64, &format!("g/{round}"), target, 1).await.expect("granted");
-        }))
+        time(
+            "grant",
+            &mut Box::pin(async {
+                world.grant(100 + round as u64, &format!("g/{round}"), target, 1).await.expect("granted");
+            }),
+        )
         .await;
     }
     for (name, mut all) in took {

@@ -29,10 +29,10 @@ async fn versions_rise_and_all_can_be_read() {
     let value = WriteRequest { key: "plan/db".to_owned(), value: Some(json!({"b": 1, "a": [2]})), ..WriteRequest::default() };
     world.contexts.write(&ana, value).await.expect("it is written");
     let listed = world.contexts.list(world.project, "plan/", 10).await.expect("a list");
-    assert_eq!(listed.iter().map(|head| (head.key.as_str(), head.media_type.as_str())).collect::<Vec<_>>(), [
-        ("plan/api", "text/markdown"),
-        ("plan/db", "application/json")
-    ]);
+    assert_eq!(
+        listed.iter().map(|head| (head.key.as_str(), head.media_type.as_str())).collect::<Vec<_>>(),
+        [("plan/api", "text/markdown"), ("plan/db", "application/json")]
+    );
     assert_eq!(world.events("context.written").await.len(), 3);
 }
 
@@ -60,11 +60,10 @@ async fn a_stale_write_without_reconciler_conflicts_and_can_be_resolved() {
     world.contexts.write(&ana, write(1, "ana's")).await.expect("it is written");
     let outcome = world.contexts.write(&bo, write(1, "bo's")).await.expect("an outcome");
     let WriteOutcome::Conflict { id, current_version: 2, conflicts, plugin: None } = outcome else { panic!("{outcome:?}") };
-    assert_eq!((conflicts[0].base.as_deref(), conflicts[0].ours.as_deref(), conflicts[0].theirs.as_deref()), (
-        Some("base"),
-        Some("ana's"),
-        Some("bo's")
-    ));
+    assert_eq!(
+        (conflicts[0].base.as_deref(), conflicts[0].ours.as_deref(), conflicts[0].theirs.as_deref()),
+        (Some("base"), Some("ana's"), Some("bo's"))
+    );
     assert_eq!(world.contexts.read(world.project, "plan/api", None).await.expect("it is there").text, "ana's", "nothing changed");
     assert_eq!(world.contexts.open_conflicts(world.project).await.expect("a list")[0].theirs, "bo's");
 
@@ -80,12 +79,8 @@ async fn a_stale_write_without_reconciler_conflicts_and_can_be_resolved() {
 async fn crossing_writes_are_reconciled_and_both_sides_are_kept() {
     let world = World::with(Setup { reconcilers: vec!["context-json", "context-text"], ..Setup::default() }).await;
     let (ana, bo) = (world.agent("ana", &[]).await, world.agent("bo", &[]).await);
-    let value = |base, value| WriteRequest {
-        key: "plan/api".to_owned(),
-        base_version: Some(base),
-        value: Some(value),
-        ..WriteRequest::default()
-    };
+    let value =
+        |base, value| WriteRequest { key: "plan/api".to_owned(), base_version: Some(base), value: Some(value), ..WriteRequest::default() };
     world.contexts.write(&ana, value(0, json!({"host": "a", "port": 1}))).await.expect("it is written");
     world.contexts.write(&ana, value(1, json!({"host": "b", "port": 1}))).await.expect("it is written");
     let outcome = world.contexts.write(&bo, value(1, json!({"host": "a", "port": 2}))).await.expect("an outcome");

@@ -88,7 +88,10 @@ async fn an_agent_keeps_its_id_and_what_it_does_not_say_again() {
     let world = world.restart().await;
     let again = world.agents.start(&caller, &named("ana")).await.expect("it starts again");
     assert!(!again.is_new);
-    assert_eq!((again.agent.id, &again.agent.capabilities, &again.agent.teams), (first.agent.id, &first.agent.capabilities, &first.agent.teams));
+    assert_eq!(
+        (again.agent.id, &again.agent.capabilities, &again.agent.teams),
+        (first.agent.id, &first.agent.capabilities, &first.agent.teams)
+    );
 
     let beyond = StartRequest { capabilities: Some(vec!["rust".to_owned(), "deploy".to_owned()]), ..named("ana") };
     assert_eq!(code(world.agents.start(&caller, &beyond).await), "not_granted");

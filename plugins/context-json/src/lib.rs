@@ -54,7 +54,9 @@ impl ContextJson {
     fn merge(&self, edits: &Edits<'_>) -> Result<Outcome, String> {
         let read = |whose: &str, bytes: &'_ [u8]| -> Result<(), String> { text(whose, bytes).and_then(|text| node(whose, text)).map(drop) };
         // A side is given back as it is, but only when it is JSON.
-        for (same, side) in [(edits.ours == edits.theirs || edits.base == edits.theirs, edits.ours), (edits.base == edits.ours, edits.theirs)] {
+        for (same, side) in
+            [(edits.ours == edits.theirs || edits.base == edits.theirs, edits.ours), (edits.base == edits.ours, edits.theirs)]
+        {
             if same {
                 read("the document", side)?;
                 return Ok(Outcome::Merged(side.to_vec()));
@@ -91,7 +93,13 @@ fn node<'a>(whose: &str, text: &'a str) -> Result<Node<'a>, String> {
 
 fn conflict(one: json::Conflict) -> Conflict {
     let bytes = |text: Option<String>| text.map(String::into_bytes);
-    Conflict { pointer: one.pointer, reason: one.reason.to_owned(), base: bytes(one.base), ours: bytes(one.ours), theirs: bytes(one.theirs) }
+    Conflict {
+        pointer: one.pointer,
+        reason: one.reason.to_owned(),
+        base: bytes(one.base),
+        ours: bytes(one.ours),
+        theirs: bytes(one.theirs),
+    }
 }
 
 pointsman_sdk::reconciler!(ContextJson);
@@ -137,7 +145,10 @@ mod tests {
         assert_eq!(reconcile(config, "{\"t\":[1]}", "{\"t\":[1,2]}", "{\"t\":[3]}"), merged("{\"t\":[2,3]}"));
         let ours = "{\"steps\":[{\"id\":1,\"done\":true}]}";
         let theirs = "{\"steps\":[{\"id\":1},{\"id\":2}]}";
-        assert_eq!(reconcile(config, "{\"steps\":[{\"id\":1}]}", ours, theirs), merged("{\"steps\":[{\"id\":1,\"done\":true},{\"id\":2}]}"));
+        assert_eq!(
+            reconcile(config, "{\"steps\":[{\"id\":1}]}", ours, theirs),
+            merged("{\"steps\":[{\"id\":1,\"done\":true},{\"id\":2}]}")
+        );
         assert!(matches!(reconcile("", "{\"t\":[1]}", "{\"t\":[1,2]}", "{\"t\":[3]}"), Outcome::Conflicts(_)));
         assert_eq!(reconcile(r#"{"default":"set"}"#, "[1]", "[1,2]", "[1,3]"), merged("[1,2,3]"));
         for wrong in [r#"{"arrays":{"x":"set"}}"#, r#"{"arrays":{"/x":"bag"}}"#, r#"{"lists":{}}"#] {

@@ -12,7 +12,7 @@ fn merge(path: &str, base: &str, ours: &str, theirs: &str) -> HunkOutcome {
 fn resolution(outcome: HunkOutcome) -> Resolution {
     match outcome {
         HunkOutcome::Resolved(resolution) => resolution,
-        other => panic!("{other:?}"),
+        other @ (HunkOutcome::Conflict(_) | HunkOutcome::Declined) => panic!("{other:?}"),
     }
 }
 
@@ -23,11 +23,17 @@ fn merged(path: &str, base: &str, ours: &str, theirs: &str) -> String {
 #[test]
 fn statements_of_both_sides_stand_sorted() {
     // Theirs is not sorted, so each addition stays behind its neighbour.
-    assert_eq!(merged("a.rs", "use a;\nuse m;\n", "use a;\nuse b;\nuse m;\n", "use a;\nuse m;\nuse c;\n"), "use a;\nuse b;\nuse m;\nuse c;\n");
+    assert_eq!(
+        merged("a.rs", "use a;\nuse m;\n", "use a;\nuse b;\nuse m;\n", "use a;\nuse m;\nuse c;\n"),
+        "use a;\nuse b;\nuse m;\nuse c;\n"
+    );
     assert_eq!(merged("a.rs", "use a;\n", "use a;\nuse z;\n", "use a;\nuse m;\n"), "use a;\nuse m;\nuse z;\n");
     assert_eq!(merged("x/a.py", "", "import os\n", "import abc\n"), "import abc\nimport os\n");
     assert_eq!(merged("a.go", "", "\t\"os\"\n\t\"strings\"\n", "\t\"fmt\"\n\t\"os\"\n"), "\t\"fmt\"\n\t\"os\"\n\t\"strings\"\n");
-    assert_eq!(merged("A.java", "import a.B;\n", "import a.B;\nimport a.D;\n", "import a.B;\nimport a.C;\n"), "import a.B;\nimport a.C;\nimport a.D;\n");
+    assert_eq!(
+        merged("A.java", "import a.B;\n", "import a.B;\nimport a.D;\n", "import a.B;\nimport a.C;\n"),
+        "import a.B;\nimport a.C;\nimport a.D;\n"
+    );
     assert_eq!(merged("a.ts", "", "import a from 'a';\nimport './z.css';\n", "import { b } from \"b\";\n").lines().count(), 3);
 }
 
@@ -42,7 +48,10 @@ fn a_block_without_order_keeps_ours_then_theirs() {
 
 #[test]
 fn what_one_side_removed_is_gone() {
-    assert_eq!(merged("a.py", "import a\nimport b\n", "import b\nimport c\n", "import a\nimport b\nimport d\n"), "import b\nimport c\nimport d\n");
+    assert_eq!(
+        merged("a.py", "import a\nimport b\n", "import b\nimport c\n", "import a\nimport b\nimport d\n"),
+        "import b\nimport c\nimport d\n"
+    );
 }
 
 #[test]
@@ -51,7 +60,10 @@ fn names_from_one_module_become_one_statement() {
     assert_eq!(result.bytes, b"use a::{b, c, d};\n");
     assert_eq!(result.discards.len(), 2, "both lines are reworded, and named");
     assert_eq!(merged("a.py", "", "from m import x as y\n", "from m import a\n"), "from m import a, x as y\n");
-    assert_eq!(merged("a.js", "import { a } from 'm';\n", "import { a, z } from 'm';\n", "import { b } from 'm';\n"), "import { b, z } from 'm';\n");
+    assert_eq!(
+        merged("a.js", "import { a } from 'm';\n", "import { a, z } from 'm';\n", "import { b } from 'm';\n"),
+        "import { b, z } from 'm';\n"
+    );
     assert_eq!(merged("a.js", "", "const { x } = require('m');\n", "const { y } = require('m');\n"), "const { x, y } = require('m');\n");
     assert_eq!(merged("a.rs", "use a::{self, b};\n", "use a::{self, b, c};\n", "use a::{self};\n"), "use a::{self, c};\n");
 }
@@ -61,7 +73,10 @@ fn groups_are_merged_each_by_itself() {
     let base = "use std::io;\n\nuse serde::Serialize;\n";
     let ours = "use std::fs;\nuse std::io;\n\nuse serde::Serialize;\n";
     let theirs = "use std::io;\nuse std::mem;\n\nuse blake3::Hash;\nuse serde::Serialize;\n";
-    assert_eq!(merged("a.rs", base, ours, theirs), "use std::fs;\nuse std::io;\nuse std::mem;\n\nuse blake3::Hash;\nuse serde::Serialize;\n");
+    assert_eq!(
+        merged("a.rs", base, ours, theirs),
+        "use std::fs;\nuse std::io;\nuse std::mem;\n\nuse blake3::Hash;\nuse serde::Serialize;\n"
+    );
     assert_eq!(merge("a.rs", "use a;\n", "use a;\n\nuse b;\n", "use a;\nuse c;\n"), HunkOutcome::Declined);
 }
 

@@ -21,7 +21,11 @@ pub(crate) fn merge(base: &str, ours: &str, theirs: &str) -> Option<Resolution> 
             their
         } else {
             let (higher, lower, side) = higher(base, our, their)?;
-            discards.push(Discard { side, text: lower.line.as_bytes().to_vec(), reason: format!("{} is higher than {}", higher.text, lower.text) });
+            discards.push(Discard {
+                side,
+                text: lower.line.as_bytes().to_vec(),
+                reason: format!("{} is higher than {}", higher.text, lower.text),
+            });
             higher.line
         };
         bytes.extend_from_slice(line.as_bytes());

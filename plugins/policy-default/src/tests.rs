@@ -91,7 +91,8 @@ fn protected_paths_need_more_and_of_the_right_ones() {
         one.by.capabilities = vec!["core@1.2".to_owned()];
         one
     };
-    let land = |approvals: Vec<Approval>, path: &str| policy.check(Gate::Land, &Facts { approvals, paths: vec![path.to_owned()], ..facts() });
+    let land =
+        |approvals: Vec<Approval>, path: &str| policy.check(Gate::Land, &Facts { approvals, paths: vec![path.to_owned()], ..facts() });
     assert_eq!(rule(&land(vec![core("bob"), approval("cleo", true, "h1")], "src/a.rs")), "protected-path");
     assert_eq!(rule(&land(vec![core("bob"), core("bob")], "src/a.rs")), "protected-path");
     assert_eq!(land(vec![core("bob"), core("cleo")], "src/a.rs"), Verdict::Allow);

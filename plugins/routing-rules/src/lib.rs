@@ -263,7 +263,10 @@ mod tests {
         assert_eq!(ask(&plain), (Decision::Pass, "no rule holds".to_owned()));
         assert_eq!(ask(&MessageFacts { priority: 1, ..plain }), (Decision::Defer(60_000), "rule night".to_owned()));
         assert_eq!(ask(&MessageFacts { kind: "chatter", author: "bot", ..plain }), (Decision::Drop, "rule spam".to_owned()));
-        assert_eq!(ask(&MessageFacts { paths: &["src/a.rs", "docs/x/y.txt"], ..plain }), (Decision::Ranked(vec![1, 0]), "rule docs: reaches 2".to_owned()));
+        assert_eq!(
+            ask(&MessageFacts { paths: &["src/a.rs", "docs/x/y.txt"], ..plain }),
+            (Decision::Ranked(vec![1, 0]), "rule docs: reaches 2".to_owned())
+        );
         assert_eq!(ask(&MessageFacts { paths: &["src/a.rs"], ..plain }).0, Decision::Pass);
         assert_eq!(ask(&MessageFacts { tags: &["outage"], priority: 9, ..plain }).0, Decision::Broadcast(vec![0, 2]));
         assert_eq!(ask(&MessageFacts { kind: "request", ..plain }), (Decision::Ranked(vec![0]), "rule lead: reaches 1".to_owned()));

@@ -43,7 +43,7 @@ macro_rules! agent {
                     SLOT.with(|slot| $crate::agent::Agent::handle(slot.plugin(), &event))
                 }
             }
-            $crate::bindings::agent::export!(Glue with_types_in $crate::bindings::agent);
+    $crate::bindings::agent::export!(Glue with_types_in $crate::bindings::agent);
         };
     };
 }

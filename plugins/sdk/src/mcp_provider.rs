@@ -74,10 +74,7 @@ macro_rules! mcp_provider {
                 ) -> $crate::mcp_provider::Outcome {
                     SLOT.with(|slot| $crate::mcp_provider::Provider::call(slot.plugin(), &ctx, &name, &arguments))
                 }
-                fn read_resource(
-                    ctx: $crate::mcp_provider::Context,
-                    uri: ::std::string::String,
-                ) -> $crate::mcp_provider::Outcome {
+                fn read_resource(ctx: $crate::mcp_provider::Context, uri: ::std::string::String) -> $crate::mcp_provider::Outcome {
                     SLOT.with(|slot| $crate::mcp_provider::Provider::read_resource(slot.plugin(), &ctx, &uri))
                 }
                 fn get_prompt(
@@ -85,24 +82,20 @@ macro_rules! mcp_provider {
                     name: ::std::string::String,
                     arguments: ::std::string::String,
                 ) -> $crate::mcp_provider::Outcome {
-                    SLOT.with(|slot| {
-                        $crate::mcp_provider::Provider::get_prompt(slot.plugin(), &ctx, &name, &arguments)
-                    })
+                    SLOT.with(|slot| $crate::mcp_provider::Provider::get_prompt(slot.plugin(), &ctx, &name, &arguments))
                 }
                 fn complete(
                     reference: ::std::string::String,
                     argument: ::std::string::String,
                     typed: ::std::string::String,
                 ) -> ::std::vec::Vec<::std::string::String> {
-                    SLOT.with(|slot| {
-                        $crate::mcp_provider::Provider::complete(slot.plugin(), &reference, &argument, &typed)
-                    })
+                    SLOT.with(|slot| $crate::mcp_provider::Provider::complete(slot.plugin(), &reference, &argument, &typed))
                 }
                 fn cancelled(call_id: ::std::string::String, state: ::std::vec::Vec<u8>) {
                     SLOT.with(|slot| $crate::mcp_provider::Provider::cancelled(slot.plugin(), &call_id, &state));
                 }
             }
-            $crate::bindings::mcp_provider::export!(Glue with_types_in $crate::bindings::mcp_provider);
+    $crate::bindings::mcp_provider::export!(Glue with_types_in $crate::bindings::mcp_provider);
         };
     };
 }

@@ -78,12 +78,7 @@ macro_rules! merger {
                     place: $crate::merger::Place,
                     hunks: ::std::vec::Vec<$crate::merger::Hunk>,
                 ) -> ::std::vec::Vec<$crate::merger::HunkOutcome> {
-                    SLOT.with(|slot| {
-                        hunks
-                            .iter()
-                            .map(|hunk| $crate::merger::Merger::merge_hunk(slot.plugin(), &place, hunk))
-                            .collect()
-                    })
+                    SLOT.with(|slot| hunks.iter().map(|hunk| $crate::merger::Merger::merge_hunk(slot.plugin(), &place, hunk)).collect())
                 }
                 fn merge_file(
                     place: $crate::merger::Place,
@@ -92,17 +87,11 @@ macro_rules! merger {
                     theirs: ::std::vec::Vec<u8>,
                     so_far: ::std::vec::Vec<u8>,
                 ) -> $crate::merger::FileOutcome {
-                    let file = $crate::merger::File {
-                        place: &place,
-                        base: base.as_deref(),
-                        ours: &ours,
-                        theirs: &theirs,
-                        so_far: &so_far,
-                    };
+                    let file = $crate::merger::File { place: &place, base: base.as_deref(), ours: &ours, theirs: &theirs, so_far: &so_far };
                     SLOT.with(|slot| $crate::merger::Merger::merge_file(slot.plugin(), &file))
                 }
             }
-            $crate::bindings::merger::export!(Glue with_types_in $crate::bindings::merger);
+    $crate::bindings::merger::export!(Glue with_types_in $crate::bindings::merger);
         };
     };
 }

@@ -33,7 +33,7 @@ macro_rules! policy {
                     SLOT.with(|slot| $crate::policy::Policy::check(slot.plugin(), gate, &facts))
                 }
             }
-            $crate::bindings::policy::export!(Glue with_types_in $crate::bindings::policy);
+    $crate::bindings::policy::export!(Glue with_types_in $crate::bindings::policy);
         };
     };
 }

@@ -37,16 +37,11 @@ macro_rules! reconciler {
                     ours: ::std::vec::Vec<u8>,
                     theirs: ::std::vec::Vec<u8>,
                 ) -> $crate::reconciler::Outcome {
-                    let edits = $crate::reconciler::Edits {
-                        media_type: &media_type,
-                        base: &base,
-                        ours: &ours,
-                        theirs: &theirs,
-                    };
+                    let edits = $crate::reconciler::Edits { media_type: &media_type, base: &base, ours: &ours, theirs: &theirs };
                     SLOT.with(|slot| $crate::reconciler::Reconciler::reconcile(slot.plugin(), &edits))
                 }
             }
-            $crate::bindings::reconciler::export!(Glue with_types_in $crate::bindings::reconciler);
+    $crate::bindings::reconciler::export!(Glue with_types_in $crate::bindings::reconciler);
         };
     };
 }

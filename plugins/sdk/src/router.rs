@@ -355,14 +355,11 @@ macro_rules! router {
         const _: () = {
             $crate::__setup!($plugin);
             impl $crate::bindings::router::exports::pointsman::router::routing::Guest for Glue {
-                fn route(
-                    message: $crate::router::raw::Message,
-                    candidates: $crate::router::raw::Candidates,
-                ) -> $crate::router::Verdict {
+                fn route(message: $crate::router::raw::Message, candidates: $crate::router::raw::Candidates) -> $crate::router::Verdict {
                     SLOT.with(|slot| $crate::router::Router::route_raw(slot.plugin(), &message, &candidates))
                 }
             }
-            $crate::bindings::router::export!(Glue with_types_in $crate::bindings::router);
+    $crate::bindings::router::export!(Glue with_types_in $crate::bindings::router);
         };
     };
 }

@@ -22,8 +22,7 @@ pub trait Plugin: Sized + 'static {
     /// What is wrong with the text or the configuration, for the operator.
     fn from_json(json: &str) -> Result<Self, String> {
         let json = if json.trim().is_empty() { "{}" } else { json };
-        let config =
-            serde_json::from_str(json).map_err(|error| format!("the configuration does not fit: {error}"))?;
+        let config = serde_json::from_str(json).map_err(|error| format!("the configuration does not fit: {error}"))?;
         Self::new(config)
     }
 }

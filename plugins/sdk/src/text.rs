@@ -48,7 +48,11 @@ fn overlaps(base: &[u8], ours: &[u8], theirs: &[u8]) -> Vec<Overlap> {
     let (mut i, mut j) = (0, 0);
     while let (Some(our), Some(their)) = (our_changes.get(i), their_changes.get(j)) {
         if !touches(&our.old, &their.old) {
-            if our.old.end <= their.old.start { i += 1 } else { j += 1 }
+            if our.old.end <= their.old.start {
+                i += 1
+            } else {
+                j += 1
+            }
             continue;
         }
         let (first_i, first_j) = (i, j);
@@ -123,20 +127,14 @@ mod tests {
     #[test]
     fn an_overlap_says_where_and_what() {
         let found = merge(b"a\nb\nc\nd\ne\n", b"a\nB\nC\nd\ne\n", b"a\nb\nX\nd\nE\n").expect_err("both changed c");
-        let expected = Overlap {
-            base_lines: 1..3,
-            base: b"b\nc\n".to_vec(),
-            ours: b"B\nC\n".to_vec(),
-            theirs: b"b\nX\n".to_vec(),
-        };
+        let expected = Overlap { base_lines: 1..3, base: b"b\nc\n".to_vec(), ours: b"B\nC\n".to_vec(), theirs: b"b\nX\n".to_vec() };
         assert_eq!(found, [expected]);
     }
 
     #[test]
     fn two_insertions_at_one_place_overlap() {
         let found = merge(b"a\nb\n", b"a\nx\nb\n", b"a\ny\nb\n").expect_err("both inserted");
-        let expected =
-            Overlap { base_lines: 1..1, base: Vec::new(), ours: b"x\n".to_vec(), theirs: b"y\n".to_vec() };
+        let expected = Overlap { base_lines: 1..1, base: Vec::new(), ours: b"x\n".to_vec(), theirs: b"y\n".to_vec() };
         assert_eq!(found, [expected]);
     }
 

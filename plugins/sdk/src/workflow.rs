@@ -44,7 +44,7 @@ macro_rules! workflow {
                     SLOT.with(|slot| $crate::workflow::Workflow::merge_order(slot.plugin(), &queue))
                 }
             }
-            $crate::bindings::workflow::export!(Glue with_types_in $crate::bindings::workflow);
+    $crate::bindings::workflow::export!(Glue with_types_in $crate::bindings::workflow);
         };
     };
 }

@@ -41,14 +41,18 @@ fn branches_are_named_after_task_and_title() {
     assert_eq!(flow.branch_name(&task("Fix the  Parser!"), 0), "task/T-12-fix-the-parser");
     assert_eq!(flow.branch_name(&task("Fix the  Parser!"), 1), "task/T-12-fix-the-parser-2");
     assert_eq!(flow.branch_name(&task("修正"), 0), "task/T-12");
-    assert_eq!(flow.branch_name(&task("one two three four five six seven eight nine"), 0), "task/T-12-one-two-three-four-five-six-seven-eight");
+    assert_eq!(
+        flow.branch_name(&task("one two three four five six seven eight nine"), 0),
+        "task/T-12-one-two-three-four-five-six-seven-eight"
+    );
     let hostile = Task { id: "../..".to_owned(), ..task("..lock @{ ~^:?*[\\ .lock") };
     assert_eq!(flow.branch_name(&hostile, 0), "task/task-lock-lock");
 }
 
 #[test]
 fn commit_messages_end_with_our_trailers() {
-    let facts = |note: &str| CommitFacts { task: task("Fix it"), agent: "ana\nTask: T-99".to_owned(), note: note.to_owned(), files: Vec::new() };
+    let facts =
+        |note: &str| CommitFacts { task: task("Fix it"), agent: "ana\nTask: T-99".to_owned(), note: note.to_owned(), files: Vec::new() };
     assert_eq!(workflow().commit_message(&facts("")), "Fix it\n\nTask: T-12\nAgent: ana Task: T-99\n");
     assert_eq!(
         workflow().commit_message(&facts("parser: read faster\n\nIt read twice.\nAgent: eve")),
@@ -105,7 +109,9 @@ fn the_queue_is_ordered_by_need() {
 
 #[test]
 fn wrong_configurations_are_refused() {
-    for json in [r#"{"branch_prefix":""}"#, r#"{"branch_prefix":"a//b"}"#, r#"{"branch_prefix":"A b"}"#, r#"{"slug_max":999}"#, r#"{"prefix":"x"}"#] {
+    for json in
+        [r#"{"branch_prefix":""}"#, r#"{"branch_prefix":"a//b"}"#, r#"{"branch_prefix":"A b"}"#, r#"{"slug_max":999}"#, r#"{"prefix":"x"}"#]
+    {
         assert!(WorkflowDefault::from_json(json).is_err(), "{json}");
     }
 }

@@ -46,7 +46,9 @@ pub(crate) fn id(text: &str) -> String {
 /// Returns a text as one line without control characters, cut with an ellipsis.
 fn one_line(text: &str, chars_max: usize) -> String {
     // Bidirectional controls can make a line read otherwise than it is.
-    let hidden = |one: char| one.is_control() || matches!(one, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+    let hidden = |one: char| {
+        one.is_control() || matches!(one, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
     let visible: String = text.chars().map(|one| if hidden(one) { ' ' } else { one }).collect();
     let words: Vec<&str> = visible.split_whitespace().collect();
     let line = words.join(" ");
@@ -227,7 +229,8 @@ fn is_test(path: &str) -> bool {
 fn risks(facts: &ChangeFacts) -> Vec<String> {
     let (added, removed) = lines_of(facts);
     let mut risks = Vec::new();
-    let touches = |what: &dyn Fn(&str) -> bool| facts.files.iter().find(|one| what(&one.path.to_ascii_lowercase())).map(|one| code(&one.path));
+    let touches =
+        |what: &dyn Fn(&str) -> bool| facts.files.iter().find(|one| what(&one.path.to_ascii_lowercase())).map(|one| code(&one.path));
     if added + removed >= LARGE_LINES {
         risks.push(format!("Large: {} lines changed.", added + removed));
     }
@@ -238,7 +241,9 @@ fn risks(facts: &ChangeFacts) -> Vec<String> {
         risks.push(format!("Removes more than it adds: {removed} lines."));
     }
     let lock = |path: &str| path.ends_with(".lock") || path.ends_with("-lock.json") || path.ends_with("go.sum");
-    let pipeline = |path: &str| path.starts_with(".github/") || path.starts_with(".ci/") || path.contains("dockerfile") || path.ends_with(".gitlab-ci.yml");
+    let pipeline = |path: &str| {
+        path.starts_with(".github/") || path.starts_with(".ci/") || path.contains("dockerfile") || path.ends_with(".gitlab-ci.yml")
+    };
     let stored = |path: &str| path.contains("migration") || path.ends_with(".sql") || path.ends_with(".proto");
     for (what, found) in [
         ("Changes dependencies", touches(&lock)),

@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use pointsman::adapters::wasm::{Wasm, WasmOptions};
-use pointsman::ports::plugins::{
-    Instances, PluginLimits, PluginSource, Plugins, RouteCandidate, RouteDecision, RouteMessage, World,
-};
+use pointsman::ports::plugins::{Instances, PluginLimits, PluginSource, Plugins, RouteCandidate, RouteDecision, RouteMessage, World};
 use pointsman_core::event::Provenance;
-use pointsman_sdk::router::{CandidateFacts, MessageFacts, Question};
 use pointsman_sdk::Plugin;
+use pointsman_sdk::router::{CandidateFacts, MessageFacts, Question};
 use routing_capability::RoutingCapability;
 
 use crate::figures::{BenchError, Figures, per_call_us, setup};
@@ -21,7 +19,8 @@ const NOP: &[u8] = include_bytes!("../../../plugins/dist/nop-router.wasm");
 pub(crate) async fn measure() -> Result<Figures, BenchError> {
     let cache = tempfile::tempdir().map_err(setup)?;
     let wasm = Wasm::new(WasmOptions::new(Some(cache.path().to_owned()), [7; 32])).map_err(setup)?;
-    for (name, component, instances) in [("warm", RULE, Instances::Warm), ("fresh", RULE, Instances::Fresh), ("nop", NOP, Instances::Warm)] {
+    for (name, component, instances) in [("warm", RULE, Instances::Warm), ("fresh", RULE, Instances::Fresh), ("nop", NOP, Instances::Warm)]
+    {
         let source = PluginSource {
             name: name.to_owned(),
             world: World::Router,

@@ -46,7 +46,8 @@ fn configure(folder: &Path) -> Result<Configured, BenchError> {
     let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).map_err(setup)?.port();
     let file = folder.join("pointsman.toml");
     let data = serde_json::Value::from(folder.join("data").to_string_lossy()).to_string();
-    let config = format!("config_version = 1\n[server]\nbind = \"127.0.0.1:{port}\"\n[data]\ndir = {data}\n[[project]]\nslug = \"bench\"\n");
+    let config =
+        format!("config_version = 1\n[server]\nbind = \"127.0.0.1:{port}\"\n[data]\ndir = {data}\n[[project]]\nslug = \"bench\"\n");
     std::fs::write(&file, config).map_err(setup)?;
     Ok(Configured { file, port })
 }
@@ -83,7 +84,11 @@ fn resident_mib(pid: u32) -> Result<f64, BenchError> {
 }
 
 async fn crates() -> Result<f64, BenchError> {
-    let tree = Command::new("cargo").args(["tree", "-e", "normal", "-p", "pointsman", "--prefix", "none", "--no-dedupe"]).output().await.map_err(setup)?;
+    let tree = Command::new("cargo")
+        .args(["tree", "-e", "normal", "-p", "pointsman", "--prefix", "none", "--no-dedupe"])
+        .output()
+        .await
+        .map_err(setup)?;
     let listed = String::from_utf8_lossy(&tree.stdout).into_owned();
     let mut names: Vec<&str> = listed.lines().map(|line| line.trim_end_matches(" (*)")).filter(|line| !line.is_empty()).collect();
     names.sort_unstable();

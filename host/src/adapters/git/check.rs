@@ -213,7 +213,9 @@ impl Tail {
 
     fn push(&mut self, bytes: &[u8]) {
         self.kept.extend(bytes);
-        if !self.begun && let Some(end) = self.kept.iter().position(|byte| *byte == b'\n') {
+        if !self.begun
+            && let Some(end) = self.kept.iter().position(|byte| *byte == b'\n')
+        {
             self.begun = true;
             let line: Vec<u8> = self.kept.iter().take(end).copied().collect();
             if let Some(sandbox) = String::from_utf8_lossy(&line).strip_prefix(REPORT) {

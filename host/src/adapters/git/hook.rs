@@ -29,6 +29,9 @@ const COMMITS_MAX: usize = 10_000;
 /// Bytes of what git tells a hook.
 const INPUT_BYTES_MAX: u64 = 4 << 20;
 
+/// What each line begins with that a hook says.
+pub(super) const SAID: &str = "pointsman:";
+
 /// A push grant as a hook gets it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct HookGrant {
@@ -61,11 +64,14 @@ pub fn git_hook(arguments: Vec<OsString>) -> ExitCode {
                 RepositoryError::Fenced { task } => {
                     ("fenced", format!("the claim on {task} is no longer held: claim it again, then push with the new credential"))
                 }
-                other => ("failed", other.to_string()),
+                other @ (RepositoryError::NotFound { .. }
+                | RepositoryError::Moved { .. }
+                | RepositoryError::TimedOut { .. }
+                | RepositoryError::Failed { .. }) => ("failed", other.to_string()),
             };
             #[expect(clippy::print_stderr, reason = "git hands a hook's standard error to whoever pushes")]
             {
-                eprintln!("pointsman: refused [{rule}]: {why}");
+                eprintln!("{SAID} refused [{rule}]: {why}");
             }
             ExitCode::FAILURE
         }
@@ -84,6 +90,8 @@ fn run(arguments: &[OsString]) -> Result<(), Fault> {
             if !text(3).is_empty() {
                 repository.odb()?.add_disk_alternate(&Path::new(text(3)).canonicalize()?.to_string_lossy())?;
             }
+            // Asked again under the lock; asked here so that the answer reaches whoever pushes before any work is done.
+            check_fence(&repository, &grant)?;
             changes.iter().try_for_each(|change| judge(&repository, &grant, change))
         }
         "reference-transaction" => prepared(&repository, &grant, &changes),
@@ -117,10 +125,11 @@ fn prepared(repository: &Repository, grant: &HookGrant, changes: &[Change]) -> R
             return Err(wrong_branch(grant, &change.name));
         }
     }
-    if read_fence(repository, grant.task)? == Some(grant.token) {
-        return Ok(());
-    }
-    Err(RepositoryError::Fenced { task: grant.task }.into())
+    check_fence(repository, grant)
+}
+
+fn check_fence(repository: &Repository, grant: &HookGrant) -> Result<(), Fault> {
+    if read_fence(repository, grant.task)? == Some(grant.token) { Ok(()) } else { Err(RepositoryError::Fenced { task: grant.task }.into()) }
 }
 
 fn wrong_branch(grant: &HookGrant, name: &str) -> Fault {
@@ -177,11 +186,14 @@ fn new_commits(repository: &Repository, grant: &HookGrant, change: &Change) -> R
     Ok(commits)
 }
 
+/// A path and what a commit has there.
+type Touched = (Vec<u8>, Option<(Oid, u32)>);
+
 fn judge_commit(repository: &Repository, grant: &HookGrant, id: Oid) -> Result<(), Fault> {
     let commit = repository.find_commit(id)?;
     let short = &id.to_string()[..10];
     let tree = commit.tree_id();
-    let touched: Vec<(Vec<u8>, Option<(Oid, u32)>)> = match commit.parent_count() {
+    let touched: Vec<Touched> = match commit.parent_count() {
         0 => compare(repository, [None, Some(tree)])?.into_iter().map(|(path, [_, after])| (path, after)).collect(),
         1 => {
             let before = commit.parent(0)?.tree_id();
@@ -222,7 +234,7 @@ fn judge_commit(repository: &Repository, grant: &HookGrant, id: Oid) -> Result<(
 ///
 /// A path that one side alone changed must be as that side has it. So bringing the target into the branch touches nothing, and
 /// undoing the target's work by keeping the branch's side touches it.
-fn touched_by_merge(repository: &Repository, commit: &git2::Commit<'_>) -> Result<Vec<(Vec<u8>, Option<(Oid, u32)>)>, Fault> {
+fn touched_by_merge(repository: &Repository, commit: &git2::Commit<'_>) -> Result<Vec<Touched>, Fault> {
     let (one, other) = (commit.parent(0)?, commit.parent(1)?);
     let bases = match repository.merge_bases(one.id(), other.id()) {
         Ok(bases) => bases.iter().copied().collect(),
@@ -237,7 +249,7 @@ fn touched_by_merge(repository: &Repository, commit: &git2::Commit<'_>) -> Resul
         trees.push(None);
     }
     // With several bases, a path is as it should be when it is so for one of them.
-    let mut touched: Option<Vec<(Vec<u8>, Option<(Oid, u32)>)>> = None;
+    let mut touched: Option<Vec<Touched>> = None;
     for base in trees {
         let rows = compare(repository, [base, Some(one.tree_id()), Some(other.tree_id()), Some(commit.tree_id())])?;
         let by_this: Vec<_> = rows.into_iter().filter(unnatural).map(|(path, [_, _, _, after])| (path, after)).collect();

@@ -72,9 +72,7 @@ pub(super) fn loose_path(objects: &Path, id: Oid) -> PathBuf {
 pub(super) fn promote(objects: &Path, sources: &[(PathBuf, Oid)]) -> io::Result<()> {
     let mut folders = BTreeSet::new();
     let mut made = false;
-    for (source, _) in sources {
-        File::open(source)?.sync_all()?;
-    }
+    sync_each(sources.iter().map(|(source, _)| source.as_path()).collect())?;
     for (source, id) in sources {
         let to = loose_path(objects, *id);
         let folder = to.parent().expect("a loose object is in a folder").to_owned();
@@ -86,10 +84,24 @@ pub(super) fn promote(objects: &Path, sources: &[(PathBuf, Oid)]) -> io::Result<
         link(source, &to)?;
         folders.insert(folder);
     }
-    for folder in &folders {
-        File::open(folder)?.sync_all()?;
+    if made {
+        folders.insert(objects.to_owned());
     }
-    if made { File::open(objects)?.sync_all() } else { Ok(()) }
+    sync_each(folders.iter().map(PathBuf::as_path).collect())
+}
+
+/// Syncs files or folders at the same time: the file system then commits them together.
+fn sync_each(paths: Vec<&Path>) -> io::Result<()> {
+    const THREADS_MAX: usize = 8;
+    let sync = |paths: &[&Path]| paths.iter().try_for_each(|path| File::open(path)?.sync_all());
+    let share = paths.len().div_ceil(THREADS_MAX).max(1);
+    if paths.len() <= 1 {
+        return sync(&paths);
+    }
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = paths.chunks(share).map(|paths| scope.spawn(move || sync(paths))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("syncing does not panic"))
+    })
 }
 
 fn link(source: &Path, to: &Path) -> io::Result<()> {

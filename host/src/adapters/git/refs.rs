@@ -116,7 +116,10 @@ fn check_place(repository: &Repository, branch: &str) -> Result<(), Fault> {
         }
         let below = |a: &str, b: &str| a.strip_prefix(b).is_some_and(|rest| rest.starts_with('/'));
         if below(&folded, &theirs) || below(&theirs, &folded) {
-            return Err(refused("ref_collides", format!("`{branch}` cannot be beside the branch `{other}`: one would be the other's folder")));
+            return Err(refused(
+                "ref_collides",
+                format!("`{branch}` cannot be beside the branch `{other}`: one would be the other's folder"),
+            ));
         }
     }
     Ok(())

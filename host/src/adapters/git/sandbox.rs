@@ -72,7 +72,8 @@ fn become_check(arguments: &[OsString]) -> Result<std::convert::Infallible, Stri
 }
 
 fn limit(spec: &SandboxSpec) -> rustix::io::Result<()> {
-    let bounded = [(Resource::Cpu, spec.cpu_s), (Resource::Nofile, spec.files_max), (Resource::Fsize, spec.file_bytes_max), (Resource::Core, 0)];
+    let bounded =
+        [(Resource::Cpu, spec.cpu_s), (Resource::Nofile, spec.files_max), (Resource::Fsize, spec.file_bytes_max), (Resource::Core, 0)];
     for (resource, most) in bounded {
         let hard = rustix::process::getrlimit(resource).maximum.map_or(most, |standing| standing.min(most));
         setrlimit(resource, Rlimit { current: Some(hard), maximum: Some(hard) })?;

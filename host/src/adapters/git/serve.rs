@@ -3,7 +3,7 @@
 //! **Invariant:** a push goes on when its client leaves after the last byte: what it moved is moved, and no lock stays.
 
 use std::pin::Pin;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,13 +16,15 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use super::GitRepositories;
-use super::hook::HookGrant;
+use super::hook::{HookGrant, SAID};
 use super::project::Project;
 use super::runner::{end, finish, signal, start};
 use crate::ports::repository::{ByteStream, GitRequest, GitResponse, GitService, PushGrant, RepositoryError};
 
 /// Bytes of git's answer to a push.
 const PUSH_ANSWER_BYTES_MAX: u64 = 4 << 20;
+/// Bytes of what git and the hooks say beside it.
+const SAID_BYTES_MAX: u64 = 256 << 10;
 /// Bytes of the `Git-Protocol` header.
 const PROTOCOL_BYTES_MAX: usize = 64;
 
@@ -51,7 +53,7 @@ impl GitRepositories {
         if request.advertise {
             return self.advertise(request.service, command, request.protocol.as_deref()).await;
         }
-        command.arg(&state.dir).stdin(Stdio::piped()).stderr(Stdio::null());
+        command.arg(&state.dir).stdin(Stdio::piped());
         match grant {
             None => fetch(command, request.body, permit, self.inner.options.limits.serve_ms),
             Some(grant) => self.push(request.project, state, command, request.body, grant, permit).await,
@@ -182,18 +184,37 @@ async fn feed(mut stdin: ChildStdin, mut body: ByteStream) -> std::io::Result<()
     }
 }
 
-async fn receive(child: &mut Child, body: ByteStream) -> std::io::Result<(Vec<u8>, std::process::ExitStatus)> {
-    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-    let (Some(stdin), Some(stdout)) = (stdin, stdout) else { return Err(std::io::ErrorKind::BrokenPipe.into()) };
-    let mut answer = Vec::new();
-    let mut stdout = stdout.take(PUSH_ANSWER_BYTES_MAX);
-    tokio::try_join!(feed(stdin, body), stdout.read_to_end(&mut answer))?;
+async fn receive(child: &mut Child, body: ByteStream) -> std::io::Result<(Vec<u8>, ExitStatus)> {
+    let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
+        return Err(std::io::ErrorKind::BrokenPipe.into());
+    };
+    let (mut answer, mut said) = (Vec::new(), Vec::new());
+    let (mut stdout, mut stderr) = (stdout.take(PUSH_ANSWER_BYTES_MAX), stderr.take(SAID_BYTES_MAX));
+    tokio::try_join!(feed(stdin, body), stdout.read_to_end(&mut answer), stderr.read_to_end(&mut said))?;
     let status = child.wait().await?;
+    if !status.success() {
+        answer.extend_from_slice(&fatal(&said));
+    }
     Ok((answer, status))
 }
 
+/// Returns what the client is told when receive-pack ended without its report, as when a fence fell while the branch was being
+/// locked: one packet on band 3 (gitprotocol-pack, "side-band").
+fn fatal(said: &[u8]) -> Vec<u8> {
+    const PACKET_BYTES_MAX: usize = 60_000;
+    let said = String::from_utf8_lossy(said);
+    let mut text: String = said.lines().filter(|line| line.starts_with(SAID)).flat_map(|line| [line, "\n"]).collect();
+    if text.is_empty() {
+        text = format!("{SAID} the push failed in git receive-pack; the branch is as it was\n");
+    }
+    while text.len() > PACKET_BYTES_MAX {
+        text.pop();
+    }
+    format!("{:04x}\u{3}{text}", text.len() + 5).into_bytes()
+}
+
 fn fetch(mut command: Command, body: ByteStream, permit: OwnedSemaphorePermit, limit_ms: u64) -> Result<GitResponse, RepositoryError> {
-    let mut child = start("git upload-pack", &mut command)?;
+    let mut child = start("git upload-pack", command.stderr(Stdio::null()))?;
     let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(RepositoryError::Failed { why: "git upload-pack has no pipes".to_owned() });
     };

@@ -155,8 +155,11 @@ fn apply(tree: &mut TreeEdit<'_>, batch: &mut Batch, edit: &PathEdit, allowed: &
     }
 }
 
+/// A path and what is put there: mode and bytes, or nothing.
+pub(super) type Replacement = (String, Option<(u32, Vec<u8>)>);
+
 /// Returns a tree with files replaced, everything it needs kept durably.
-pub(super) fn amend_tree(project: &Project, tree: Oid, files: Vec<(String, Option<(u32, Vec<u8>)>)>) -> Result<Oid, Fault> {
+pub(super) fn amend_tree(project: &Project, tree: Oid, files: Vec<Replacement>) -> Result<Oid, Fault> {
     let wide = project.wide()?;
     let origin = or_not_found(wide.find_tree(raw(tree)), || format!("tree {tree}"))?.id();
     let mut batch = Batch::default();

@@ -143,9 +143,7 @@ impl SignedReceipt {
         let signed: Self = serde_json::from_str(note).map_err(|error| malformed(&error))?;
         let key = HEXLOWER.decode(signed.key.as_bytes()).map_err(|error| malformed(&error))?;
         let signature = BASE64.decode(signed.signature.as_bytes()).map_err(|error| malformed(&error))?;
-        UnparsedPublicKey::new(&ED25519, key)
-            .verify(signed.payload.as_bytes(), &signature)
-            .map_err(|_| ReceiptError::BadSignature)?;
+        UnparsedPublicKey::new(&ED25519, key).verify(signed.payload.as_bytes(), &signature).map_err(|_| ReceiptError::BadSignature)?;
         serde_json::from_str(&signed.payload).map_err(|error| malformed(&error))
     }
 }

@@ -225,7 +225,8 @@ impl MergeQueue {
             (account, renamed_to) = self.account_renamed(project, sides, four, account).await?;
         }
         let mode_lost = lost_mode(four);
-        let left_out: Vec<String> = account.lost().map(|(side, lost)| format!("{} line {}: {}", side_word(side), lost.at.side_line + 1, lost.excerpt)).collect();
+        let left_out: Vec<String> =
+            account.lost().map(|(side, lost)| format!("{} line {}: {}", side_word(side), lost.at.side_line + 1, lost.excerpt)).collect();
         let manual = by.as_ref().is_some_and(|by| by.manual);
         if !manual && (!account.is_whole() || mode_lost) {
             let mut reasons: Vec<String> = left_out.iter().map(|lost| format!("hunk accounting: the merge would lose {lost}")).collect();
@@ -327,8 +328,11 @@ impl OpenFile {
         let merged = self.merged();
         let open = merged.conflicts().enumerate().filter(|(position, _)| self.taken[*position].is_none());
         open.map(|(position, conflict)| {
-            let hunk =
-                MergeHunk { base: conflict.base.bytes.to_vec(), ours: conflict.ours.bytes.to_vec(), theirs: conflict.theirs.bytes.to_vec() };
+            let hunk = MergeHunk {
+                base: conflict.base.bytes.to_vec(),
+                ours: conflict.ours.bytes.to_vec(),
+                theirs: conflict.theirs.bytes.to_vec(),
+            };
             (position, hunk)
         })
         .unzip()
@@ -420,7 +424,13 @@ fn conflict(conflicted: &ConflictedPath, reasons: Vec<String>) -> Conflict {
 fn mode_of(conflicted: &ConflictedPath) -> u32 {
     let modes = (conflicted.base.map(|f| f.mode), conflicted.ours.map(|f| f.mode), conflicted.theirs.map(|f| f.mode));
     match modes {
-        (Some(base), Some(ours), Some(theirs)) => if ours == base { theirs } else { ours },
+        (Some(base), Some(ours), Some(theirs)) => {
+            if ours == base {
+                theirs
+            } else {
+                ours
+            }
+        }
         (_, Some(mode), _) | (_, None, Some(mode)) => mode,
         (Some(mode), None, None) => mode,
         (None, None, None) => 0o100_644,

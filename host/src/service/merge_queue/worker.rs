@@ -146,7 +146,9 @@ impl MergeQueue {
         match self.gate(project, merge, task, &reports).await? {
             GateVerdict::Allow => self.land(project, merge, task, ours, commit, &prepared, &reports).await,
             GateVerdict::Deny { rule, why, .. } => self.end(project, merge, MergeState::Refused { rule, why }).await,
-            GateVerdict::Need { rule, why, by, .. } => self.wait_for_approval(project, merge, task, MergeState::Waiting { rule, why, ours }, &by).await,
+            GateVerdict::Need { rule, why, by, .. } => {
+                self.wait_for_approval(project, merge, task, MergeState::Waiting { rule, why, ours }, &by).await
+            }
         }
     }
 
@@ -204,6 +206,7 @@ impl MergeQueue {
     /// Ends a merge that does not land: gives the task back and tells its agent.
     async fn end(&self, project: ProjectId, merge: &Merge, state: MergeState) -> Result<(), Failure> {
         let (kind, subject, body) = self.ending(project, merge, &state).await?;
+        self.kit.repository.drop_candidate(project, merge.id).await?;
         self.kit
             .decide(|| async {
                 let Loaded { value: mut stored, version } = self.get(project, merge.id).await?;
@@ -223,7 +226,6 @@ impl MergeQueue {
                 Ok((commit, ()))
             })
             .await?;
-        self.kit.repository.drop_candidate(project, merge.id).await?;
         Ok(())
     }
 
@@ -253,9 +255,11 @@ impl MergeQueue {
                 let body = json!({"merge": id, "task": task, "rule": rule, "why": why, "do": "Mend what the rule names, then submit_branch again."});
                 ("refused", format!("{task} may not land: {why}"), body)
             }
-            MergeState::Queued | MergeState::Waiting { .. } | MergeState::Landing { .. } | MergeState::Landed { .. } | MergeState::Withdrawn => {
-                ("notice", format!("{task} is {}", merge.state_name()), json!({"merge": id, "task": task}))
-            }
+            MergeState::Queued
+            | MergeState::Waiting { .. }
+            | MergeState::Landing { .. }
+            | MergeState::Landed { .. }
+            | MergeState::Withdrawn => ("notice", format!("{task} is {}", merge.state_name()), json!({"merge": id, "task": task})),
         })
     }
 
@@ -268,7 +272,11 @@ impl MergeQueue {
         let whole = bytes.len();
         bytes.truncate(CONFLICT_EXCERPT_BYTES);
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        Ok(if whole > CONFLICT_EXCERPT_BYTES { json!({"blob": blob, "text": text, "cut": true, "bytes": whole}) } else { json!({"blob": blob, "text": text}) })
+        Ok(if whole > CONFLICT_EXCERPT_BYTES {
+            json!({"blob": blob, "text": text, "cut": true, "bytes": whole})
+        } else {
+            json!({"blob": blob, "text": text})
+        })
     }
 
     /// Stores that approvals are missing and asks for them, once a head.
@@ -342,7 +350,11 @@ impl MergeQueue {
             files: prepared.files.clone(),
             resolutions: task.resolutions.clone(),
             checks: reports.iter().map(CheckReceipt::from).collect(),
-            approvals: approvals_on(task, merge.head).into_iter().filter(|a| a.approves).map(|a| format!("{} ({})", a.by.agent, a.by.principal)).collect(),
+            approvals: approvals_on(task, merge.head)
+                .into_iter()
+                .filter(|a| a.approves)
+                .map(|a| format!("{} ({})", a.by.agent, a.by.principal))
+                .collect(),
             plugins: self.plugins_used(prepared),
             at: self.kit.now(),
         };
@@ -390,16 +402,21 @@ impl MergeQueue {
             Err(RepositoryError::Moved { .. }) => false,
             Err(other) => return Err(other.into()),
         };
+        // Before the commit that ends it: what dies in between is taken up again, so the ref cannot stay behind.
+        self.kit.repository.drop_candidate(project, landing.merge).await?;
         let (revoke, _) = self.kit.decide(|| self.decide_landed(project, intent, landing, landed)).await?;
         self.claims.finish_revoke(project, revoke.as_ref()).await?;
-        if landed {
-            self.kit.repository.drop_candidate(project, landing.merge).await?;
-        }
         self.wake.notify_one();
         Ok(())
     }
 
-    async fn decide_landed(&self, project: ProjectId, intent: &Intent, landing: &Landing, landed: bool) -> Result<(Commit, Option<Intent>), Failure> {
+    async fn decide_landed(
+        &self,
+        project: ProjectId,
+        intent: &Intent,
+        landing: &Landing,
+        landed: bool,
+    ) -> Result<(Commit, Option<Intent>), Failure> {
         let now = self.kit.now();
         let Loaded { value: mut merge, version } = self.get(project, landing.merge).await?;
         let mut commit = Commit { project: Some(project), deletes: vec![intent.key()], ..Commit::default() };

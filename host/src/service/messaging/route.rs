@@ -211,7 +211,9 @@ fn host_default(agents: &[Arc<AgentRecord>], candidates: &[RouteCandidate]) -> (
             (Choice::Ranked(able.into_iter().map(|i| agents[i].id).collect()), reason)
         }
         None if able_count > 0 => (Choice::Nobody, format!("the inboxes of all {able_count} agents that satisfy the address are full")),
-        None if candidates.iter().any(|facts| facts.satisfies) => (Choice::Nobody, "all agents that satisfy the address gave it back".to_owned()),
+        None if candidates.iter().any(|facts| facts.satisfies) => {
+            (Choice::Nobody, "all agents that satisfy the address gave it back".to_owned())
+        }
         None => (Choice::Nobody, "no agent satisfies the address".to_owned()),
     }
 }

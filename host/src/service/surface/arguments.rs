@@ -17,7 +17,11 @@ use crate::service::messaging::Nack;
 /// `bad_argument`, naming the field and where.
 pub(super) fn read<T: DeserializeOwned>(tool: &str, arguments: &Value) -> Result<T, Failure> {
     T::deserialize(arguments).map_err(|error| {
-        Failure::refused("bad_argument", format!("the arguments of `{tool}` are wrong: {error}"), "Look at the tool's schema and call again.")
+        Failure::refused(
+            "bad_argument",
+            format!("the arguments of `{tool}` are wrong: {error}"),
+            "Look at the tool's schema and call again.",
+        )
     })
 }
 
@@ -27,7 +31,8 @@ pub(super) fn read<T: DeserializeOwned>(tool: &str, arguments: &Value) -> Result
 /// `bad_argument` when the arguments are not an object, or `agent` is no text.
 pub(super) fn split(tool: &str, raw: &RawValue) -> Result<(Value, Option<String>), Failure> {
     let wrong = |why: String| Failure::refused("bad_argument", why, "Give the arguments as one JSON object.");
-    let mut value: Value = serde_json::from_str(raw.get()).map_err(|error| wrong(format!("the arguments of `{tool}` cannot be read: {error}")))?;
+    let mut value: Value =
+        serde_json::from_str(raw.get()).map_err(|error| wrong(format!("the arguments of `{tool}` cannot be read: {error}")))?;
     if value.is_null() {
         value = Value::Object(serde_json::Map::new());
     }
@@ -124,4 +129,3 @@ pub(super) struct ResolveConflict {
 
 /// `commit_files`, as the service takes it.
 pub(super) type CommitFiles = crate::service::commits::CommitFiles;
-

@@ -29,14 +29,24 @@ pub(super) async fn lookup(services: &Services, acting: &Acting, uri: &str) -> R
         ("agents", "") => {
             let agents = services.agents.agents(acting.project).await?;
             let shown = agents.iter().take(LISTED_MAX);
-            json!(shown.map(|agent| json!({"agent": agent.name, "id": agent.id, "capabilities": agent.capabilities, "teams": agent.teams})).collect::<Vec<_>>())
+            json!(
+                shown
+                    .map(|agent| json!({"agent": agent.name, "id": agent.id, "capabilities": agent.capabilities, "teams": agent.teams}))
+                    .collect::<Vec<_>>()
+            )
         }
         ("merges", "") => {
             let merges = services.queue.all(acting.project).await?;
             let newest = merges.iter().rev().take(LISTED_MAX);
-            json!(newest.map(|merge| json!({"merge": merge.id, "task": merge.task, "agent": merge.agent_name, "state": merge.state_name()})).collect::<Vec<_>>())
+            json!(
+                newest
+                    .map(|merge| json!({"merge": merge.id, "task": merge.task, "agent": merge.agent_name, "state": merge.state_name()}))
+                    .collect::<Vec<_>>()
+            )
         }
-        ("messages", "") => json!(services.messaging.messages(acting.project, &MessageFilter { limit: LISTED_MAX, ..MessageFilter::default() }).await?),
+        ("messages", "") => {
+            json!(services.messaging.messages(acting.project, &MessageFilter { limit: LISTED_MAX, ..MessageFilter::default() }).await?)
+        }
         ("dead_letters", "") => json!(services.messaging.dead_letters(acting.project).await?),
         ("context", "") => json!(services.contexts.list(acting.project, "", LISTED_MAX).await?),
         ("context", key) => {
@@ -125,7 +135,8 @@ async fn conflict(services: &Services, acting: &Acting, id: TaskId) -> Result<Va
 
 async fn receipt(services: &Services, acting: &Acting, commit: Oid) -> Result<Value, Failure> {
     let note = services.kit.repository.receipt(acting.project, commit).await?;
-    let note = note.ok_or_else(|| Failure::refused("not_found", format!("{commit} has no receipt"), "Only landed merge commits have one."))?;
+    let note =
+        note.ok_or_else(|| Failure::refused("not_found", format!("{commit} has no receipt"), "Only landed merge commits have one."))?;
     let verified = SignedReceipt::verify(&note);
     Ok(match verified {
         Ok(receipt) => json!({"verified": true, "receipt": receipt}),

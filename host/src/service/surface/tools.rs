@@ -46,7 +46,10 @@ fn task() -> Value {
 fn object(properties: Value, required: &[&str]) -> Value {
     let mut properties = properties;
     if let Some(map) = properties.as_object_mut() {
-        map.insert("agent".to_owned(), json!({"type": "string", "description": "Your handle from `start`, where one connection serves several agents"}));
+        map.insert(
+            "agent".to_owned(),
+            json!({"type": "string", "description": "Your handle from `start`, where one connection serves several agents"}),
+        );
     }
     json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
 }

@@ -84,9 +84,7 @@ impl Merger<'_> {
             (Kind::Object(_), Kind::Object(_)) if base.is_none_or(|base| matches!(base.kind, Kind::Object(_))) => {
                 Some(self.object(base, our, their))
             }
-            (Kind::Array(_), Kind::Array(_)) if base.is_none_or(|base| matches!(base.kind, Kind::Array(_))) => {
-                self.array(base, our, their)
-            }
+            (Kind::Array(_), Kind::Array(_)) if base.is_none_or(|base| matches!(base.kind, Kind::Array(_))) => self.array(base, our, their),
             _ if base.is_none() => {
                 self.conflict("both sides added this, differently", base, ours, theirs);
                 raw(ours)
@@ -233,7 +231,8 @@ fn order<'e>(base: &Entries<'_>, ours: &'e Entries<'_>, theirs: &'e Entries<'_>)
         }
     }
     let mut order = Vec::new();
-    let mut pending = behind.remove(&None).unwrap_or_default();
+    // Without any neighbour in common there is no place before one, so additions come last.
+    let mut pending = if neighbour.is_some() { behind.remove(&None).unwrap_or_default() } else { Vec::new() };
     for (key, _) in ours {
         if in_base.contains(key.as_str()) || in_theirs.contains(key.as_str()) {
             order.append(&mut pending);
@@ -242,6 +241,7 @@ fn order<'e>(base: &Entries<'_>, ours: &'e Entries<'_>, theirs: &'e Entries<'_>)
         pending.extend(behind.remove(&Some(key.as_str())).unwrap_or_default());
     }
     order.append(&mut pending);
+    order.extend(behind.remove(&None).unwrap_or_default());
     order
 }
 

@@ -46,9 +46,11 @@ impl<'a> Layout<'a> {
     }
 }
 
-/// Returns whether the first member of a document has no space after its colon.
+/// Returns whether a document has no space after its first colon or, where no member begins it, after no comma.
 fn first_colon_is_tight(root: &Node<'_>) -> bool {
-    let (Kind::Object(members), Some(open)) = (&root.kind, root.raw.strip_prefix('{')) else { return false };
+    let (Kind::Object(members), Some(open)) = (&root.kind, root.raw.strip_prefix('{')) else {
+        return root.raw.contains(',') && !root.raw.contains(", ") && !root.raw.contains('\n');
+    };
     members.first().is_some_and(|member| {
         let after = open.trim_start().strip_prefix(member.key_raw).map(str::trim_start).and_then(|rest| rest.strip_prefix(':'));
         after.is_some_and(|rest| !rest.starts_with([' ', '\t', '\n', '\r']))

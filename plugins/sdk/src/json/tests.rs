@@ -6,8 +6,7 @@ fn merged(base: &str, ours: &str, theirs: &str, rules: &Rules) -> Result<String,
     let base = Node::parse(base).expect("base");
     let ours = Node::parse(ours).expect("ours");
     let theirs = Node::parse(theirs).expect("theirs");
-    merge(Some(&base), &ours, &theirs, rules)
-        .map_err(|conflicts| conflicts.into_iter().map(|one| (one.pointer, one.reason)).collect())
+    merge(Some(&base), &ours, &theirs, rules).map_err(|conflicts| conflicts.into_iter().map(|one| (one.pointer, one.reason)).collect())
 }
 
 #[test]
@@ -72,7 +71,12 @@ fn additions_stand_behind_their_neighbour() {
 #[test]
 fn disagreements_are_typed_pointers() {
     let rules = Rules::default();
-    let found = merged("{\"a\":{\"x/y\":1},\"l\":[1],\"r\":1}", "{\"a\":{\"x/y\":2},\"l\":[1,2]}", "{\"a\":{\"x/y\":3},\"l\":[1,3],\"r\":2}", &rules);
+    let found = merged(
+        "{\"a\":{\"x/y\":1},\"l\":[1],\"r\":1}",
+        "{\"a\":{\"x/y\":2},\"l\":[1,2]}",
+        "{\"a\":{\"x/y\":3},\"l\":[1,3],\"r\":2}",
+        &rules,
+    );
     let expected = vec![
         ("/a/x~1y".to_owned(), "both sides changed this, differently"),
         ("/l".to_owned(), "both sides changed this list"),

@@ -58,10 +58,8 @@ async fn routing_capability_prefers_who_has_the_least_to_do() {
         assert_eq!(verdict.decision, RouteDecision::Ranked(vec![4, 0]), "the author and who is not able are left out");
         assert!(verdict.reason.contains("best of 2"), "{}", verdict.reason);
     }
-    let config = |config: &str| PluginSource {
-        config_json: config.to_owned(),
-        ..source("warm", World::Router, shipped("routing-capability"))
-    };
+    let config =
+        |config: &str| PluginSource { config_json: config.to_owned(), ..source("warm", World::Router, shipped("routing-capability")) };
     let failure = wasm.load(config(r#"{"ranked_maxx": 3}"#)).await.expect_err("a misspelt key");
     assert!(matches!(&failure, PluginFailure::Refused { why, .. } if why.contains("`ranked_maxx`")), "{failure:?}");
     wasm.load(config(r#"{"broadcast_kinds": ["question"]}"#)).await.expect("it loads");

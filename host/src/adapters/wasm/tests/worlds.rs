@@ -86,8 +86,7 @@ async fn a_workflow() {
     assert!(branch.contains("count-retries"), "{branch}");
     assert_ne!(wasm.branch_name(name, task.clone(), 1).await.expect("a name"), branch);
     let files = vec![FileChange { path: "src/net.rs".to_owned(), added: 3, removed: 1 }];
-    let facts =
-        CommitFacts { task: task.clone(), agent: "ana".to_owned(), note: "retries are counted".to_owned(), files: files.clone() };
+    let facts = CommitFacts { task: task.clone(), agent: "ana".to_owned(), note: "retries are counted".to_owned(), files: files.clone() };
     let message = wasm.commit_message(name, facts).await.expect("a message");
     assert!(message.contains("T-12"), "{message}");
     let change = ChangeFacts {

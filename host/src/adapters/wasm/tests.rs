@@ -15,7 +15,6 @@ mod guest;
 mod hostile;
 mod life;
 mod shipped;
-mod worlds;
 
 const KEY: [u8; 32] = [7; 32];
 

@@ -12,7 +12,7 @@ fn root(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-pub(super) fn shipped(name: &str) -> Arc<[u8]> {
+fn shipped(name: &str) -> Arc<[u8]> {
     let path = root("plugins/dist").join(format!("{name}.wasm"));
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).into()
 }

@@ -10,6 +10,8 @@
 //!
 //! Nothing here knows the host's code: the tests must survive a rewrite of it.
 
+mod template;
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -105,6 +107,7 @@ impl Host {
             setup.config
         );
         std::fs::write(folder.path().join("pointsman.toml"), config).expect("a configuration");
+        template::copy_to(&folder.path().join("data"));
         let mut host = Self { folder, port, child: None };
         host.spawn().await;
         host

@@ -314,12 +314,11 @@ impl Delivery {
             Command::Ack { by } => self.ack(now, by),
             Command::Nack { by, delay_ms, reason, random } => self.nack(now, terms, by, delay_ms, reason, random),
             Command::Due => Ok(self.due(now, terms)),
-            Command::Recall => Ok(match self.state {
-                DeliveryState::Leased { .. } => {
-                    self.give_back(now, terms, Cause::Recalled, "its agent started again".to_owned(), GoBack::ToSame { delay_ms: 0 })
-                }
-                _ => Transition::Unchanged,
-            }),
+            Command::Recall if matches!(self.state, DeliveryState::Leased { .. }) => {
+                let reason = "its agent started again".to_owned();
+                Ok(self.give_back(now, terms, Cause::Recalled, reason, GoBack::ToSame { delay_ms: 0 }))
+            }
+            Command::Recall => Ok(Transition::Unchanged),
         }
     }
 
@@ -413,7 +412,13 @@ impl Delivery {
             DeliveryState::Ready { since } if !self.rest.is_empty() && since + terms.lease_ms <= now => {
                 self.pass_on(now, Cause::Unclaimed, format!("not fetched within {} s", terms.lease_ms / 1_000))
             }
-            _ => Transition::Unchanged,
+            DeliveryState::Ready { .. }
+            | DeliveryState::Waiting { .. }
+            | DeliveryState::Leased { .. }
+            | DeliveryState::Acked { .. }
+            | DeliveryState::PassedOn { .. }
+            | DeliveryState::DeadLettered { .. }
+            | DeliveryState::Expired { .. } => Transition::Unchanged,
         }
     }
 

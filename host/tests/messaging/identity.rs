@@ -3,7 +3,7 @@
 use pointsman::ports::surface::{Caller, Rejected};
 use pointsman::service::agents::{NewToken, StartRequest};
 use pointsman_core::event::Provenance;
-use pointsman_core::ids::ProjectId;
+use pointsman_core::ids::{AgentId, ProjectId};
 
 use crate::world::{World, code};
 
@@ -97,7 +97,8 @@ async fn an_agent_keeps_its_id_and_what_it_does_not_say_again() {
     assert_eq!(code(world.agents.start(&caller, &beyond).await), "not_granted");
     let malformed = StartRequest { capabilities: Some(vec!["Rust!".to_owned()]), ..named("ana") };
     assert_eq!(code(world.agents.start(&caller, &malformed).await), "bad_capability");
-    for wrong in ["", "a b", "hdl_x", "agt_aaaaaaaaaaaaaaaaaaaaaaaaaa"] {
+    let id = AgentId::from_bytes([1; 16]).to_string();
+    for wrong in ["", "a b", "hdl_x", id.as_str()] {
         assert_eq!(code(world.agents.start(&caller, &named(wrong)).await), "bad_argument", "{wrong}");
     }
 }

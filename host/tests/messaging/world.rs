@@ -138,7 +138,9 @@ impl World {
 
     /// Lets time pass, and what it brings happen.
     pub(crate) async fn pass(&self, ms: u64) {
-        self.clock.fetch_add(i64::try_from(ms).expect("a span"), Ordering::SeqCst);
+        // From what the store shows: its clock goes on a little while the wall clock stands.
+        let then = self.kit.now() + ms;
+        self.clock.store(then.0, Ordering::SeqCst);
         self.messaging.tick().await.expect("what is due is worked off");
     }
 
@@ -204,8 +206,6 @@ pub(crate) fn subjects(answer: &WaitAnswer) -> Vec<&str> {
 
 /// The code of a refusal.
 pub(crate) fn code<T: std::fmt::Debug>(result: Result<T, Failure>) -> &'static str {
-    match result {
-        Err(Failure::Refused(refusal)) => refusal.code,
-        other => panic!("a refusal was expected, not {other:?}"),
-    }
+    let Err(Failure::Refused(refusal)) = &result else { unreachable!("a refusal was expected, not {result:?}") };
+    refusal.code
 }

@@ -87,6 +87,24 @@ async fn a_second_host_is_refused() {
     open(&folder).expect("the folder is free again");
 }
 
+#[test]
+fn a_dropped_store_frees_its_folder_while_processes_start() {
+    let (_parent, folder) = folder();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        for _ in 0..3 {
+            threads.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    std::process::Command::new("true").status().expect("it runs");
+                }
+            });
+        }
+        let reopened: Vec<_> = (0..60).map(|_| open(&folder).map(drop)).collect();
+        stop.store(true, Ordering::Relaxed);
+        assert!(reopened.iter().all(Result::is_ok), "{reopened:?}");
+    });
+}
+
 #[tokio::test]
 async fn a_newer_store_is_refused() {
     let (_parent, folder) = folder();

@@ -14,7 +14,7 @@ use crate::figures::{BenchError, Figures, per_call_us, setup};
 /// Samples behind each median.
 const SAMPLES: usize = 31;
 const RULE: &[u8] = include_bytes!("../../../plugins/dist/routing-capability.wasm");
-const NOP: &[u8] = include_bytes!("../../../plugins/dist/nop-router.wasm");
+const NOP: &[u8] = include_bytes!("../components/nop-router.wasm");
 
 pub(crate) async fn measure() -> Result<Figures, BenchError> {
     let cache = tempfile::tempdir().map_err(setup)?;

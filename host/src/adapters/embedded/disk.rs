@@ -100,7 +100,7 @@ pub(super) struct Disk {
     /// The database.
     pub(super) database: Database,
     answered: File,
-    _lock: File,
+    _lock: Lock,
 }
 
 /// What a store knew when it was opened.
@@ -169,7 +169,19 @@ fn file(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(path)
 }
 
-fn lock(folder: &Path) -> Result<File, OpenError> {
+/// The folder is ours. Unlocked in so many words: a process started meanwhile by another thread holds the open file until it
+/// runs its own program, so closing alone would free the folder some time later.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "the store's folder was not unlocked");
+        }
+    }
+}
+
+fn lock(folder: &Path) -> Result<Lock, OpenError> {
     let io = |source| OpenError::Io { path: folder.to_owned(), source };
     let mut lock = file(&folder.join("lock")).map_err(io)?;
     match lock.try_lock() {
@@ -182,7 +194,7 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
         Err(TryLockError::Error(source)) => return Err(io(source)),
     }
     lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id())).map_err(io)?;
-    Ok(lock)
+    Ok(Lock(lock))
 }
 
 /// Returns the number of the last answered commit, 0 where no whole mark stands.

@@ -98,7 +98,7 @@ mod tests {
     }
 
     fn is_told(kind: &str, subject: &str, data: Value) -> bool {
-        let (ana, watch) = (ana(), ["plan/**".parse().expect("a glob")]);
+        let (ana, watch) = (ana(), ["plan/**".parse::<PathGlob>().expect("a glob")]);
         let interest = Interest { agent: &ana, tasks: &[TaskId(7)], watch: &watch };
         interest.covers(&NewEvent::new(kind, Actor::host(), subject, data))
     }
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn an_agent_does_not_hear_of_its_own_acts() {
         let ana = ana();
-        let watch = ["**".parse().expect("a glob")];
+        let watch = ["**".parse::<PathGlob>().expect("a glob")];
         let interest = Interest { agent: &ana, tasks: &[], watch: &watch };
         assert!(!interest.covers(&NewEvent::new("context.written", ana.actor(), "ctx:plan", json!({}))));
     }

@@ -22,7 +22,13 @@ fn tally(transition: &Transition) -> Tally {
         {
             Tally { acked: 0, nacked: 1 }
         }
-        _ => Tally::default(),
+        Transition::Unchanged
+        | Transition::HandedOut { .. }
+        | Transition::GivenBack { .. }
+        | Transition::PassedOn { .. }
+        | Transition::DeadLettered { .. }
+        | Transition::Expired
+        | Transition::Ready => Tally::default(),
     }
 }
 
@@ -106,7 +112,12 @@ impl Messaging {
                 self.stage_delivery(commit, next);
                 concerned.push(next);
             }
-            _ => {}
+            Transition::Unchanged
+            | Transition::HandedOut { .. }
+            | Transition::Acked
+            | Transition::GivenBack { .. }
+            | Transition::Expired
+            | Transition::Ready => {}
         }
         data["agent"] = json!(agent);
         data["attempts"] = json!(after.attempts);

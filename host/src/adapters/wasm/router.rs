@@ -82,7 +82,7 @@ thread_local! {
 
 /// A question as it crosses the boundary.
 #[derive(Debug, Default)]
-pub(super) struct Lists {
+struct Lists {
     kind: u32,
     author: u32,
     message_owner: u32,
@@ -106,7 +106,7 @@ pub(super) struct Lists {
 
 impl Lists {
     /// Takes the candidates over in one pass: they are many, and what is known of one lies together.
-    pub(super) fn fill(&mut self, candidates: &[RouteCandidate]) {
+    fn fill(&mut self, candidates: &[RouteCandidate]) {
         let len = candidates.len();
         let agent = sized(&mut self.agent, len);
         let owner = sized(&mut self.owner, len);

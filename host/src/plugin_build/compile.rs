@@ -133,10 +133,11 @@ impl Guest {
     fn artifact(&self, report: &[u8]) -> Result<PathBuf, BuildError> {
         for line in report.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"{")) {
             let line: Report = serde_json::from_slice(line).map_err(|source| BuildError::CargoReport { source })?;
-            if line.reason == "compiler-artifact" && line.package_id.as_ref() == Some(&self.id) {
-                if let Some(path) = line.filenames.into_iter().find(|path| path.extension().is_some_and(|end| end == "wasm")) {
-                    return Ok(path);
-                }
+            if line.reason == "compiler-artifact"
+                && line.package_id.as_ref() == Some(&self.id)
+                && let Some(path) = line.filenames.into_iter().find(|path| path.extension().is_some_and(|end| end == "wasm"))
+            {
+                return Ok(path);
             }
         }
         Err(BuildError::NotACdylib { name: self.id.clone() })

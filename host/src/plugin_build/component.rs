@@ -152,6 +152,7 @@ fn write_leb(out: &mut Vec<u8>, mut number: usize) {
 ///
 /// # Errors
 /// The bytes are no component, or the section is too large, no text, or there twice.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only four of the many kinds of section matter here")]
 pub fn embedded_manifest(component: &[u8]) -> Result<Option<String>, String> {
     let mut found: Option<String> = None;
     let mut depth = 0_usize;

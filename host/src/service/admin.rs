@@ -23,7 +23,11 @@ impl From<Failure> for AdminError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Refused(refusal) => Self::Refused { code: refusal.code.to_owned(), why: refusal.why, advice: refusal.advice },
-            other => Self::Unavailable { why: chain(&other) },
+            other @ (Failure::Unavailable { .. }
+            | Failure::Damaged(_)
+            | Failure::Repository(_)
+            | Failure::Plugin(_)
+            | Failure::Contended { .. }) => Self::Unavailable { why: chain(&other) },
         }
     }
 }

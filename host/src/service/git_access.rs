@@ -40,7 +40,9 @@ impl GitAccess {
     async fn claimed(&self, project: ProjectId, id: TaskId, secret: &str) -> Result<(Task, Claim), GitRejected> {
         let task = self.tasks.get(project, id).await.map_err(|failure| match failure {
             Failure::Unavailable { retry_after_ms } => GitRejected::Unavailable { retry_after_ms },
-            _ => GitRejected::Unauthorized { why: format!("there is no claim on {id}") },
+            Failure::Refused(_) | Failure::Damaged(_) | Failure::Repository(_) | Failure::Plugin(_) | Failure::Contended { .. } => {
+                GitRejected::Unauthorized { why: format!("there is no claim on {id}") }
+            }
         })?;
         let task = task.value;
         let ended =
@@ -122,7 +124,10 @@ impl GitSurface for GitAccess {
         served.map_err(|error| match error {
             RepositoryError::Refused { why, .. } => GitRejected::Forbidden { why },
             RepositoryError::NotFound { what } => GitRejected::NotFound { slug: what },
-            other => {
+            other @ (RepositoryError::Moved { .. }
+            | RepositoryError::Fenced { .. }
+            | RepositoryError::TimedOut { .. }
+            | RepositoryError::Failed { .. }) => {
                 tracing::error!(error = %other, %trace, "git over HTTP failed");
                 GitRejected::Internal { trace: trace.clone() }
             }

@@ -278,7 +278,13 @@ impl MergeQueue {
         let latest = self.latest(acting.project, &task).await?.map(|loaded| loaded.value);
         let Some((merge, ours, conflicts)) = latest.as_ref().and_then(|merge| match &merge.outcome {
             MergeState::Conflicted { ours, conflicts } => Some((merge, *ours, conflicts)),
-            _ => None,
+            MergeState::Queued
+            | MergeState::Waiting { .. }
+            | MergeState::Landing { .. }
+            | MergeState::Landed { .. }
+            | MergeState::Failed { .. }
+            | MergeState::Refused { .. }
+            | MergeState::Withdrawn => None,
         }) else {
             return Err(Failure::refused("not_conflicted", format!("{id} has no conflict to resolve"), "`start` says what is next."));
         };

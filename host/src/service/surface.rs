@@ -329,7 +329,9 @@ impl Call {
         };
         let next = match task.state {
             TaskState::Open => "It is free again; claim another with claim_task.".to_owned(),
-            _ => format!("Go on; submit_branch(\"{}\") when it is done.", task.id),
+            TaskState::Claimed | TaskState::Submitted | TaskState::Landed | TaskState::Cancelled => {
+                format!("Go on; submit_branch(\"{}\") when it is done.", task.id)
+            }
         };
         Ok(Said::new(json!({"task": task.id, "state": task.state, "progress": task.progress}), next))
     }

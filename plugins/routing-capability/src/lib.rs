@@ -135,7 +135,7 @@ impl RoutingCapability {
         let (acked, nacked) = (one.acked().min(RECORD_MAX), one.nacked().min(RECORD_MAX));
         // One of each is assumed beforehand, so that a newcomer is neither perfect nor hopeless.
         let tenths = (nacked + 1) * 10 / (acked + nacked + 2);
-        #[expect(clippy::cast_possible_truncation, reason = "at most IDLE_MS_MAX")]
+        // Fits: at most IDLE_MS_MAX.
         let minutes = one.idle_ms().min(IDLE_MS_MAX) as u32 / 60_000;
         self.weights.load * one.load().min(COUNT_MAX)
             + self.weights.open_reviews * one.open_reviews().min(COUNT_MAX)

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 /// Why a suite could not be measured.
 #[derive(Debug, Error)]
-pub enum BenchError {
+pub(crate) enum BenchError {
     /// Something the suite needs is not there or failed.
     #[error("{0}")]
     Setup(String),

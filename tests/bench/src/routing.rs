@@ -90,7 +90,9 @@ fn routed(wasm: &Wasm, plugin: &str, count: u32, batch: u32) -> Result<f64, Benc
         let verdict = wasm.route(plugin, &message, &candidates).map_err(setup)?;
         match verdict.decision {
             RouteDecision::Ranked(_) => Ok(()),
-            other => Err(setup(format!("expected a ranking, got {other:?}"))),
+            other @ (RouteDecision::Pass | RouteDecision::Broadcast(_) | RouteDecision::Drop | RouteDecision::Defer(_)) => {
+                Err(setup(format!("expected a ranking, got {other:?}")))
+            }
         }
     })
 }

@@ -100,10 +100,13 @@ pub struct NewToken {
     pub ttl_ms: Option<u64>,
 }
 
+/// A token and when it was read.
+type Checked = (TimeMs, Arc<TokenRecord>);
+
 /// Tokens checked a moment ago, and projects, whose slugs never change.
 #[derive(Default)]
 pub(super) struct Admissions {
-    checked: Mutex<HashMap<[u8; 32], (TimeMs, Arc<TokenRecord>)>>,
+    checked: Mutex<HashMap<[u8; 32], Checked>>,
     projects: Mutex<HashMap<String, Arc<ProjectRecord>>>,
 }
 
@@ -323,7 +326,7 @@ impl Agents {
 fn unavailable(failure: &Failure) -> Rejected {
     let retry_after_ms = match failure {
         Failure::Unavailable { retry_after_ms } => *retry_after_ms,
-        other => {
+        other @ (Failure::Refused(_) | Failure::Damaged(_) | Failure::Repository(_) | Failure::Plugin(_) | Failure::Contended { .. }) => {
             tracing::error!(error = %chain(other), "a credential could not be checked");
             RETRY_MS
         }

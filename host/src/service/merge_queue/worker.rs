@@ -22,7 +22,7 @@ use crate::ports::store::Commit;
 use crate::service::claims::gate_facts;
 use crate::service::failure::Failure;
 use crate::service::intents::{Intent, Work};
-use crate::service::kit::{CommitExt, Loaded};
+use crate::service::kit::{CommitExt, Loaded, chain};
 use crate::service::messaging::{HostMessage, Notice, REVIEW_REQUEST};
 use crate::service::tasks::{merge_key, task_key};
 
@@ -43,7 +43,7 @@ impl MergeQueue {
             let retry = match worked {
                 Ok(()) => None,
                 Err(failure) => {
-                    tracing::error!(error = %super::super::kit::chain(&failure), "the merge queue stopped short and will go on");
+                    tracing::error!(error = %chain(&failure), "the merge queue stopped short and will go on");
                     Some(RETRY_MS)
                 }
             };
@@ -296,10 +296,8 @@ impl MergeQueue {
                 Ok((commit, ()))
             })
             .await?;
-        if first {
-            if let Err(failure) = self.ask_review(project, merge, task, by).await {
-                tracing::warn!(merge = %merge.id, error = %super::super::kit::chain(&failure), "nobody could be asked for a review");
-            }
+        if first && let Err(failure) = self.ask_review(project, merge, task, by).await {
+            tracing::warn!(merge = %merge.id, error = %chain(&failure), "nobody could be asked for a review");
         }
         Ok(())
     }

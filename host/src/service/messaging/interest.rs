@@ -52,7 +52,7 @@ impl Interest<'_> {
         let is_me = |value: &Value| value.as_str().is_some_and(|text| text == self.agent.name || text == id);
         NAMING.iter().filter_map(|field| data.get(field)).any(|value| match value {
             Value::Array(all) => all.iter().any(is_me),
-            one => is_me(one),
+            one @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => is_me(one),
         })
     }
 

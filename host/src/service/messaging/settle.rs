@@ -292,7 +292,7 @@ impl Messaging {
                         let mut after = before.value.clone();
                         if let Ok(transition) = after.apply(self.kit.now(), &self.terms(), Command::Recall) {
                             count += u32::from(transition != Transition::Unchanged);
-                            self.stage_transition(&mut commit, &before, &after, &transition, &by);
+                            self.stage_transition(&mut commit, &before, &after, &transition, by);
                         }
                     }
                     Ok((commit, count))
@@ -341,7 +341,7 @@ impl Messaging {
             }
             let transition = after.apply(self.kit.now(), &self.terms(), Command::Due).map_err(|error| self.unfit(&error))?;
             if transition == Transition::Unchanged {
-                self.put_off(&mut commit, &name, &before, after);
+                self.put_off(&mut commit, name, &before, after);
                 return Ok((commit, ()));
             }
             let gained = self.stage_transition(&mut commit, &before, &after, &transition, &by);
@@ -378,7 +378,7 @@ impl Messaging {
                 let Some(before) = self.kit.load::<Delivery>(Some(project), &delivery_key(agent, id)).await? else { continue };
                 let mut after = before.value.clone();
                 let Ok(transition) = after.apply(self.kit.now(), &self.terms(), Command::HandOut) else { continue };
-                self.stage_transition(&mut commit, &before, &after, &transition, &by);
+                self.stage_transition(&mut commit, &before, &after, &transition, by);
                 if let Transition::HandedOut { attempt, until } = transition {
                     handed.push(super::Handed { message: self.message(project, id).await?, attempt, lease_until: until });
                 }

@@ -41,7 +41,7 @@ fn only_file(folder: &Path) -> PathBuf {
 fn delay(wasm: &Wasm) -> u32 {
     match ask(wasm, "router").expect("an answer").decision {
         RouteDecision::Defer(delay_ms) => delay_ms,
-        other => panic!("{other:?}"),
+        other @ (RouteDecision::Pass | RouteDecision::Ranked(_) | RouteDecision::Broadcast(_) | RouteDecision::Drop) => panic!("{other:?}"),
     }
 }
 

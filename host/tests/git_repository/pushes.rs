@@ -25,7 +25,7 @@ async fn story(files: &[(&str, &str)], allowed: &[&str]) -> (World, Served, Path
     (world, served, clone)
 }
 
-fn change(clone: &PathBuf, path: &str, text: &str) {
+fn change(clone: &Path, path: &str, text: &str) {
     let file = clone.join(path);
     fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
     fs::write(file, text).expect("written");
@@ -33,7 +33,7 @@ fn change(clone: &PathBuf, path: &str, text: &str) {
     git(clone, &["commit", "--quiet", "-m", &format!("change {path}")]);
 }
 
-async fn push(clone: &PathBuf, arguments: &[&str]) -> Output {
+async fn push(clone: &Path, arguments: &[&str]) -> Output {
     git_async(clone, &[&["push"], arguments].concat()).await
 }
 

@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     /// `(module (import "env" "now" (func)))`.
-    const WANTS_A_CLOCK: [u8; 29] = *b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x02\x0b\x01\x03env\x03now\0\0";
+    const WANTS_A_CLOCK: [u8; 27] = *b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x02\x0b\x01\x03env\x03now\0\0";
     const EMPTY: [u8; 8] = *b"\0asm\x01\0\0\0";
 
     #[test]

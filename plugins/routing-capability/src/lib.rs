@@ -10,8 +10,10 @@ use pointsman_sdk::Plugin;
 use pointsman_sdk::router::{Candidate, Candidates, Message, Ranking, Router, Symbol, Verdict};
 use serde::Deserialize;
 
-/// Beyond so many minutes without a call an agent does not get less likely.
-const IDLE_MINUTES_MAX: u64 = 120;
+/// Beyond two hours without a call an agent does not get less likely.
+const IDLE_MS_MAX: u64 = 120 * 60_000;
+/// The most deliveries of a track record that are told apart.
+const RECORD_MAX: u32 = 1_000_000;
 /// The most names a verdict may rank.
 const RANKED_MAX: usize = 1_000;
 /// The highest weight.
@@ -103,45 +105,47 @@ impl Plugin for RoutingCapability {
 impl Router for RoutingCapability {
     fn route(&self, message: &Message<'_>, candidates: &Candidates<'_>) -> Verdict {
         let author = message.author();
-        let mut able = Ranking::with_capacity(candidates.len());
-        let mut refused = 0_u32;
-        for one in candidates.iter().filter(|one| one.satisfies() && one.agent() != author) {
-            if one.refused() {
-                refused += 1;
-            } else {
-                able.add(&one, self.cost(&one));
-            }
-        }
-        let count = able.len();
-        if count == 0 {
-            return self.nobody(refused);
-        }
+        let able = |one: &Candidate<'_>| one.satisfies() && !one.refused() && one.agent() != author;
         if self.broadcast_kinds.contains(&message.kind()) {
-            return Verdict::broadcast(able.all(), format!("to all {count} able"));
+            let all: Vec<u32> = candidates.iter().filter(able).map(|one| one.position()).collect();
+            let reason = format!("to all {} able", all.len());
+            return if all.is_empty() { self.nobody(message, candidates) } else { Verdict::broadcast(all, reason) };
         }
-        let best = able.best(self.ranked_max);
-        let first = best.first().and_then(|position| candidates.iter().nth(*position as usize));
-        Verdict::ranked(best, first.map_or_else(String::new, |first| reason(&first, count, refused)))
+        let mut ranking = Ranking::best_of(self.ranked_max);
+        for one in candidates.iter().filter(able) {
+            ranking.add(&one, self.cost(&one));
+        }
+        let count = ranking.added();
+        let best = ranking.positions();
+        match best.first().and_then(|position| candidates.get(*position)) {
+            Some(first) => {
+                let reason = format!("best of {count} able: {} waiting, {} reviews owed", first.load(), first.open_reviews());
+                Verdict::ranked(best, reason)
+            }
+            None => self.nobody(message, candidates),
+        }
     }
 }
 
 impl RoutingCapability {
     /// Returns what giving a candidate one more message costs.
     #[must_use]
+    #[inline]
     pub fn cost(&self, one: &Candidate<'_>) -> u32 {
-        let (acked, nacked) = (u64::from(one.acked()), u64::from(one.nacked()));
+        let (acked, nacked) = (one.acked().min(RECORD_MAX), one.nacked().min(RECORD_MAX));
         // One of each is assumed beforehand, so that a newcomer is neither perfect nor hopeless.
         let tenths = (nacked + 1) * 10 / (acked + nacked + 2);
-        let minutes = (one.idle_ms() / 60_000).min(IDLE_MINUTES_MAX);
-        #[expect(clippy::cast_possible_truncation, reason = "at most 10 and IDLE_MINUTES_MAX")]
-        let (tenths, minutes) = (tenths as u32, minutes as u32);
+        #[expect(clippy::cast_possible_truncation, reason = "at most IDLE_MS_MAX")]
+        let minutes = one.idle_ms().min(IDLE_MS_MAX) as u32 / 60_000;
         self.weights.load * one.load().min(COUNT_MAX)
             + self.weights.open_reviews * one.open_reviews().min(COUNT_MAX)
             + self.weights.given_back * tenths
             + self.weights.idle_minute * minutes
     }
 
-    fn nobody(&self, refused: u32) -> Verdict {
+    /// Says why there is nobody, and what that means for the message.
+    fn nobody(&self, message: &Message<'_>, candidates: &Candidates<'_>) -> Verdict {
+        let refused = candidates.iter().filter(|one| one.satisfies() && one.refused() && one.agent() != message.author()).count();
         let reason = match refused {
             0 => "nobody but the author is able".to_owned(),
             1 => "the one who is able gave it back".to_owned(),
@@ -153,12 +157,6 @@ impl RoutingCapability {
             WhenNone::Drop => Verdict::drop(reason),
         }
     }
-}
-
-/// Returns why the first is the first.
-fn reason(first: &Candidate<'_>, able: usize, refused: u32) -> String {
-    let given_back = if refused > 0 { format!(", {refused} gave it back") } else { String::new() };
-    format!("best of {able} able{given_back}: {} waiting, {} reviews owed", first.load(), first.open_reviews())
 }
 
 pointsman_sdk::router!(RoutingCapability);
@@ -213,7 +211,7 @@ mod tests {
         let candidates = [ANA, CandidateFacts { agent: "bob", refused: true, ..ANA }, CandidateFacts { agent: "cleo", load: 2, ..ANA }];
         let verdict = ask(&router(""), &message, &candidates);
         assert_eq!(verdict.decision, Decision::Ranked(vec![2]));
-        assert_eq!(verdict.reason, "best of 1 able, 1 gave it back: 2 waiting, 0 reviews owed");
+        assert_eq!(verdict.reason, "best of 1 able: 2 waiting, 0 reviews owed");
         let verdict = ask(&router(r#"{"when_none":{"defer-ms":500}}"#), &message, &candidates[..2]);
         assert_eq!((verdict.decision, verdict.reason.as_str()), (Decision::Defer(500), "the one who is able gave it back"));
         let verdict = ask(&router(""), &message, &candidates[..1]);

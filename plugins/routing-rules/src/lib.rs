@@ -206,19 +206,22 @@ impl Router for RoutingRules {
                 Goal::DeferMs(delay_ms) => return Verdict::defer(delay_ms, format!("rule {}", rule.name)),
                 Goal::Capability(_) | Goal::Agent(_) | Goal::Team(_) | Goal::Able => {}
             }
-            let mut reached = Ranking::default();
-            for one in candidates.iter() {
-                if !one.refused() && one.agent() != message.author() && rule.reaches(&one) {
-                    reached.add(&one, one.load().saturating_add(one.open_reviews()));
-                }
-            }
-            if reached.is_empty() {
+            let reached = || candidates.iter().filter(|one| !one.refused() && one.agent() != message.author() && rule.reaches(one));
+            if reached().next().is_none() {
                 continue;
             }
-            let reason = format!("rule {}: reaches {}", rule.name, reached.len());
             return match rule.deliver {
-                Deliver::First => Verdict::ranked(reached.best(self.ranked_max), reason),
-                Deliver::All => Verdict::broadcast(reached.all(), reason),
+                Deliver::First => {
+                    let mut ranking = Ranking::best_of(self.ranked_max);
+                    reached().for_each(|one| ranking.add(&one, one.load().saturating_add(one.open_reviews())));
+                    let reason = format!("rule {}: reaches {}", rule.name, ranking.added());
+                    Verdict::ranked(ranking.positions(), reason)
+                }
+                Deliver::All => {
+                    let all: Vec<u32> = reached().map(|one| one.position()).collect();
+                    let reason = format!("rule {}: reaches {}", rule.name, all.len());
+                    Verdict::broadcast(all, reason)
+                }
             };
         }
         Verdict::pass(if held == 0 { "no rule holds".to_owned() } else { format!("{held} rules hold and reach nobody") })

@@ -17,11 +17,11 @@
 //! }
 //! impl Router for LeastLoaded {
 //!     fn route(&self, message: &Message<'_>, candidates: &Candidates<'_>) -> Verdict {
-//!         let mut ranking = Ranking::default();
+//!         let mut ranking = Ranking::best_of(16);
 //!         for one in candidates.iter().filter(|one| one.satisfies() && one.agent() != message.author()) {
 //!             ranking.add(&one, one.load());
 //!         }
-//!         Verdict::ranked(ranking.best(16), "least loaded")
+//!         Verdict::ranked(ranking.positions(), "least loaded")
 //!     }
 //! }
 //! pointsman_sdk::router!(LeastLoaded);

@@ -198,6 +198,13 @@ impl<'a> Candidates<'a> {
         self.0.agent.is_empty()
     }
 
+    /// Returns the one at a position.
+    #[must_use]
+    pub fn get(&self, position: u32) -> Option<Candidate<'a>> {
+        let index = usize::try_from(position).ok().filter(|index| *index < self.len())?;
+        Some(Candidate { raw: self.0, index })
+    }
+
     /// Returns them in the host's order.
     pub fn iter(&self) -> impl Iterator<Item = Candidate<'a>> + use<'a> {
         let raw = self.0;
@@ -212,74 +219,88 @@ pub struct Candidate<'a> {
     index: usize,
 }
 
+// Called for every candidate of every message: a call each would be most of a router's time in a component, which
+// is compiled for size.
 impl<'a> Candidate<'a> {
     /// Its position, which is how a decision names it.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "a list of the interface has at most 2^32 - 1 entries")]
+    #[inline(always)]
     pub const fn position(&self) -> u32 {
         self.index as u32
     }
 
     /// The agent.
     #[must_use]
+    #[inline(always)]
     pub fn agent(&self) -> Symbol {
         Symbol::from_raw(self.raw.agent[self.index])
     }
 
     /// The principal that owns it.
     #[must_use]
+    #[inline(always)]
     pub fn owner(&self) -> Symbol {
         Symbol::from_raw(self.raw.owner[self.index])
     }
 
     /// Whether it satisfies the address's capability expression, as judged by the host.
     #[must_use]
+    #[inline(always)]
     pub fn satisfies(&self) -> bool {
         self.raw.satisfies[self.index] != 0
     }
 
     /// Deliveries waiting or leased.
     #[must_use]
+    #[inline(always)]
     pub fn load(&self) -> u32 {
         self.raw.load[self.index]
     }
 
     /// Reviews it was asked for and has not given.
     #[must_use]
+    #[inline(always)]
     pub fn open_reviews(&self) -> u32 {
         self.raw.open_reviews[self.index]
     }
 
     /// Milliseconds since its last call.
     #[must_use]
+    #[inline(always)]
     pub fn idle_ms(&self) -> u64 {
         self.raw.idle_ms[self.index]
     }
 
     /// Deliveries it acknowledged.
     #[must_use]
+    #[inline(always)]
     pub fn acked(&self) -> u32 {
         self.raw.acked[self.index]
     }
 
     /// Deliveries it gave back or let lapse.
     #[must_use]
+    #[inline(always)]
     pub fn nacked(&self) -> u32 {
         self.raw.nacked[self.index]
     }
 
     /// Whether it gave this very message back before.
     #[must_use]
+    #[inline(always)]
     pub fn refused(&self) -> bool {
         self.raw.refused[self.index] != 0
     }
 
     /// Its teams.
+    #[inline(always)]
     pub fn teams(&self) -> impl Iterator<Item = Symbol> + use<'a> {
         part(&self.raw.team_start, &self.raw.teams, self.index)
     }
 
     /// The names of its capabilities.
+    #[inline(always)]
     pub fn capabilities(&self) -> impl Iterator<Item = Symbol> + use<'a> {
         part(&self.raw.capability_start, &self.raw.capabilities, self.index)
     }
@@ -292,56 +313,64 @@ fn part<'a>(starts: &[u32], values: &'a [u32], index: usize) -> impl Iterator<It
     values.get(range).unwrap_or_default().iter().copied().map(Symbol::from_raw)
 }
 
-/// Candidates with what each would cost. Equal costs keep the host's order.
-#[derive(Debug, Clone, Default)]
+/// Up to so many rankings are kept sorted as they grow; beyond, sorting once is cheaper.
+const KEPT_SORTED_MAX: usize = 64;
+
+/// The cheapest of the candidates that were added. Equal costs keep the host's order.
+#[derive(Debug, Clone)]
 pub struct Ranking {
     /// The cost above, the position below: one number to compare.
     keys: Vec<u64>,
+    count_max: usize,
+    added: usize,
 }
 
 impl Ranking {
-    /// Returns an empty ranking with room for so many.
+    /// Returns an empty ranking of at most so many.
     #[must_use]
-    pub fn with_capacity(candidates: usize) -> Self {
-        Self { keys: Vec::with_capacity(candidates) }
+    pub fn best_of(count_max: usize) -> Self {
+        Self { keys: Vec::with_capacity(count_max.min(KEPT_SORTED_MAX)), count_max, added: 0 }
     }
 
     /// Adds a candidate.
+    #[inline]
     pub fn add(&mut self, candidate: &Candidate<'_>, cost: u32) {
-        self.keys.push(u64::from(cost) << 32 | u64::from(candidate.position()));
+        let key = (u64::from(cost) << 32) | u64::from(candidate.position());
+        self.added += 1;
+        if self.count_max > KEPT_SORTED_MAX {
+            self.keys.push(key);
+            return;
+        }
+        if self.keys.len() == self.count_max {
+            if self.keys.last().is_none_or(|last| key >= *last) {
+                return;
+            }
+            self.keys.pop();
+        }
+        let at = self.keys.partition_point(|other| *other < key);
+        self.keys.insert(at, key);
     }
 
-    /// How many were added.
+    /// How many were added, kept or not.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.keys.len()
+    pub const fn added(&self) -> usize {
+        self.added
     }
 
     /// Whether none was added.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.added == 0
     }
 
-    /// Returns the positions of at most so many, the cheapest first.
+    /// Returns the positions, the cheapest first.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "the lower half of a key is the position")]
-    pub fn best(mut self, count_max: usize) -> Vec<u32> {
-        if count_max == 0 {
-            return Vec::new();
+    pub fn positions(mut self) -> Vec<u32> {
+        if self.count_max > KEPT_SORTED_MAX {
+            self.keys.sort_unstable();
+            self.keys.truncate(self.count_max);
         }
-        if self.keys.len() > count_max {
-            self.keys.select_nth_unstable(count_max - 1);
-            self.keys.truncate(count_max);
-        }
-        self.keys.sort_unstable();
-        self.keys.into_iter().map(|key| key as u32).collect()
-    }
-
-    /// Returns all positions in the host's order.
-    #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "the lower half of a key is the position")]
-    pub fn all(self) -> Vec<u32> {
         self.keys.into_iter().map(|key| key as u32).collect()
     }
 }
@@ -407,15 +436,18 @@ mod tests {
         let question = three();
         let candidates = Candidates::new(&question.candidates).expect("even");
         let rank = |costs: [u32; 3], max: usize| {
-            let mut ranking = Ranking::default();
+            let mut ranking = Ranking::best_of(max);
             for (one, cost) in candidates.iter().zip(costs) {
                 ranking.add(&one, cost);
             }
-            ranking.best(max)
+            assert_eq!((ranking.added(), ranking.is_empty()), (3, false));
+            ranking.positions()
         };
         assert_eq!(rank([5, 1, 3], 9), [1, 2, 0]);
         assert_eq!(rank([5, 1, 3], 2), [1, 2]);
         assert_eq!(rank([7, 7, 7], 3), [0, 1, 2]);
+        assert_eq!(rank([9, 7, 8], 1), [1]);
+        assert_eq!(rank([9, 7, 8], KEPT_SORTED_MAX + 1), [1, 2, 0]);
         assert_eq!(rank([7, 7, 7], 0), [] as [u32; 0]);
     }
 }

@@ -1,1 +1,347 @@
-//! Placeholder.
+//! The stage of the black-box tests: the real binary on a loopback port, real git, real MCP clients.
+//!
+//! ```no_run
+//! # async fn story() {
+//! use pointsman_tests::Host;
+//! let host = Host::start().await;
+//! let ana = host.agent("ana", &["backend"]).await;
+//! # }
+//! ```
+//!
+//! Nothing here knows the host's code: the tests must survive a rewrite of it.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+pub use pointsman_client::{CallError, Client, Era};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::Child;
+
+/// Milliseconds a start may take, its first compilation of the plugins included.
+const READY_MS: u64 = 60_000;
+/// Milliseconds between two looks at a state that is to come.
+const LOOK_MS: u64 = 20;
+/// Seconds after which a state that should come is given up.
+pub const DEADLINE_S: u64 = 30;
+
+/// Returns the binary under test, beside the test's own.
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn binary() -> PathBuf {
+    let own = std::env::current_exe().expect("a test knows its own path");
+    let folder = own.parent().and_then(Path::parent).expect("tests stand in target/PROFILE/deps");
+    let binary = folder.join("pointsman");
+    assert!(binary.exists(), "{} is missing: build the workspace first (tests/run.sh does)", binary.display());
+    binary
+}
+
+/// Runs git in a folder; returns what it prints.
+///
+/// # Panics
+/// When git fails.
+pub fn git(folder: &Path, args: &[&str]) -> String {
+    let out = try_git(folder, args);
+    assert!(out.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+/// Runs git in a folder.
+///
+/// # Panics
+/// When there is no git.
+pub fn try_git(folder: &Path, args: &[&str]) -> Output {
+    Command::new("git")
+        .args(["-c", "user.name=Test", "-c", "user.email=test@example.invalid"])
+        .args(args)
+        .current_dir(folder)
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .output()
+        .expect("git is installed")
+}
+
+/// How a host is set up.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// Added to the configuration, TOML.
+    pub config: String,
+}
+
+/// A host on a loopback port, with a project `demo` made from a small repository.
+pub struct Host {
+    folder: TempDir,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Host {
+    /// Starts a host with the default set-up.
+    pub async fn start() -> Self {
+        Self::start_with(Setup::default()).await
+    }
+
+    /// Starts a host.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    pub async fn start_with(setup: Setup) -> Self {
+        let folder = tempfile::Builder::new().prefix("pointsman-test-").tempdir().expect("a temporary folder");
+        let source = folder.path().join("source");
+        seed(&source);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        drop(listener);
+        let quoted = |path: &Path| json!(path.to_string_lossy()).to_string();
+        let config = format!(
+            "config_version = 1\n[server]\nbind = \"127.0.0.1:{port}\"\n[data]\ndir = {}\n[[project]]\nslug = \"demo\"\nsource = {}\ntarget = \"main\"\n{}\n",
+            quoted(&folder.path().join("data")),
+            quoted(&source),
+            setup.config
+        );
+        std::fs::write(folder.path().join("pointsman.toml"), config).expect("a configuration");
+        let mut host = Self { folder, port, child: None };
+        host.spawn().await;
+        host
+    }
+
+    /// Returns where it listens.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Returns the folder that holds everything of it.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Returns the repository the project was made from.
+    #[must_use]
+    pub fn source(&self) -> PathBuf {
+        self.folder.path().join("source")
+    }
+
+    /// Returns the host's bare repository.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn repository(&self) -> PathBuf {
+        let root = self.folder.path().join("data/repositories");
+        let entries = std::fs::read_dir(&root).expect("repositories").filter_map(Result::ok);
+        let repo = entries.map(|entry| entry.path()).find(|path| path.extension().is_some_and(|end| end == "git"));
+        repo.expect("the project's repository")
+    }
+
+    /// Returns the host's log.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("host.log")).unwrap_or_default()
+    }
+
+    /// Runs the command line with this host's configuration.
+    ///
+    /// # Panics
+    /// When the binary cannot be run.
+    pub fn command(&self, args: &[&str]) -> Output {
+        let config = self.folder.path().join("pointsman.toml");
+        Command::new(binary()).args(args).arg("--config").arg(config).output().expect("the binary runs")
+    }
+
+    async fn spawn(&mut self) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("host.log")).expect("a log");
+        let child = tokio::process::Command::new(binary())
+            .arg("up")
+            .arg("--config")
+            .arg(self.folder.path().join("pointsman.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the host starts");
+        self.child = Some(child);
+        for _ in 0..READY_MS / LOOK_MS {
+            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
+                panic!("the host ended with {status}: {}", self.log());
+            }
+            if let Ok((200, _)) = pointsman_client::get(&format!("{}/readyz", self.url())).await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
+        }
+        panic!("the host is not ready after {READY_MS} ms: {}", self.log());
+    }
+
+    /// Kills the host by SIGKILL.
+    ///
+    /// # Panics
+    /// When it cannot be killed.
+    pub async fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().await.expect("a child can be killed");
+        }
+    }
+
+    /// Starts the host again on the same port and data.
+    pub async fn restart(&mut self) {
+        self.kill().await;
+        self.spawn().await;
+    }
+
+    /// Returns the host's process id.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().and_then(Child::id).expect("the host runs")
+    }
+
+    /// Waits until the host ends by itself; returns whether it ended well.
+    ///
+    /// # Panics
+    /// When it does not end within the deadline.
+    pub async fn ended(&mut self) -> bool {
+        let mut child = self.child.take().expect("the host runs");
+        let status = tokio::time::timeout(Duration::from_secs(DEADLINE_S), child.wait()).await.expect("it ends in time");
+        status.expect("a status").success()
+    }
+
+    /// Mints a token.
+    ///
+    /// # Panics
+    /// When the command line fails.
+    #[must_use]
+    pub fn token(&self, name: &str) -> String {
+        let out = self.command(&["agent", "add", name, "--toolset", "files", "--json"]);
+        let answer: Value = serde_json::from_slice(&out.stdout).unwrap_or_default();
+        let secret = answer["secret"].as_str().map(str::to_owned);
+        secret.unwrap_or_else(|| panic!("agent add: {} {}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr)))
+    }
+
+    /// Returns an agent with a token of its own, started, in the modern era.
+    pub async fn agent(&self, name: &str, capabilities: &[&str]) -> Agent {
+        self.agent_in(name, Era::Modern, capabilities).await
+    }
+
+    /// Returns an agent with a token of its own, started.
+    ///
+    /// # Panics
+    /// When it cannot connect or start.
+    pub async fn agent_in(&self, name: &str, era: Era, capabilities: &[&str]) -> Agent {
+        let token = self.token(name);
+        let client = Client::new(&format!("{}/mcp", self.url()), &token, era).expect("a client");
+        client.connect().await.expect("it connects");
+        let agent = Agent { name: name.to_owned(), token, client };
+        agent.call("start", json!({"name": name, "capabilities": capabilities})).await;
+        agent
+    }
+
+    /// Waits for a state.
+    ///
+    /// # Panics
+    /// When it does not come within the deadline; with the host's log.
+    pub async fn eventually<F: Future<Output = bool>>(&self, what: &str, mut holds: impl FnMut() -> F) {
+        for _ in 0..DEADLINE_S * 1_000 / LOOK_MS {
+            if holds().await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
+        }
+        panic!("{what} did not come within {DEADLINE_S} s\n{}", self.log());
+    }
+}
+
+/// An agent: a client with a token.
+pub struct Agent {
+    /// Its name.
+    pub name: String,
+    /// Its bearer token.
+    pub token: String,
+    /// Its client.
+    pub client: Client,
+}
+
+impl Agent {
+    /// Calls a tool that must succeed; returns its `result`.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub async fn call(&self, tool: &str, arguments: Value) -> Value {
+        match self.client.call(tool, arguments).await {
+            Ok(answer) => answer["result"].clone(),
+            Err(error) => panic!("{}: {tool}: {error}", self.name),
+        }
+    }
+
+    /// Calls a tool that must be refused; returns the code.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub async fn refused(&self, tool: &str, arguments: Value) -> String {
+        match self.client.call(tool, arguments).await {
+            Err(CallError::Tool { code, why, advice, .. }) => {
+                assert!(!why.is_empty() && !advice.is_empty(), "{code}: a refusal says why and what to do");
+                code
+            }
+            other => panic!("{}: {tool} was to be refused: {other:?}", self.name),
+        }
+    }
+
+    /// Hands out what waits, for at most `max_s`; acks these.
+    pub async fn wait(&self, ack: &[String], max_s: u64) -> Vec<Value> {
+        let answer = self.call("wait_for_events", json!({"ack": ack, "max_s": max_s})).await;
+        answer["messages"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Waits for a message of one of these kinds, acking all on the way.
+    ///
+    /// # Panics
+    /// When none comes within the deadline.
+    pub async fn mail(&self, kinds: &[&str]) -> Value {
+        let mut done = Vec::new();
+        for _ in 0..DEADLINE_S {
+            let mail = self.wait(&std::mem::take(&mut done), 1).await;
+            done.extend(mail.iter().filter_map(|message| message["id"].as_str().map(str::to_owned)));
+            if let Some(found) = mail.iter().find(|message| message["kind"].as_str().is_some_and(|kind| kinds.contains(&kind))) {
+                self.wait(&done, 0).await;
+                return found.clone();
+            }
+        }
+        panic!("{}: no message of kind {kinds:?} came", self.name);
+    }
+
+    /// Acks everything that waits; returns it.
+    pub async fn drain(&self) -> Vec<Value> {
+        let mut all = Vec::new();
+        let mut done = Vec::new();
+        loop {
+            let mail = self.wait(&std::mem::take(&mut done), 0).await;
+            if mail.is_empty() {
+                return all;
+            }
+            done.extend(mail.iter().filter_map(|message| message["id"].as_str().map(str::to_owned)));
+            all.extend(mail);
+        }
+    }
+}
+
+/// Makes a small repository with something to merge in every way.
+fn seed(folder: &Path) {
+    std::fs::create_dir_all(folder.join("src")).expect("folders");
+    let write = |path: &str, text: &str| std::fs::write(folder.join(path), text).expect("a file");
+    write("README.md", "# Railway\n\nTrains run on time.\n");
+    write("CHANGELOG.md", "# Changes\n\n- first\n");
+    write("src/lib.rs", "use std::fmt;\nuse std::io;\n\npub fn run() -> io::Result<()> {\n    Ok(())\n}\n");
+    git(folder, &["init", "-q", "-b", "main"]);
+    git(folder, &["add", "-A"]);
+    git(folder, &["commit", "-q", "-m", "Begin"]);
+}

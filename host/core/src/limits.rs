@@ -1,0 +1,72 @@
+//! Every limit that is not a configuration key, by name.
+
+/// Bytes of a message body.
+pub const MESSAGE_BODY_BYTES_MAX: usize = 256 << 10;
+/// Characters of a title or subject.
+pub const TITLE_CHARS_MAX: usize = 200;
+/// Bytes of a description, note or review text.
+pub const TEXT_BYTES_MAX: usize = 64 << 10;
+/// Recipients of one message.
+pub const RECIPIENTS_MAX: usize = 64;
+/// Characters of a message's kind.
+pub const KIND_CHARS_MAX: usize = 40;
+/// Tags of one message.
+pub const TAGS_MAX: usize = 32;
+/// Characters of a tag, team or topic.
+pub const TAG_CHARS_MAX: usize = 64;
+/// Repository paths one message may speak of.
+pub const MESSAGE_PATHS_MAX: usize = 64;
+/// Bytes of one repository path.
+pub const PATH_BYTES_MAX: usize = 512;
+/// Seconds a message may wait before it expires, at the most.
+pub const MESSAGE_EXPIRY_S_MAX: u64 = 30 * 24 * 60 * 60;
+/// Candidates offered to a router at once.
+pub const CANDIDATES_MAX: usize = 1_000;
+/// Deliveries one `wait_for_events` returns.
+pub const EVENTS_PER_WAIT_MAX: usize = 20;
+/// Deliveries one agent may have waiting or leased; senders are told when it is full.
+pub const INBOX_DELIVERIES_MAX: usize = 10_000;
+/// Times a delivery is tried before it becomes a dead letter.
+pub const DELIVERY_ATTEMPTS_MAX: u32 = 8;
+/// Milliseconds an agent has to ack what it was handed before it comes back.
+pub const DELIVERY_LEASE_MS: u64 = 10 * 60 * 1_000;
+/// Seconds one `wait_for_events` waits by default.
+pub const WAIT_DEFAULT_S: u64 = 45;
+/// Seconds one `wait_for_events` waits at the most: clients cut at 60.
+pub const WAIT_MAX_S: u64 = 50;
+/// Milliseconds before a delivery that was given back is tried again, doubled with each further try.
+pub const BACK_OFF_MS: u64 = 5_000;
+/// Milliseconds between two tries of a delivery at the most.
+pub const BACK_OFF_MS_MAX: u64 = 5 * 60 * 1_000;
+/// Milliseconds by which whoever gives a delivery back may put it off, at the most.
+pub const NACK_DELAY_MS_MAX: u64 = 60 * 60 * 1_000;
+/// Milliseconds after which a message that nobody could take is routed again.
+pub const DEFERRED_RETRY_MS: u64 = 30 * 1_000;
+/// Acks and nacks in one `wait_for_events`.
+pub const SETTLED_PER_WAIT_MAX: usize = 100;
+/// Context key globs one `wait_for_events` may watch.
+pub const WATCHED_GLOBS_MAX: usize = 32;
+/// Milliseconds a claim lives without a sign of life.
+pub const CLAIM_LEASE_MS: u64 = 30 * 60 * 1_000;
+/// Path globs one claim may lease.
+pub const LEASE_GLOBS_MAX: usize = 64;
+/// Tasks one task may depend on.
+pub const DEPENDENCIES_MAX: usize = 64;
+/// Bytes of one context document in this version.
+pub const DOCUMENT_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a context key.
+pub const DOCUMENT_KEY_BYTES_MAX: usize = 200;
+/// Bytes of one file in `commit_files`.
+pub const COMMIT_FILE_BYTES_MAX: usize = 4 << 20;
+/// Files in one `commit_files`.
+pub const COMMIT_FILES_MAX: usize = 500;
+/// Milliseconds an idempotency record is kept.
+pub const IDEMPOTENCY_KEPT_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
+/// Bytes of an idempotency key.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 200;
+/// Topics or teams one agent may name.
+pub const TOPICS_MAX: usize = 64;
+/// Capabilities one agent may name.
+pub const CAPABILITIES_MAX: usize = 64;
+/// Characters of an agent's name.
+pub const AGENT_NAME_CHARS_MAX: usize = 64;

@@ -1,0 +1,10 @@
+//! Everything that touches the world, one folder a neighbour. Adapters know `ports` and `core`, never each other.
+
+pub mod admin;
+pub mod embedded;
+pub mod git;
+pub mod http;
+pub mod keys;
+pub mod mcp;
+pub mod system;
+pub mod wasm;

@@ -1,0 +1,210 @@
+//! The HTTP server: sockets, limits, routes, drain. The library's types stay in this folder.
+//!
+//! Owns connections and what may arrive on them; must not know MCP or git, which stand behind ports.
+//!
+//! **Invariants:** everything is bounded: connections, the time of a header and of a body, the size of a body, the drain;
+//! whoever is turned away is told so; a page of another site reaches no route.
+
+mod body;
+mod git;
+mod guard;
+mod plain;
+mod route;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::ports::clock::System;
+use crate::ports::endpoint::Endpoint;
+use crate::ports::surface::{GitSurface, Surface};
+
+/// Milliseconds to wait after the system refused a connection, such as for want of file descriptors.
+const ACCEPT_RETRY_MS: u64 = 50;
+/// Connections at once that are being told that there are too many.
+const REFUSALS_MAX: usize = 64;
+/// Milliseconds such a connection may take to read that.
+const REFUSAL_MS: u64 = 500;
+/// Bytes of a request's head.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Header fields of a request.
+const HEADERS_MAX: usize = 100;
+
+/// What the server lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// Connections at once; one more is answered 503. Each waiting agent holds one.
+    pub connections_max: usize,
+    /// Milliseconds for the head of a request, and so for a connection to stay idle.
+    pub header_read_ms: u64,
+    /// Milliseconds for the body of a request; of a push: for any one part of it.
+    pub body_read_ms: u64,
+    /// Bytes of a request's body.
+    pub body_bytes_max: usize,
+    /// Bytes of a git client's body, decompressed.
+    pub git_body_bytes_max: u64,
+    /// Milliseconds that requests in flight have when the server drains.
+    pub drain_ms: u64,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: 2_048,
+            header_read_ms: 60_000,
+            body_read_ms: 30_000,
+            body_bytes_max: 16 << 20,
+            git_body_bytes_max: 2 << 30,
+            drain_ms: 10_000,
+        }
+    }
+}
+
+/// What stands behind the routes.
+#[derive(Clone)]
+pub struct Routes {
+    /// `/mcp` and `/mcp/{slug}`.
+    pub mcp: Arc<dyn Endpoint>,
+    /// `/git/{slug}.git/…`.
+    pub git: Arc<dyn GitSurface>,
+    /// `/readyz`.
+    pub surface: Arc<dyn Surface>,
+    /// Randomness for request ids, durations for the log.
+    pub system: Arc<dyn System>,
+    /// Values of `Origin` that are let in besides those of this machine, such as `https://dash.example.org`.
+    pub origins: Vec<String>,
+    /// Names that `Host` may have on a loopback listener besides those of this machine, without port.
+    pub hosts: Vec<String>,
+}
+
+/// How the drain went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that still had a request in flight at the deadline and were cut.
+    pub cut: usize,
+}
+
+/// What all connections share.
+struct Shared {
+    routes: Routes,
+    limits: HttpLimits,
+    guard: guard::Guard,
+    traces: Traces,
+}
+
+/// Request ids: unguessable across starts, in order within one.
+struct Traces {
+    start: u32,
+    next: AtomicU64,
+}
+
+impl Traces {
+    fn new(system: &dyn System) -> Self {
+        let mut bytes = [0; 4];
+        system.random(&mut bytes);
+        Self { start: u32::from_le_bytes(bytes), next: AtomicU64::new(1) }
+    }
+
+    fn next(&self) -> String {
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        format!("req_{:08x}_{n:x}", self.start)
+    }
+}
+
+/// Serves until `shutdown` is cancelled, then lets requests in flight finish within `limits.drain_ms`.
+///
+/// # Errors
+/// When the listener has no address.
+pub async fn serve(listener: TcpListener, routes: Routes, limits: HttpLimits, shutdown: CancellationToken) -> io::Result<Drained> {
+    let guard = guard::Guard::new(listener.local_addr()?, &routes.origins, &routes.hosts);
+    let traces = Traces::new(&*routes.system);
+    let shared = Arc::new(Shared { routes, limits, guard, traces });
+    let seats = Arc::new(Semaphore::new(limits.connections_max));
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match (accepted, Arc::clone(&seats).try_acquire_owned()) {
+            (Ok((stream, _)), Ok(seat)) => {
+                connections.spawn(connection(stream, seat, Arc::clone(&shared), shutdown.clone()));
+            }
+            (Ok((stream, _)), Err(_)) => {
+                tracing::warn!(limit = limits.connections_max, "a connection was refused: there are too many");
+                if let Ok(seat) = Arc::clone(&refusals).try_acquire_owned() {
+                    connections.spawn(refuse(stream, seat));
+                }
+            }
+            (Err(error), _) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(ACCEPT_RETRY_MS)).await;
+            }
+        }
+    }
+    drop(listener);
+    let finish = async { while connections.join_next().await.is_some() {} };
+    let late = tokio::time::timeout(Duration::from_millis(limits.drain_ms), finish).await.is_err();
+    let cut = if late { connections.len() } else { 0 };
+    connections.shutdown().await;
+    Ok(Drained { cut })
+}
+
+async fn connection(stream: TcpStream, _seat: OwnedSemaphorePermit, shared: Arc<Shared>, shutdown: CancellationToken) {
+    // Answers leave in one or two small segments: without this they wait for the client's delayed acknowledgement.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection ended at once");
+        return;
+    }
+    let limits = shared.limits;
+    let service = service_fn(move |request| {
+        let shared = Arc::clone(&shared);
+        async move { Ok::<_, std::convert::Infallible>(route::answer(&shared, request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(limits.header_read_ms))
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Tells a connection that there are too many, and waits a moment for it to be read.
+async fn refuse(mut stream: TcpStream, _seat: OwnedSemaphorePermit) {
+    let told = async {
+        tokio::io::AsyncWriteExt::write_all(&mut stream, plain::too_many_connections().as_bytes()).await?;
+        tokio::io::AsyncWriteExt::shutdown(&mut stream).await?;
+        let mut rest = [0; 1024];
+        while stream.read(&mut rest).await? > 0 {}
+        Ok::<_, io::Error>(())
+    };
+    // Whether it listened does not matter: the seat is free again either way.
+    drop(tokio::time::timeout(Duration::from_millis(REFUSAL_MS), told).await);
+}

@@ -1,0 +1,127 @@
+//! From a request to what stands behind its path, with an id, a span and a log line each.
+
+use hyper::body::Incoming;
+use hyper::header::{EXPECT, HeaderMap};
+use hyper::{Method, Request, Response, StatusCode};
+use tracing::Instrument;
+
+use super::body::{ReplyBody, WholeBody};
+use super::plain::{Refusal, add_field, json};
+use super::{Shared, git};
+use crate::ports::endpoint::{self, Exchange, Field, Fields, Reply};
+
+/// Characters of a path that are logged and echoed.
+const PATH_CHARS_MAX: usize = 200;
+/// Bytes of a project's slug in a path.
+const SLUG_BYTES_MAX: usize = 100;
+
+/// Answers a request.
+pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<ReplyBody> {
+    let trace = shared.traces.next();
+    let started = shared.routes.system.instant();
+    let span = tracing::info_span!("request", %trace);
+    let mut response = async {
+        let method = request.method().clone();
+        let path: String = request.uri().path().chars().take(PATH_CHARS_MAX).collect();
+        let response = dispatch(shared, request, &trace).await;
+        let status = response.status().as_u16();
+        let took_us = shared.routes.system.instant().saturating_duration_since(started).as_micros();
+        match status {
+            500.. => tracing::warn!(%method, path, status, took_us, "answered"),
+            400..500 => tracing::info!(%method, path, status, took_us, "answered"),
+            0..400 => tracing::debug!(%method, path, status, took_us, "answered"),
+        }
+        response
+    }
+    .instrument(span)
+    .await;
+    add_field(&mut response, "x-request-id", trace);
+    response
+}
+
+/// What a path leads to.
+enum Route<'a> {
+    Health,
+    Ready,
+    Mcp(Option<&'a str>),
+    Git(git::GitPath<'a>),
+}
+
+fn route(path: &str) -> Option<Route<'_>> {
+    match path {
+        "/healthz" => return Some(Route::Health),
+        "/readyz" => return Some(Route::Ready),
+        "/mcp" | "/mcp/" => return Some(Route::Mcp(None)),
+        _ => {}
+    }
+    if let Some(slug) = path.strip_prefix("/mcp/") {
+        let slug = slug.strip_suffix('/').unwrap_or(slug);
+        let good = slug.len() <= SLUG_BYTES_MAX && slug.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        return good.then_some(Route::Mcp(Some(slug)));
+    }
+    path.strip_prefix("/git/").and_then(git::path).map(Route::Git)
+}
+
+async fn dispatch(shared: &Shared, request: Request<Incoming>, trace: &str) -> Response<ReplyBody> {
+    if let Err(refusal) = shared.guard.check(request.headers(), request.version()) {
+        return refusal.response();
+    }
+    let path = request.uri().path().to_owned();
+    match route(&path) {
+        None => Refusal::NoRoute { path: path.chars().take(PATH_CHARS_MAX).collect() }.response(),
+        Some(Route::Health | Route::Ready) if !matches!(*request.method(), Method::GET | Method::HEAD) => {
+            Refusal::MethodNotAllowed { allow: "GET, HEAD" }.response()
+        }
+        Some(Route::Health) => json(StatusCode::OK, &serde_json::json!({"status": "ok"})),
+        Some(Route::Ready) => match shared.routes.surface.ready().await {
+            Ok(()) => json(StatusCode::OK, &serde_json::json!({"ready": true})),
+            Err(reason) => json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({"ready": false, "reasons": [reason]})),
+        },
+        Some(Route::Mcp(slug)) => mcp(shared, slug, request, trace).await,
+        Some(Route::Git(path)) => git::answer(&*shared.routes.git, &shared.limits, &path, request, trace.to_owned()).await,
+    }
+}
+
+/// Header fields by the library's map.
+struct Headers<'a>(&'a HeaderMap);
+
+impl Fields for Headers<'_> {
+    fn field(&self, name: &'static str) -> Field<'_> {
+        let mut values = self.0.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (None, _) => Field::Absent,
+            (Some(value), None) => Field::One(value.as_bytes()),
+            (Some(_), Some(_)) => Field::Repeated,
+        }
+    }
+}
+
+async fn mcp(shared: &Shared, slug: Option<&str>, request: Request<Incoming>, trace: &str) -> Response<ReplyBody> {
+    let (head, incoming) = request.into_parts();
+    let method = match head.method {
+        Method::GET | Method::HEAD => endpoint::Method::Get,
+        Method::POST => endpoint::Method::Post,
+        Method::DELETE => endpoint::Method::Delete,
+        _ => endpoint::Method::Other,
+    };
+    let mut body = WholeBody::new(incoming, shared.limits.body_bytes_max, shared.limits.body_read_ms);
+    let exchange = Exchange { method, slug, fields: &Headers(&head.headers), body: &mut body, trace };
+    let reply = shared.routes.mcp.serve(exchange).await;
+    // A client that waits for `100 Continue` has sent nothing yet.
+    if !head.headers.contains_key(EXPECT) {
+        body.discard().await;
+    }
+    response(reply)
+}
+
+fn response(reply: Reply) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::full(reply.body));
+    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Some(content_type) = reply.content_type {
+        response.headers_mut().insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));
+    }
+    for (name, value) in reply.fields {
+        add_field(&mut response, name, value);
+    }
+    response
+}

@@ -1,0 +1,349 @@
+//! Every way an MCP request is refused, and what it looks like on the wire: the only place that knows JSON-RPC codes and
+//! HTTP statuses.
+//!
+//! Codes and statuses follow the specification of 2026-07-28 (basic, streamable HTTP); the legacy revisions answer errors of
+//! a well-formed request with 200, because their clients take any other status for a broken transport.
+//!
+//! **Invariant:** exhaustive, no `_` arm: a new refusal does not compile before it has a code, a status and advice.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::{LEGACY_VERSIONS, MODERN_VERSION};
+use crate::ports::endpoint::{BodyError, Reply};
+use crate::ports::surface::{CallError, Rejected};
+
+/// Which family of revisions a request belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Era {
+    /// 2026-07-28: stateless, version and capabilities in each request.
+    Modern,
+    /// 2025-11-25 and before: sessions opened by `initialize`.
+    Legacy,
+}
+
+/// Why a request has no result.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// GET, PUT and the like.
+    #[error("this endpoint takes POST, and DELETE to end a legacy session")]
+    MethodNotAllowed,
+    /// The client takes no JSON.
+    #[error("the `Accept` header excludes `application/json`")]
+    NotAcceptable,
+    /// The body is not announced as JSON.
+    #[error("the `Content-Type` header is not `application/json`")]
+    UnsupportedMediaType,
+    /// The body did not come.
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    /// The header that should carry the credential does not.
+    #[error("{why}")]
+    CredentialUnreadable {
+        /// What is wrong with it; never the credential itself.
+        why: String,
+    },
+    /// The credential was refused.
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+    /// Not JSON.
+    #[error("the body is not valid JSON: {why}")]
+    NotJson {
+        /// The parser's words.
+        why: String,
+    },
+    /// JSON, but no JSON-RPC message.
+    #[error("not a JSON-RPC 2.0 message: {why}")]
+    NotAMessage {
+        /// What is wrong.
+        why: Cow<'static, str>,
+    },
+    /// A batch where the revision has none.
+    #[error("batches exist only in sessions of revision 2025-03-26")]
+    BatchNotAllowed,
+    /// A method we do not have.
+    #[error("unknown method `{method}`")]
+    UnknownMethod {
+        /// Its name, cut.
+        method: String,
+    },
+    /// A required header is missing.
+    #[error("Header mismatch: the required header {name} is missing")]
+    HeaderMissing {
+        /// Which.
+        name: &'static str,
+    },
+    /// A header says another thing than the body.
+    #[error("Header mismatch: {name} header value '{header}' does not match body value '{body}'")]
+    HeaderMismatch {
+        /// Which.
+        name: &'static str,
+        /// What it says, cut.
+        header: String,
+        /// What the body says, cut.
+        body: String,
+    },
+    /// A header that cannot be read.
+    #[error("Header mismatch: {name} header {why}")]
+    HeaderMalformed {
+        /// Which.
+        name: &'static str,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// A required `_meta` field is missing or has the wrong type.
+    #[error("Invalid params: `_meta` needs `{key}` ({expected})")]
+    MetaInvalid {
+        /// Which.
+        key: &'static str,
+        /// Its type.
+        expected: &'static str,
+    },
+    /// A revision we do not speak (in this way).
+    #[error("Unsupported protocol version")]
+    UnsupportedVersion {
+        /// What the client wants, cut.
+        requested: String,
+        /// The era it wanted it in.
+        era: Era,
+    },
+    /// Parameters of the wrong shape.
+    #[error("Invalid params: {why}")]
+    InvalidParams {
+        /// What is wrong.
+        why: Cow<'static, str>,
+    },
+    /// A cursor that we did not give out.
+    #[error("Invalid params: unknown cursor")]
+    UnknownCursor,
+    /// A tool this credential does not have.
+    #[error("Unknown tool: {name}")]
+    UnknownTool {
+        /// Its name, cut.
+        name: String,
+    },
+    /// A legacy request outside a session.
+    #[error("no `Mcp-Session-Id` header")]
+    SessionMissing,
+    /// A session that ended, was forged, or belongs to another credential.
+    #[error("the session has ended or is not this credential's")]
+    SessionDead,
+    /// A bug or a lost dependency.
+    #[error("internal error; the host's log has the details under {trace}")]
+    Internal {
+        /// Which log lines.
+        trace: String,
+    },
+}
+
+impl From<CallError> for Fault {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::UnknownTool(name) => Self::UnknownTool { name: cut(&name) },
+            CallError::Internal { trace } => Self::Internal { trace },
+        }
+    }
+}
+
+/// Returns at most the first 120 characters, for echoing what a client sent.
+pub(super) fn cut(text: &str) -> String {
+    text.chars().take(120).collect()
+}
+
+const PARSE_ERROR: i32 = -32700;
+const INVALID_REQUEST: i32 = -32600;
+const METHOD_NOT_FOUND: i32 = -32601;
+const INVALID_PARAMS: i32 = -32602;
+const INTERNAL_ERROR: i32 = -32603;
+const HEADER_MISMATCH: i32 = -32020;
+const UNSUPPORTED_PROTOCOL_VERSION: i32 = -32022;
+
+/// How a fault looks from outside.
+struct Shape {
+    /// JSON-RPC code.
+    rpc: i32,
+    /// HTTP status.
+    http: u16,
+    /// Stable name.
+    name: &'static str,
+    /// What to do, for whoever configured or wrote the client.
+    advice: Cow<'static, str>,
+}
+
+impl Shape {
+    fn new(rpc: i32, http: u16, name: &'static str, advice: impl Into<Cow<'static, str>>) -> Self {
+        Self { rpc, http, name, advice: advice.into() }
+    }
+}
+
+const TOKEN_ADVICE: &str = "Send `Authorization: Bearer TOKEN`. The usual mistakes are in the client's configuration: an environment \
+    variable written as `${VAR}` that is not set where the client runs (it then sends nothing or the literal text), `Bearer ` missing \
+    before the token, or a token of another host. `pointsman connect CLIENT` prints a working entry.";
+
+impl Fault {
+    /// Returns code, status, name and advice. One line a refusal.
+    fn shape(&self, era: Era) -> Shape {
+        // Legacy clients read a JSON-RPC error only from an answer with status 200.
+        let in_band = |modern: u16| match era {
+            Era::Modern => modern,
+            Era::Legacy => 200,
+        };
+        match self {
+            Self::MethodNotAllowed => Shape::new(INVALID_REQUEST, 405, "method_not_allowed", "POST one JSON-RPC message a request."),
+            Self::NotAcceptable => {
+                Shape::new(INVALID_REQUEST, 406, "not_acceptable", "Send `Accept: application/json, text/event-stream`.")
+            }
+            Self::UnsupportedMediaType => {
+                Shape::new(INVALID_REQUEST, 415, "unsupported_media_type", "Send `Content-Type: application/json`, encoded in UTF-8.")
+            }
+            Self::Body(BodyError::TooLarge { .. }) => {
+                Shape::new(INVALID_REQUEST, 413, "body_too_large", "Send less at once, for example fewer or smaller files.")
+            }
+            Self::Body(BodyError::TimedOut { .. }) => Shape::new(INVALID_REQUEST, 408, "body_timed_out", "Send the request again."),
+            Self::Body(BodyError::Broken) => Shape::new(INVALID_REQUEST, 400, "body_broken", "Send the request again."),
+            Self::CredentialUnreadable { .. } => Shape::new(INVALID_REQUEST, 401, "unauthorized", TOKEN_ADVICE),
+            Self::Rejected(Rejected::Missing | Rejected::Invalid { .. }) => Shape::new(INVALID_REQUEST, 401, "unauthorized", TOKEN_ADVICE),
+            Self::Rejected(Rejected::Forbidden { .. }) => {
+                Shape::new(INVALID_REQUEST, 403, "forbidden", "Use `/mcp` for the token's own project, or ask for a token for this one.")
+            }
+            Self::Rejected(Rejected::Unavailable { .. }) => Shape::new(INTERNAL_ERROR, 503, "unavailable", "Try again a little later."),
+            Self::NotJson { .. } => Shape::new(PARSE_ERROR, 400, "not_json", "Send one JSON object, encoded in UTF-8."),
+            Self::NotAMessage { .. } => Shape::new(
+                INVALID_REQUEST,
+                400,
+                "not_a_message",
+                "Send an object with `jsonrpc: \"2.0\"`, a string or integer `id`, a string `method` and, if any, an object `params`.",
+            ),
+            Self::BatchNotAllowed => Shape::new(INVALID_REQUEST, 400, "batch_not_allowed", "Send each message in a request of its own."),
+            Self::UnknownMethod { .. } => {
+                let advice = format!(
+                    "In {MODERN_VERSION} this host has server/discover, tools/list and tools/call. Sessions opened by a bare `initialize` \
+                     (without `_meta`) speak {}.",
+                    LEGACY_VERSIONS.join(", ")
+                );
+                Shape::new(METHOD_NOT_FOUND, in_band(404), "unknown_method", advice)
+            }
+            Self::HeaderMissing { .. } | Self::HeaderMismatch { .. } | Self::HeaderMalformed { .. } => Shape::new(
+                HEADER_MISMATCH,
+                400,
+                "header_mismatch",
+                "Mirror the body into MCP-Protocol-Version (`_meta`), Mcp-Method (`method`) and, for tools/call, Mcp-Name (`params.name`).",
+            ),
+            Self::MetaInvalid { .. } => Shape::new(
+                INVALID_PARAMS,
+                400,
+                "meta_invalid",
+                "Put the required fields of 2026-07-28 into `params._meta` of each request.",
+            ),
+            Self::UnsupportedVersion { .. } => {
+                Shape::new(UNSUPPORTED_PROTOCOL_VERSION, 400, "unsupported_version", "Use one of the supported versions.")
+            }
+            Self::InvalidParams { .. } => Shape::new(INVALID_PARAMS, in_band(400), "invalid_params", "Correct the parameters."),
+            Self::UnknownCursor => Shape::new(INVALID_PARAMS, 200, "unknown_cursor", "Leave `cursor` out: lists come whole."),
+            Self::UnknownTool { .. } => {
+                Shape::new(INVALID_PARAMS, 200, "unknown_tool", "Call tools/list for the tools this credential has.")
+            }
+            Self::SessionMissing => Shape::new(
+                INVALID_REQUEST,
+                400,
+                "session_missing",
+                format!(
+                    "Open a session with `initialize` and send its `Mcp-Session-Id`, or speak {MODERN_VERSION}: its fields in `params._meta` \
+                     and its headers."
+                ),
+            ),
+            Self::SessionDead => Shape::new(INVALID_REQUEST, 404, "session_dead", "Open a new session with `initialize`."),
+            Self::Internal { .. } => Shape::new(INTERNAL_ERROR, 200, "internal", "Report it with the id; other calls may work."),
+        }
+    }
+
+    /// Returns the fault as a JSON-RPC error response.
+    pub(super) fn body(&self, id: Option<&RawValue>, era: Era) -> Vec<u8> {
+        self.write(id, &self.shape(era))
+    }
+
+    fn write(&self, id: Option<&RawValue>, shape: &Shape) -> Vec<u8> {
+        let mut out = Vec::with_capacity(512);
+        out.extend_from_slice(b"{\"jsonrpc\":\"2.0\",");
+        if let Some(id) = id {
+            out.extend_from_slice(b"\"id\":");
+            out.extend_from_slice(id.get().as_bytes());
+            out.push(b',');
+        }
+        let data = match self {
+            // The specification fixes this one's data.
+            Self::UnsupportedVersion { requested, era: Era::Modern } => {
+                serde_json::json!({"supported": [MODERN_VERSION], "requested": requested})
+            }
+            Self::UnsupportedVersion { requested, era: Era::Legacy } => {
+                let supported: Vec<_> = std::iter::once(MODERN_VERSION).chain(LEGACY_VERSIONS).collect();
+                serde_json::json!({"supported": supported, "requested": requested})
+            }
+            Self::MethodNotAllowed
+            | Self::NotAcceptable
+            | Self::UnsupportedMediaType
+            | Self::Body(_)
+            | Self::CredentialUnreadable { .. }
+            | Self::Rejected(_)
+            | Self::NotJson { .. }
+            | Self::NotAMessage { .. }
+            | Self::BatchNotAllowed
+            | Self::UnknownMethod { .. }
+            | Self::HeaderMissing { .. }
+            | Self::HeaderMismatch { .. }
+            | Self::HeaderMalformed { .. }
+            | Self::MetaInvalid { .. }
+            | Self::InvalidParams { .. }
+            | Self::UnknownCursor
+            | Self::UnknownTool { .. }
+            | Self::SessionMissing
+            | Self::SessionDead
+            | Self::Internal { .. } => serde_json::json!({"code": shape.name, "do": shape.advice}),
+        };
+        let error = serde_json::json!({"code": shape.rpc, "message": self.to_string(), "data": data});
+        out.extend_from_slice(b"\"error\":");
+        out.extend_from_slice(error.to_string().as_bytes());
+        out.push(b'}');
+        out
+    }
+
+    /// Returns the fault as an HTTP answer.
+    pub(super) fn reply(&self, id: Option<&RawValue>, era: Era) -> Reply {
+        let shape = self.shape(era);
+        let fields = match self {
+            Self::MethodNotAllowed => vec![("allow", "POST, DELETE".to_owned())],
+            Self::CredentialUnreadable { .. } | Self::Rejected(Rejected::Missing) => {
+                vec![("www-authenticate", "Bearer realm=\"pointsman\"".to_owned())]
+            }
+            // RFC 6750, section 3.1.
+            Self::Rejected(Rejected::Invalid { .. }) => {
+                vec![("www-authenticate", "Bearer realm=\"pointsman\", error=\"invalid_token\"".to_owned())]
+            }
+            Self::Rejected(Rejected::Unavailable { retry_after_ms }) => {
+                vec![("retry-after", retry_after_ms.div_ceil(1_000).max(1).to_string())]
+            }
+            Self::Rejected(Rejected::Forbidden { .. })
+            | Self::NotAcceptable
+            | Self::UnsupportedMediaType
+            | Self::Body(_)
+            | Self::NotJson { .. }
+            | Self::NotAMessage { .. }
+            | Self::BatchNotAllowed
+            | Self::UnknownMethod { .. }
+            | Self::HeaderMissing { .. }
+            | Self::HeaderMismatch { .. }
+            | Self::HeaderMalformed { .. }
+            | Self::MetaInvalid { .. }
+            | Self::UnsupportedVersion { .. }
+            | Self::InvalidParams { .. }
+            | Self::UnknownCursor
+            | Self::UnknownTool { .. }
+            | Self::SessionMissing
+            | Self::SessionDead
+            | Self::Internal { .. } => Vec::new(),
+        };
+        Reply { status: shape.http, content_type: Some("application/json"), fields, body: Bytes::from(self.write(id, &shape)) }
+    }
+}

@@ -1,0 +1,235 @@
+//! Legacy sessions: their ids are sealed state, so that a restarted host, or another replica, goes on serving them.
+//!
+//! An id holds the token it was made for, the project, the revision and the time, under an AEAD; nobody else can make or change
+//! one. What cannot be in the id (the agent that `start` chose, that the client ended the session) is remembered in memory only:
+//! after a restart the service picks the principal's agent by itself.
+//!
+//! **Invariant:** an id opens only with the token and the project it was made for.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use data_encoding::BASE64URL_NOPAD;
+use parking_lot::Mutex;
+use pointsman_core::ids::{ProjectId, TokenId};
+use pointsman_core::time::TimeMs;
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+
+use crate::ports::clock::System;
+
+/// Milliseconds a session id is good for; clients open a new one then.
+pub const SESSION_AGE_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000;
+/// Sessions whose agent or end is remembered; the oldest is forgotten first.
+pub const SESSIONS_REMEMBERED_MAX: usize = 16_384;
+
+const FORMAT: u8 = 1;
+const HEAD: usize = 2;
+const STATE: usize = 16 + 16 + 1 + 8;
+const TAG: usize = 16;
+const SEALED: usize = HEAD + NONCE_LEN + STATE + TAG;
+/// Characters of an id: base64 of [`SEALED`] bytes.
+const ID_CHARS: usize = (SEALED * 4).div_ceil(3);
+
+/// A key that session ids are sealed with.
+#[derive(Clone)]
+pub struct SealingKey {
+    /// Stands in each id, so that keys can be rotated.
+    pub id: u8,
+    /// The key, derived for this purpose alone.
+    pub bytes: [u8; 32],
+}
+
+impl fmt::Debug for SealingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealingKey").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The revisions a session can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Revision {
+    /// 2025-03-26: batches, no structured content.
+    V2025_03_26,
+    /// 2025-06-18.
+    V2025_06_18,
+    /// 2025-11-25.
+    V2025_11_25,
+}
+
+impl Revision {
+    /// Returns its date.
+    pub(super) fn date(self) -> &'static str {
+        match self {
+            Self::V2025_03_26 => "2025-03-26",
+            Self::V2025_06_18 => "2025-06-18",
+            Self::V2025_11_25 => "2025-11-25",
+        }
+    }
+
+    /// Returns the revision of a date.
+    pub(super) fn of_date(date: &str) -> Option<Self> {
+        [Self::V2025_11_25, Self::V2025_06_18, Self::V2025_03_26].into_iter().find(|revision| revision.date() == date)
+    }
+
+    fn byte(self) -> u8 {
+        match self {
+            Self::V2025_03_26 => 1,
+            Self::V2025_06_18 => 2,
+            Self::V2025_11_25 => 3,
+        }
+    }
+
+    fn of_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::V2025_03_26),
+            2 => Some(Self::V2025_06_18),
+            3 => Some(Self::V2025_11_25),
+            0 | 4.. => None,
+        }
+    }
+}
+
+/// Names a session in memory: the nonce of its id.
+pub(super) type SessionKey = [u8; NONCE_LEN];
+
+/// What an id holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SessionState {
+    /// The credential it was opened with.
+    pub(super) token: TokenId,
+    /// The project of the endpoint it was opened on.
+    pub(super) project: ProjectId,
+    /// What was negotiated.
+    pub(super) revision: Revision,
+    /// When.
+    pub(super) issued_at: TimeMs,
+}
+
+/// A session that was opened by its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Session {
+    /// Its name in memory.
+    pub(super) key: SessionKey,
+    /// What was negotiated.
+    pub(super) revision: Revision,
+}
+
+enum Remembered {
+    Handle(String),
+    Ended,
+}
+
+#[derive(Default)]
+struct Memory {
+    known: HashMap<SessionKey, Remembered>,
+    order: VecDeque<SessionKey>,
+}
+
+impl Memory {
+    fn remember(&mut self, key: SessionKey, what: Remembered) {
+        if self.known.insert(key, what).is_none() {
+            self.order.push_back(key);
+            if self.order.len() > SESSIONS_REMEMBERED_MAX
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.known.remove(&oldest);
+            }
+        }
+    }
+}
+
+/// Seals and opens session ids.
+pub(super) struct Sessions {
+    keys: Vec<(u8, LessSafeKey)>,
+    system: Arc<dyn System>,
+    memory: Mutex<Memory>,
+}
+
+impl Sessions {
+    /// Returns sessions sealed with `current`; ids sealed with an older key are still opened.
+    pub(super) fn new(current: &SealingKey, older: &[SealingKey], system: Arc<dyn System>) -> Self {
+        let keys = std::iter::once(current)
+            .chain(older)
+            .map(|key| {
+                let unbound = UnboundKey::new(&CHACHA20_POLY1305, &key.bytes).expect("32 bytes are this algorithm's key length");
+                (key.id, LessSafeKey::new(unbound))
+            })
+            .collect();
+        Self { keys, system, memory: Mutex::default() }
+    }
+
+    /// Returns the id of a new session.
+    pub(super) fn seal(&self, state: &SessionState) -> String {
+        let (key_id, key) = &self.keys[0];
+        let mut sealed = [0u8; SEALED];
+        sealed[..HEAD].copy_from_slice(&[FORMAT, *key_id]);
+        let mut nonce = [0u8; NONCE_LEN];
+        self.system.random(&mut nonce);
+        sealed[HEAD..HEAD + NONCE_LEN].copy_from_slice(&nonce);
+        let body = &mut sealed[HEAD + NONCE_LEN..];
+        body[..16].copy_from_slice(state.token.as_bytes());
+        body[16..32].copy_from_slice(state.project.as_bytes());
+        body[32] = state.revision.byte();
+        body[33..STATE].copy_from_slice(&state.issued_at.0.to_be_bytes());
+        let tag = key
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from([FORMAT, *key_id]), &mut body[..STATE])
+            .expect("a few bytes are within the algorithm's limit");
+        body[STATE..].copy_from_slice(tag.as_ref());
+        BASE64URL_NOPAD.encode(&sealed)
+    }
+
+    fn unseal(&self, id: &[u8]) -> Option<(SessionKey, SessionState)> {
+        if id.len() != ID_CHARS {
+            return None;
+        }
+        let mut sealed = [0u8; SEALED];
+        BASE64URL_NOPAD.decode_mut(id, &mut sealed).ok()?;
+        let (head, rest) = sealed.split_at_mut(HEAD);
+        let (nonce, body) = rest.split_at_mut(NONCE_LEN);
+        let nonce: SessionKey = (&*nonce).try_into().ok()?;
+        let (key_id, key) = self.keys.iter().find(|(key_id, _)| *key_id == head[1])?;
+        let state = key.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from([FORMAT, *key_id]), body).ok()?;
+        let state = SessionState {
+            token: TokenId::from_bytes(state[..16].try_into().ok()?),
+            project: ProjectId::from_bytes(state[16..32].try_into().ok()?),
+            revision: Revision::of_byte(state[32])?,
+            issued_at: TimeMs(i64::from_be_bytes(state[33..].try_into().ok()?)),
+        };
+        (head[0] == FORMAT).then_some((nonce, state))
+    }
+
+    /// Returns the session of an id, none when it is forged, another credential's or project's, too old or ended.
+    pub(super) fn open(&self, id: &[u8], token: TokenId, project: ProjectId, now: TimeMs) -> Option<Session> {
+        let (key, state) = self.unseal(id)?;
+        let ours = state.token == token && state.project == project;
+        let fresh = now.since_ms(state.issued_at) <= SESSION_AGE_MS_MAX;
+        let ended = matches!(self.memory.lock().known.get(&key), Some(Remembered::Ended));
+        (ours && fresh && !ended).then_some(Session { key, revision: state.revision })
+    }
+
+    /// Returns the agent that `start` chose in this session, if this process saw it.
+    pub(super) fn handle(&self, key: &SessionKey) -> Option<String> {
+        match self.memory.lock().known.get(key) {
+            Some(Remembered::Handle(handle)) => Some(handle.clone()),
+            Some(Remembered::Ended) | None => None,
+        }
+    }
+
+    /// Remembers the agent of a session that has not ended.
+    pub(super) fn remember(&self, key: SessionKey, handle: String) {
+        let mut memory = self.memory.lock();
+        if !matches!(memory.known.get(&key), Some(Remembered::Ended)) {
+            memory.remember(key, Remembered::Handle(handle));
+        }
+    }
+
+    /// Ends a session.
+    pub(super) fn end(&self, key: SessionKey) {
+        self.memory.lock().remember(key, Remembered::Ended);
+    }
+}
+
+#[cfg(test)]
+#[path = "session/tests.rs"]
+mod tests;

@@ -1,0 +1,106 @@
+//! Session ids: what opens them and what does not.
+
+use std::time::Instant;
+
+use proptest::prelude::*;
+
+use super::*;
+
+struct Counter(Mutex<u64>);
+
+impl System for Counter {
+    fn random(&self, bytes: &mut [u8]) {
+        let mut n = self.0.lock();
+        *n += 1;
+        bytes.fill(0);
+        bytes[..8].copy_from_slice(&n.to_le_bytes());
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test's own clock")]
+    fn instant(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+fn key(id: u8) -> SealingKey {
+    SealingKey { id, bytes: [id; 32] }
+}
+
+fn sessions(current: u8, older: &[u8]) -> Sessions {
+    Sessions::new(&key(current), &older.iter().map(|id| key(*id)).collect::<Vec<_>>(), Arc::new(Counter(Mutex::new(0))))
+}
+
+const NOW: TimeMs = TimeMs(1_790_000_000_000);
+
+fn state(n: u8) -> SessionState {
+    SessionState {
+        token: TokenId::from_bytes([n; 16]),
+        project: ProjectId::from_bytes([n; 16]),
+        revision: Revision::V2025_11_25,
+        issued_at: NOW,
+    }
+}
+
+fn open(sessions: &Sessions, id: &str, state: &SessionState, now: TimeMs) -> Option<Session> {
+    sessions.open(id.as_bytes(), state.token, state.project, now)
+}
+
+#[test]
+fn an_id_outlives_the_process_that_made_it() {
+    let id = sessions(1, &[]).seal(&state(1));
+    assert!(id.bytes().all(|byte| byte.is_ascii_graphic()), "{id}");
+    let opened = open(&sessions(1, &[]), &id, &state(1), NOW).expect("another process with the same key opens it");
+    assert_eq!(opened.revision, Revision::V2025_11_25);
+    assert!(open(&sessions(2, &[1]), &id, &state(1), NOW).is_some(), "an older key still opens");
+    assert!(open(&sessions(2, &[]), &id, &state(1), NOW).is_none(), "an unknown key does not");
+}
+
+#[test]
+fn an_id_is_bound_to_its_token_its_project_and_its_time() {
+    let ours = sessions(1, &[]);
+    let id = ours.seal(&state(1));
+    let other_token = SessionState { token: TokenId::from_bytes([9; 16]), ..state(1) };
+    let other_project = SessionState { project: ProjectId::from_bytes([9; 16]), ..state(1) };
+    assert!(open(&ours, &id, &other_token, NOW).is_none());
+    assert!(open(&ours, &id, &other_project, NOW).is_none());
+    assert!(open(&ours, &id, &state(1), NOW + SESSION_AGE_MS_MAX).is_some());
+    assert!(open(&ours, &id, &state(1), NOW + (SESSION_AGE_MS_MAX + 1)).is_none());
+}
+
+#[test]
+fn an_ended_session_stays_ended_and_forgets_its_agent() {
+    let ours = sessions(1, &[]);
+    let id = ours.seal(&state(1));
+    let session = open(&ours, &id, &state(1), NOW).expect("fresh");
+    ours.remember(session.key, "agent".to_owned());
+    assert_eq!(ours.handle(&session.key).as_deref(), Some("agent"));
+    ours.end(session.key);
+    ours.remember(session.key, "late".to_owned());
+    assert_eq!(ours.handle(&session.key), None);
+    assert!(open(&ours, &id, &state(1), NOW).is_none());
+}
+
+#[test]
+fn memory_is_bounded() {
+    let ours = sessions(1, &[]);
+    for n in 0..=SESSIONS_REMEMBERED_MAX as u64 {
+        let mut key = [0; NONCE_LEN];
+        key[..8].copy_from_slice(&n.to_le_bytes());
+        ours.remember(key, n.to_string());
+    }
+    assert_eq!(ours.memory.lock().known.len(), SESSIONS_REMEMBERED_MAX);
+    assert_eq!(ours.handle(&[0; NONCE_LEN]), None, "the oldest is gone");
+}
+
+proptest! {
+    #[test]
+    fn no_other_text_opens(noise in proptest::collection::vec(any::<u8>(), 0..140), at in 0usize..ID_CHARS, to in any::<u8>()) {
+        let ours = sessions(1, &[]);
+        let id = ours.seal(&state(1));
+        prop_assert!(ours.open(&noise, state(1).token, state(1).project, NOW).is_none());
+        let mut changed = id.clone().into_bytes();
+        prop_assume!(changed[at] != to);
+        changed[at] = to;
+        prop_assert!(ours.open(&changed, state(1).token, state(1).project, NOW).is_none());
+    }
+}

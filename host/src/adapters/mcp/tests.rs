@@ -1,0 +1,262 @@
+//! The protocol over exchanges in memory: whatever comes is answered, and answered in a known form.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use pointsman_core::agent::TokenRecord;
+use pointsman_core::event::Provenance;
+use pointsman_core::ids::{PrincipalId, ProjectId, TokenId};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::ports::endpoint::{BodyError, BodySource};
+use crate::ports::surface::{CallError, Rejected};
+
+struct Echo;
+
+#[async_trait]
+impl Surface for Echo {
+    async fn admit(&self, bearer: Option<&str>, _: Option<&str>, trace: String) -> Result<Caller, Rejected> {
+        let id = match bearer {
+            None => return Err(Rejected::Missing),
+            Some("busy") => return Err(Rejected::Unavailable { retry_after_ms: 1_200 }),
+            Some(token) => [token.len() as u8; 16],
+        };
+        let project = ProjectId::from_bytes([7; 16]);
+        let token = Arc::new(TokenRecord {
+            id: TokenId::from_bytes(id),
+            principal: PrincipalId::from_bytes(id),
+            principal_name: "ana".to_owned(),
+            provenance: Provenance::Human,
+            projects: vec![project],
+            capabilities: Vec::new(),
+            toolsets: Vec::new(),
+            created_at: TimeMs(0),
+            expires_at: None,
+            revoked_at: None,
+        });
+        Ok(Caller { token, project, handle: None, trace })
+    }
+
+    fn instructions(&self) -> &'static str {
+        "Say it, hear it."
+    }
+
+    fn tools(&self, _: &Caller) -> Arc<str> {
+        r#"[{"name":"echo","inputSchema":{"type":"object"}}]"#.into()
+    }
+
+    async fn call(&self, caller: &Caller, tool: &str, arguments: &RawValue) -> Result<ToolAnswer, CallError> {
+        match tool {
+            "echo" => Ok(ToolAnswer {
+                json: json!({"said": arguments, "as": caller.handle}).to_string(),
+                is_error: false,
+                handle: Some("h1".to_owned()),
+            }),
+            "bug" => Err(CallError::Internal { trace: caller.trace.clone() }),
+            other => Err(CallError::UnknownTool(other.to_owned())),
+        }
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+struct Plain;
+
+impl System for Plain {
+    fn random(&self, bytes: &mut [u8]) {
+        getrandom::fill(bytes).expect("the system has randomness");
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test's own clock")]
+    fn instant(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+struct Sent<'a>(HashMap<&'static str, Vec<&'a [u8]>>);
+
+impl Fields for Sent<'_> {
+    fn field(&self, name: &'static str) -> Field<'_> {
+        match self.0.get(name).map(Vec::as_slice) {
+            None | Some([]) => Field::Absent,
+            Some([value]) => Field::One(value),
+            Some(_) => Field::Repeated,
+        }
+    }
+}
+
+struct Ready(Bytes);
+
+#[async_trait]
+impl BodySource for Ready {
+    async fn read_all(&mut self) -> Result<Bytes, BodyError> {
+        Ok(self.0.clone())
+    }
+}
+
+fn endpoint() -> Mcp {
+    Mcp::new(
+        Arc::new(Echo),
+        McpConfig {
+            server_name: "pointsman",
+            server_version: "0",
+            sealing_key: SealingKey { id: 1, bytes: [1; 32] },
+            older_keys: Vec::new(),
+            system: Arc::new(Plain),
+            now: Arc::new(|| TimeMs(1_790_000_000_000)),
+            draining: CancellationToken::new(),
+        },
+    )
+}
+
+fn post(endpoint: &Mcp, body: &[u8], headers: &[(&'static str, &[u8])]) -> Reply {
+    let mut fields: HashMap<&'static str, Vec<&[u8]>> = HashMap::from([
+        ("content-type", vec![b"application/json".as_slice()]),
+        ("accept", vec![b"application/json, text/event-stream".as_slice()]),
+        ("authorization", vec![b"Bearer secret".as_slice()]),
+    ]);
+    for (name, value) in headers {
+        fields.entry(name).or_default().push(value);
+    }
+    let mut body = Ready(Bytes::copy_from_slice(body));
+    let exchange = Exchange { method: Method::Post, slug: None, fields: &Sent(fields), body: &mut body, trace: "req_1" };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(endpoint.serve(exchange))
+}
+
+fn body_of(reply: &Reply) -> Value {
+    serde_json::from_slice(&reply.body).expect("an answer is JSON")
+}
+
+const MODERN: [(&str, &[u8]); 1] = [("mcp-protocol-version", b"2026-07-28")];
+
+fn modern_call(name: &str, arguments: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":"a\"b","method":"tools/call","params":{{"name":"{name}","arguments":{arguments},"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}"#
+    )
+}
+
+#[test]
+fn a_modern_call_is_answered_whole() {
+    let headers = [MODERN[0], ("mcp-method", b"tools/call"), ("mcp-name", b"echo")];
+    let reply = post(&endpoint(), modern_call("echo", r#"{"x":"a \"quoted\" ü\n"}"#).as_bytes(), &headers);
+    assert_eq!(reply.status, 200);
+    insta::assert_snapshot!(String::from_utf8_lossy(&reply.body), @r#"{"jsonrpc":"2.0","id":"a\"b","result":{"content":[{"type":"text","text":"{\"as\":null,\"said\":{\"x\":\"a \\\"quoted\\\" ü\\n\"}}"}],"structuredContent":{"as":null,"said":{"x":"a \"quoted\" ü\n"}},"isError":false,"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"pointsman","title":"Pointsman","version":"0"}}}}"#);
+}
+
+#[test]
+fn internal_errors_name_their_log_lines_and_nothing_else() {
+    let headers = [MODERN[0], ("mcp-method", b"tools/call"), ("mcp-name", b"bug")];
+    let error = body_of(&post(&endpoint(), modern_call("bug", "{}").as_bytes(), &headers))["error"].take();
+    assert_eq!(error["code"], -32603);
+    assert_eq!(error["message"], "internal error; the host's log has the details under req_1");
+}
+
+#[test]
+fn credentials_are_told_apart() {
+    let refused = |authorization: Option<&[u8]>| {
+        let mut fields = HashMap::from([("content-type", vec![b"application/json".as_slice()])]);
+        if let Some(value) = authorization {
+            fields.insert("authorization", vec![value]);
+        }
+        let mut body = Ready(Bytes::new());
+        let exchange = Exchange { method: Method::Post, slug: None, fields: &Sent(fields), body: &mut body, trace: "req_1" };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(endpoint().serve(exchange))
+    };
+    let none = refused(None);
+    assert_eq!((none.status, &none.fields[0]), (401, &("www-authenticate", "Bearer realm=\"pointsman\"".to_owned())));
+    let error = body_of(&none)["error"].take();
+    assert!(error["data"]["do"].as_str().is_some_and(|advice| advice.contains("${VAR}") && advice.contains("`Bearer ` missing")));
+    assert!(body_of(&refused(Some(b"Bearer ${TOKEN}")))["error"]["message"].as_str().is_some_and(|why| why.contains("did not replace")));
+    let busy = refused(Some(b"Bearer busy"));
+    assert_eq!((busy.status, &busy.fields[0]), (503, &("retry-after", "2".to_owned())));
+}
+
+/// Whatever comes in is answered with one of these.
+fn is_known(reply: &Reply) -> bool {
+    match reply.status {
+        202 => reply.body.is_empty(),
+        200 | 400 | 404 | 415 => {
+            let body = body_of(reply);
+            body.is_array() || (body["jsonrpc"] == "2.0" && (body["result"].is_object() || body["error"]["code"].is_i64()))
+        }
+        _ => false,
+    }
+}
+
+/// JSON that is nearly a message.
+fn nearly_a_message() -> impl Strategy<Value = String> {
+    let id = prop_oneof![Just("1"), Just("\"x\""), Just("null"), Just("1.5"), Just("\"\\ud800\""), Just("[]"), Just("-0"), Just("1e3")];
+    let method = prop_oneof![
+        Just("\"tools/call\""),
+        Just("\"tools/list\""),
+        Just("\"server/discover\""),
+        Just("\"initialize\""),
+        Just("\"ping\""),
+        Just("\"\\u0070ing\""),
+        Just("7"),
+        Just("\"notifications/initialized\"")
+    ];
+    let params = prop_oneof![
+        Just("{}"),
+        Just("[]"),
+        Just("null"),
+        Just("{\"name\":\"echo\",\"name\":\"x\"}"),
+        Just("{\"name\":7}"),
+        Just("{\"_meta\":[]}"),
+        Just("{\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":3}}"),
+        Just("{\"cursor\":\"x\"}"),
+        Just("{\"protocolVersion\":\"2025-03-26\"}"),
+        Just("{\"name\":\"echo\",\"arguments\":[[[[]]]]}")
+    ];
+    let version = prop_oneof![Just("\"2.0\""), Just("2.0"), Just("\"1.0\"")];
+    (version, id, method, params, any::<[bool; 4]>(), prop_oneof![Just(""), Just("["), Just("}")]).prop_map(
+        |(version, id, method, params, has, tail)| {
+            let parts = [("jsonrpc", version), ("id", id), ("method", method), ("params", params)];
+            let fields: Vec<_> =
+                parts.iter().zip(has).filter(|(_, has)| *has).map(|((key, value), _)| format!("\"{key}\":{value}")).collect();
+            format!(" {{{}}}{tail}", fields.join(","))
+        },
+    )
+}
+
+fn some_header() -> impl Strategy<Value = (&'static str, Vec<u8>)> {
+    let name = prop_oneof![Just("mcp-protocol-version"), Just("mcp-method"), Just("mcp-name"), Just("mcp-session-id")];
+    let value = prop_oneof![
+        Just(b"2026-07-28".to_vec()),
+        Just(b"2025-11-25".to_vec()),
+        Just(b"tools/call".to_vec()),
+        Just(b"=?base64?ZWNobw==?=".to_vec()),
+        proptest::collection::vec(any::<u8>(), 0..40)
+    ];
+    (name, value)
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_answered(body in proptest::collection::vec(any::<u8>(), 0..200), headers in proptest::collection::vec(some_header(), 0..4)) {
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_slice())).collect();
+        let reply = post(&endpoint(), &body, &headers);
+        prop_assert!(is_known(&reply), "{reply:?}");
+    }
+
+    #[test]
+    fn any_near_message_is_answered(body in nearly_a_message(), headers in proptest::collection::vec(some_header(), 0..4)) {
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_slice())).collect();
+        let reply = post(&endpoint(), body.as_bytes(), &headers);
+        prop_assert!(is_known(&reply), "{body}: {reply:?}");
+    }
+}
+
+#[test]
+fn deep_nesting_is_passed_on_without_recursion() {
+    let headers = [MODERN[0], ("mcp-method", b"tools/call"), ("mcp-name", b"bug")];
+    let deep = format!("{{\"x\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    let reply = post(&endpoint(), modern_call("bug", &deep).as_bytes(), &headers);
+    assert_eq!(body_of(&reply)["error"]["code"], -32603, "the tool was reached");
+}

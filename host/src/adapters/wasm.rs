@@ -1,0 +1,342 @@
+//! Plugins as WebAssembly components, run by wasmtime.
+//!
+//! Owns the engine, the compiled code, the instances and every bound on them; each world has one file that converts
+//! between its bindings and the port. It knows no service: what is done with an answer is decided elsewhere.
+//!
+//! **Invariants:**
+//! - A call ends in exactly one outcome: an answer, a refusal, a trap, a limit, or an invalid answer.
+//! - What a component does costs its own calls only: an instance that failed is dropped, a load that failed changes
+//!   nothing, and calls that run while a plugin is replaced finish on the one they began with.
+//! - No type of the engine leaves this folder.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use thiserror::Error;
+use wasmtime::component::{Component, Linker};
+
+mod admission;
+mod cache;
+mod engine;
+mod failure;
+mod limits;
+mod merger;
+mod policy;
+mod pool;
+mod reconciler;
+mod router;
+mod slots;
+mod store;
+mod symbols;
+#[cfg(test)]
+mod tests;
+mod ticker;
+mod workflow;
+
+use self::cache::CodeCache;
+pub use self::cache::CodeCounts;
+use self::failure::{invalid, limit};
+use self::limits::Limits;
+use self::pool::{Guest, Pool, Shared, Terms};
+use self::reconciler::Versions;
+use self::symbols::SymbolTable;
+use self::ticker::Ticker;
+use crate::ports::plugins::{
+    ChangeFacts, CommitFacts, FileOutcome, FlowTask, Gate, GateFacts, GateVerdict, HunkOutcome, MergeFile, MergeHunk, MergerDescription,
+    PluginFailure, PluginRef, PluginSource, PluginStats, Plugins, PullRequestText, ReconcileOutcome, RouteCandidate, RouteMessage,
+    RouteVerdict, Symbol, WaitingBranch, World,
+};
+
+/// Calls after which a warm instance is retired: what it leaked goes, and the cost of a new one is spread thin.
+pub const WARM_CALLS_MAX: u32 = 1_000;
+
+/// How the runtime is set up.
+#[derive(Debug, Clone)]
+pub struct WasmOptions {
+    /// Where compiled code is kept; none compiles at each start.
+    pub cache_dir: Option<PathBuf>,
+    /// Authenticates the cache's files. Secret, and the same from start to start.
+    pub cache_key: [u8; 32],
+    /// Calls after which a warm instance is retired.
+    pub warm_calls_max: u32,
+}
+
+impl WasmOptions {
+    /// Returns options with a cache.
+    #[must_use]
+    pub const fn new(cache_dir: Option<PathBuf>, cache_key: [u8; 32]) -> Self {
+        Self { cache_dir, cache_key, warm_calls_max: WARM_CALLS_MAX }
+    }
+}
+
+/// Why there is no runtime.
+#[derive(Debug, Error)]
+pub enum WasmError {
+    /// This machine cannot run components: the address space, or a processor feature.
+    #[error("components cannot be run on this machine: {0}")]
+    Engine(String),
+    /// There is no thread for deadlines.
+    #[error("the thread for plugin deadlines did not start")]
+    Thread(#[source] io::Error),
+}
+
+/// The plugins of a host. Dropping it stops its thread; calls that still run keep what they need.
+pub struct Wasm {
+    inner: Arc<Inner>,
+    _ticker: Ticker,
+}
+
+struct Inner {
+    shared: Shared,
+    cache: CodeCache,
+    bindings: ArcSwap<BTreeMap<String, Arc<Binding>>>,
+}
+
+/// A loaded component.
+struct Binding {
+    reference: PluginRef,
+    world: World,
+    bound: Bound,
+    merger: Option<MergerDescription>,
+}
+
+/// The pool of a loaded component, by its world.
+enum Bound {
+    Router(Pool<router::bindings::Router>),
+    Merger(Pool<merger::bindings::Merger>),
+    Reconciler(Pool<reconciler::bindings::Reconciler>),
+    Workflow(Pool<workflow::bindings::Workflow>),
+    Policy(Pool<policy::bindings::Policy>),
+}
+
+impl Bound {
+    fn stats(&self) -> PluginStats {
+        match self {
+            Self::Router(pool) => pool.stats(),
+            Self::Merger(pool) => pool.stats(),
+            Self::Reconciler(pool) => pool.stats(),
+            Self::Workflow(pool) => pool.stats(),
+            Self::Policy(pool) => pool.stats(),
+        }
+    }
+}
+
+impl Wasm {
+    /// Returns a runtime with nothing loaded.
+    ///
+    /// # Errors
+    /// [`WasmError`]. A cache folder that cannot be had is logged and done without.
+    pub fn new(options: WasmOptions) -> Result<Self, WasmError> {
+        let engine = engine::engine().map_err(|error| WasmError::Engine(format!("{error:#}")))?;
+        let ticker = Ticker::start(&engine).map_err(WasmError::Thread)?;
+        let shared = Shared {
+            engine,
+            pulse: Arc::clone(ticker.pulse()),
+            symbols: Arc::new(SymbolTable::new()),
+            warm_calls_max: options.warm_calls_max.max(1),
+        };
+        let cache = CodeCache::open(options.cache_dir, &options.cache_key);
+        let inner = Inner { shared, cache, bindings: ArcSwap::default() };
+        Ok(Self { inner: Arc::new(inner), _ticker: ticker })
+    }
+
+    /// Returns how often components were compiled, and how often the cache had them.
+    #[must_use]
+    pub fn code_counts(&self) -> CodeCounts {
+        self.inner.cache.counts()
+    }
+
+    /// Puts a question to a plugin on a thread that may block, when it is its turn.
+    async fn ask<G: Guest, R: Send + 'static>(
+        &self,
+        plugin: &str,
+        question: impl FnOnce(&Pool<G>) -> Result<R, PluginFailure> + Send + 'static,
+    ) -> Result<R, PluginFailure> {
+        let not_bound = || PluginFailure::NotBound(plugin.to_owned());
+        let binding = self.inner.bindings.load().get(plugin).map(Arc::clone).ok_or_else(not_bound)?;
+        let pool = G::pool(&binding.bound).ok_or_else(not_bound)?;
+        let Some(turn) = pool.slots.take(pool.terms.limits.wait()).await else {
+            return Err(pool.count(limit(plugin, "concurrency")));
+        };
+        blocking(plugin, move || {
+            let _turn = turn;
+            question(G::pool(&binding.bound).ok_or_else(|| PluginFailure::NotBound(binding.reference.name.clone()))?)
+        })
+        .await
+    }
+}
+
+/// Runs what takes long off the async threads.
+async fn blocking<R: Send + 'static>(
+    plugin: &str,
+    work: impl FnOnce() -> Result<R, PluginFailure> + Send + 'static,
+) -> Result<R, PluginFailure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(limit(plugin, "time: the host is shutting down")),
+        },
+    }
+}
+
+impl Inner {
+    /// Verifies, compiles, links and probes a component, then swaps it in. Takes as long as compiling does.
+    fn load(&self, source: PluginSource) -> Result<PluginRef, PluginFailure> {
+        let reference = PluginRef { name: source.name.clone(), digest: blake3::hash(&source.component).to_hex().to_string() };
+        let world = source.world;
+        let mut merger = None;
+        let bound = match world {
+            World::Router => Bound::Router(self.probed(source, &reference.digest)?),
+            World::Merger => {
+                let pool = self.pool(source, &reference.digest)?;
+                merger = Some(merger::describe(&pool)?);
+                Bound::Merger(pool)
+            }
+            World::Reconciler => Bound::Reconciler(self.probed(source, &reference.digest)?),
+            World::Workflow => Bound::Workflow(self.probed(source, &reference.digest)?),
+            World::Policy => Bound::Policy(self.probed(source, &reference.digest)?),
+            World::Agent => {
+                return Err(invalid(&reference.name, "this version does not run components of the world `agent`"));
+            }
+        };
+        let binding = Arc::new(Binding { reference: reference.clone(), world, bound, merger });
+        self.bindings.rcu(|bindings| {
+            let mut bindings = BTreeMap::clone(bindings);
+            bindings.insert(reference.name.clone(), Arc::clone(&binding));
+            bindings
+        });
+        Ok(reference)
+    }
+
+    /// Returns a pool one of whose instances took its configuration.
+    fn probed<G: Guest>(&self, source: PluginSource, digest: &str) -> Result<Pool<G>, PluginFailure> {
+        let pool = self.pool(source, digest)?;
+        pool.probe(|_, _| Ok(Ok(())))?;
+        Ok(pool)
+    }
+
+    fn pool<G: Guest>(&self, source: PluginSource, digest: &str) -> Result<Pool<G>, PluginFailure> {
+        let name = source.name.as_str();
+        let limits = Limits::new(source.world, source.limits).map_err(|why| invalid(name, why))?;
+        admission::admit(&source.component, &G::SHAPE).map_err(|why| invalid(name, why))?;
+        let component = self
+            .cache
+            .component(&self.shared.engine, digest, &source.component)
+            .map_err(|error| invalid(name, format!("it does not compile: {error:#}")))?;
+        let pre = self.prepare::<G>(&component).map_err(|error| invalid(name, format!("it does not fit its world: {error:#}")))?;
+        let terms = Terms { name: source.name, config_json: source.config_json, limits, instances: source.instances };
+        Ok(Pool::new(self.shared.clone(), terms, pre))
+    }
+
+    fn prepare<G: Guest>(&self, component: &Component) -> wasmtime::Result<G::Pre> {
+        component.initialize_copy_on_write_image()?;
+        let mut linker = Linker::new(&self.shared.engine);
+        G::link(&mut linker)?;
+        G::prepare(linker.instantiate_pre(component)?)
+    }
+}
+
+#[async_trait]
+impl Plugins for Wasm {
+    async fn load(&self, source: PluginSource) -> Result<PluginRef, PluginFailure> {
+        let inner = Arc::clone(&self.inner);
+        let name = source.name.clone();
+        blocking(&name, move || inner.load(source)).await
+    }
+
+    fn loaded(&self) -> BTreeMap<String, (World, PluginRef, PluginStats)> {
+        let bindings = self.inner.bindings.load();
+        let row = |(name, one): (&String, &Arc<Binding>)| (name.clone(), (one.world, one.reference.clone(), one.bound.stats()));
+        bindings.iter().map(row).collect()
+    }
+
+    fn symbol(&self, text: &str) -> Symbol {
+        self.inner.shared.symbols.intern(text)
+    }
+
+    fn symbol_text(&self, symbol: Symbol) -> Arc<str> {
+        self.inner.shared.symbols.text(symbol.0)
+    }
+
+    fn route(&self, plugin: &str, message: &RouteMessage, candidates: &[RouteCandidate]) -> Result<RouteVerdict, PluginFailure> {
+        let bindings = self.inner.bindings.load();
+        let pool = bindings.get(plugin).and_then(|binding| Guest::pool(&binding.bound));
+        router::route(pool.ok_or_else(|| PluginFailure::NotBound(plugin.to_owned()))?, message, candidates)
+    }
+
+    fn merger(&self, plugin: &str) -> Result<MergerDescription, PluginFailure> {
+        let bindings = self.inner.bindings.load();
+        let description = bindings.get(plugin).and_then(|binding| binding.merger.clone());
+        description.ok_or_else(|| PluginFailure::NotBound(plugin.to_owned()))
+    }
+
+    async fn merge_hunks(&self, plugin: &str, path: &str, hunks: Vec<MergeHunk>) -> Result<Vec<HunkOutcome>, PluginFailure> {
+        let path = path.to_owned();
+        self.ask(plugin, move |pool| merger::merge_hunks(pool, &path, &hunks)).await
+    }
+
+    async fn merge_file(&self, plugin: &str, file: MergeFile) -> Result<FileOutcome, PluginFailure> {
+        self.ask(plugin, move |pool| merger::merge_file(pool, &file)).await
+    }
+
+    async fn reconcile(
+        &self,
+        plugin: &str,
+        media_type: &str,
+        base: Vec<u8>,
+        ours: Vec<u8>,
+        theirs: Vec<u8>,
+    ) -> Result<ReconcileOutcome, PluginFailure> {
+        let media_type = media_type.to_owned();
+        let versions = Versions { base, ours, theirs };
+        self.ask(plugin, move |pool| reconciler::reconcile(pool, &media_type, &versions)).await
+    }
+
+    async fn branch_name(&self, plugin: &str, task: FlowTask, attempt: u32) -> Result<String, PluginFailure> {
+        self.ask(plugin, move |pool| workflow::branch_name(pool, &task, attempt)).await
+    }
+
+    async fn commit_message(&self, plugin: &str, facts: CommitFacts) -> Result<String, PluginFailure> {
+        self.ask(plugin, move |pool| workflow::commit_message(pool, &facts)).await
+    }
+
+    async fn merge_message(&self, plugin: &str, facts: ChangeFacts) -> Result<String, PluginFailure> {
+        self.ask(plugin, move |pool| workflow::merge_message(pool, &facts)).await
+    }
+
+    async fn pull_request(&self, plugin: &str, facts: ChangeFacts) -> Result<PullRequestText, PluginFailure> {
+        self.ask(plugin, move |pool| workflow::pull_request(pool, &facts)).await
+    }
+
+    async fn merge_order(&self, plugin: &str, queue: Vec<WaitingBranch>) -> Result<Vec<u32>, PluginFailure> {
+        self.ask(plugin, move |pool| workflow::merge_order(pool, &queue)).await
+    }
+
+    async fn check(&self, plugin: &str, gate: Gate, facts: GateFacts) -> Result<GateVerdict, PluginFailure> {
+        self.ask(plugin, move |pool| policy::check(pool, gate, &facts)).await
+    }
+}
+
+/// Returns a list of texts as the bindings want it.
+fn texts(list: &[String]) -> Vec<&str> {
+    list.iter().map(String::as_str).collect()
+}
+
+/// Checks that positions name entries of a list of `len`, and none twice.
+fn distinct(positions: &[u32], len: usize) -> Result<(), String> {
+    let mut seen = vec![false; len];
+    for position in positions {
+        let named = usize::try_from(*position).ok().and_then(|at| seen.get_mut(at));
+        match named {
+            None => return Err(format!("it names position {position} of {len}")),
+            Some(seen) if *seen => return Err(format!("it names position {position} twice")),
+            Some(seen) => *seen = true,
+        }
+    }
+    Ok(())
+}

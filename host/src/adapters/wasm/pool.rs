@@ -1,0 +1,242 @@
+//! One loaded plugin of one world: its instances, and the way a question goes to one of them.
+//!
+//! It knows no world; those bring a [`Guest`]. **Invariant:** an instance is configured once, before anything else; one
+//! whose call failed in any way is never asked again; no more calls run at once than the binding allows.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use wasmtime::component::{InstancePre, Linker};
+use wasmtime::{Engine, Store};
+
+use super::Bound;
+use super::admission::Shape;
+use super::failure::{classify, invalid};
+use super::limits::Limits;
+use super::slots::Slots;
+use super::store::{State, start_deadline};
+use super::symbols::{Phase, Quota, Scope, SymbolTable};
+use super::ticker::Pulse;
+use crate::ports::plugins::{Instances, PluginFailure, PluginStats};
+
+/// Idle instances a plugin keeps.
+const IDLE_MAX: usize = 8;
+/// Running time of the probe at a load: the first call of a component also faults its pages in.
+const PROBE_DEADLINE_MS: u64 = 2_000;
+
+/// The bindings of a world.
+pub(super) trait Guest: Sized + Send + 'static {
+    /// What instances are made from.
+    type Pre: Send + Sync + 'static;
+    /// What the world gives and asks for.
+    const SHAPE: Shape;
+
+    /// Adds what the world imports.
+    fn link(linker: &mut Linker<State>) -> wasmtime::Result<()>;
+    /// Looks the exports up.
+    fn prepare(pre: InstancePre<State>) -> wasmtime::Result<Self::Pre>;
+    /// Makes an instance.
+    fn instantiate(pre: &Self::Pre, store: &mut Store<State>) -> wasmtime::Result<Self>;
+    /// Hands an instance its configuration.
+    fn configure(&self, store: &mut Store<State>, json: &str) -> wasmtime::Result<Result<(), String>>;
+    /// Returns the pool of this world, if it is of this world.
+    fn pool(bound: &Bound) -> Option<&Pool<Self>>;
+}
+
+/// What all plugins of a host share.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    pub(super) engine: Engine,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) symbols: Arc<SymbolTable>,
+    /// Calls after which an instance is retired.
+    pub(super) warm_calls_max: u32,
+}
+
+/// What is decided about a binding at its load.
+#[derive(Debug)]
+pub(super) struct Terms {
+    pub(super) name: String,
+    pub(super) config_json: String,
+    pub(super) limits: Limits,
+    pub(super) instances: Instances,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    calls: AtomicU64,
+    traps: AtomicU64,
+    limits: AtomicU64,
+    invalid: AtomicU64,
+    instances: AtomicU64,
+}
+
+/// An instance between calls.
+struct Idle<G> {
+    store: Store<State>,
+    guest: G,
+    calls: u32,
+}
+
+/// A loaded plugin.
+pub(super) struct Pool<G: Guest> {
+    pub(super) terms: Terms,
+    pub(super) slots: Slots,
+    shared: Shared,
+    pre: G::Pre,
+    quota: Arc<Quota>,
+    idle: Mutex<Vec<Idle<G>>>,
+    counters: Counters,
+}
+
+impl<G: Guest> Pool<G> {
+    /// Returns the pool of a component whose imports are linked.
+    pub(super) fn new(shared: Shared, terms: Terms, pre: G::Pre) -> Self {
+        let slots = Slots::new(terms.limits.concurrency_max);
+        Self { terms, slots, shared, pre, quota: Arc::default(), idle: Mutex::default(), counters: Counters::default() }
+    }
+
+    /// Makes and configures one instance, and asks it something.
+    ///
+    /// # Errors
+    /// As [`Pool::ask`].
+    pub(super) fn probe<R>(
+        &self,
+        question: impl FnOnce(&G, &mut Store<State>) -> wasmtime::Result<Result<R, String>>,
+    ) -> Result<R, PluginFailure> {
+        let _running = self.shared.pulse.begin();
+        let mut idle = self.instance(PROBE_DEADLINE_MS)?;
+        self.put(&mut idle, question).inspect(|_| self.keep(idle))
+    }
+
+    /// Puts a question to an instance. The caller holds a slot. An inner `Err` of the question is an invalid answer.
+    ///
+    /// # Errors
+    /// [`PluginFailure`].
+    pub(super) fn ask<R>(
+        &self,
+        question: impl FnOnce(&G, &mut Store<State>) -> wasmtime::Result<Result<R, String>>,
+    ) -> Result<R, PluginFailure> {
+        self.counters.calls.fetch_add(1, Ordering::Relaxed);
+        let _running = self.shared.pulse.begin();
+        let deadline_ms = self.terms.limits.deadline_ms;
+        let kept = if self.terms.instances == Instances::Warm { self.idle.lock().pop() } else { None };
+        let mut idle = match kept.filter(|idle| idle.store.data().scope.holds()) {
+            Some(mut idle) => {
+                idle.store.data_mut().account.exceeded = None;
+                start_deadline(&mut idle.store, deadline_ms);
+                idle
+            }
+            // Instantiation, configuration and question share the one deadline.
+            None => self.instance(deadline_ms)?,
+        };
+        self.put(&mut idle, question).inspect(|_| self.keep(idle))
+    }
+
+    /// Returns the counters.
+    pub(super) fn stats(&self) -> PluginStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        PluginStats {
+            calls: read(&self.counters.calls),
+            traps: read(&self.counters.traps),
+            limits: read(&self.counters.limits),
+            invalid: read(&self.counters.invalid),
+            instances: read(&self.counters.instances),
+        }
+    }
+
+    /// Counts a failure.
+    pub(super) fn count(&self, failure: PluginFailure) -> PluginFailure {
+        let counter = match &failure {
+            PluginFailure::Trapped { .. } => &self.counters.traps,
+            PluginFailure::Limit { .. } => &self.counters.limits,
+            PluginFailure::Invalid { .. } => &self.counters.invalid,
+            PluginFailure::NotBound(_) | PluginFailure::Refused { .. } => return failure,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        failure
+    }
+
+    fn instance(&self, deadline_ms: u64) -> Result<Idle<G>, PluginFailure> {
+        self.counters.instances.fetch_add(1, Ordering::Relaxed);
+        let scope = Scope::new(Arc::clone(&self.shared.symbols), Arc::clone(&self.quota));
+        let mut store = State::store(&self.shared.engine, &self.terms.limits, scope);
+        start_deadline(&mut store, deadline_ms);
+        let configured =
+            G::instantiate(&self.pre, &mut store).and_then(|guest| Ok((guest.configure(&mut store, &self.terms.config_json)?, guest)));
+        match configured {
+            Ok((Ok(()), guest)) => {
+                store.data_mut().scope.phase = Phase::Asked;
+                Ok(Idle { store, guest, calls: 0 })
+            }
+            Ok((Err(why), _)) => Err(PluginFailure::Refused { plugin: self.terms.name.clone(), why }),
+            Err(error) => Err(self.failed(&error, &store)),
+        }
+    }
+
+    fn put<R>(
+        &self,
+        idle: &mut Idle<G>,
+        question: impl FnOnce(&G, &mut Store<State>) -> wasmtime::Result<Result<R, String>>,
+    ) -> Result<R, PluginFailure> {
+        idle.calls += 1;
+        match question(&idle.guest, &mut idle.store) {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(why)) => Err(self.count(invalid(&self.terms.name, why))),
+            Err(error) => Err(self.failed(&error, &idle.store)),
+        }
+    }
+
+    fn keep(&self, idle: Idle<G>) {
+        if self.terms.instances == Instances::Fresh || idle.calls >= self.shared.warm_calls_max {
+            return;
+        }
+        let mut kept = self.idle.lock();
+        if kept.len() < IDLE_MAX {
+            kept.push(idle);
+        }
+    }
+
+    fn failed(&self, error: &wasmtime::Error, store: &Store<State>) -> PluginFailure {
+        self.count(classify(&self.terms.name, error, store.data().account.exceeded))
+    }
+}
+
+/// Implements [`Guest`] over the bindings that `bindgen!` made of a world.
+macro_rules! guest {
+    ($bindings:ident :: $world:ident, $pre:ident, $variant:ident, $shape:expr, |$linker:ident| $link:expr) => {
+        impl $crate::adapters::wasm::pool::Guest for $bindings::$world {
+            type Pre = $bindings::$pre<$crate::adapters::wasm::store::State>;
+            const SHAPE: $crate::adapters::wasm::admission::Shape = $shape;
+
+            fn link($linker: &mut ::wasmtime::component::Linker<$crate::adapters::wasm::store::State>) -> ::wasmtime::Result<()> {
+                $link
+            }
+
+            fn prepare(pre: ::wasmtime::component::InstancePre<$crate::adapters::wasm::store::State>) -> ::wasmtime::Result<Self::Pre> {
+                $bindings::$pre::new(pre)
+            }
+
+            fn instantiate(
+                pre: &Self::Pre,
+                store: &mut ::wasmtime::Store<$crate::adapters::wasm::store::State>,
+            ) -> ::wasmtime::Result<Self> {
+                pre.instantiate(store)
+            }
+
+            fn configure(
+                &self,
+                store: &mut ::wasmtime::Store<$crate::adapters::wasm::store::State>,
+                json: &str,
+            ) -> ::wasmtime::Result<::std::result::Result<(), ::std::string::String>> {
+                self.pointsman_types_setup().call_configure(store, json)
+            }
+
+            fn pool(bound: &$crate::adapters::wasm::Bound) -> Option<&$crate::adapters::wasm::pool::Pool<Self>> {
+                if let $crate::adapters::wasm::Bound::$variant(pool) = bound { Some(pool) } else { None }
+            }
+        }
+    };
+}
+pub(super) use guest;

@@ -1,0 +1,139 @@
+//! What belongs to one instance: its symbols, its memory account, its deadline.
+//!
+//! **Invariant:** an instance's memories together stay below its limit, its tables below the engine's, and a call ends
+//! once it has run for its deadline. Time the thread spent waiting for a processor is not the plugin's: it counts only
+//! against ten times the deadline.
+
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use wasmtime::{Engine, ResourceLimiter, Store, UpdateDeadline};
+
+use super::engine::TABLE_ELEMENTS_MAX;
+use super::limits::Limits;
+use super::symbols::Scope;
+use super::ticker::TICK_MS;
+
+/// A call is ended after so many times its deadline, whether it ran or waited.
+const WAIT_FACTOR: u64 = 10;
+
+/// The data of a store.
+#[derive(Debug)]
+pub(super) struct State {
+    /// The symbols as the instance sees them.
+    pub(super) scope: Scope,
+    /// Memory and tables.
+    pub(super) account: Account,
+    deadline: Deadline,
+}
+
+impl State {
+    /// Returns a store for one instance.
+    pub(super) fn store(engine: &Engine, limits: &Limits, scope: Scope) -> Store<Self> {
+        let account = Account { memory_bytes_max: limits.memory_bytes_max, ..Account::default() };
+        let mut store = Store::new(engine, Self { scope, account, deadline: Deadline::default() });
+        store.limiter(|state| &mut state.account);
+        store.set_hostcall_fuel(limits.result_bytes_max);
+        store.epoch_deadline_callback(|mut context| Ok(context.data_mut().deadline.reached()));
+        store
+    }
+}
+
+/// Starts a call's deadline.
+pub(super) fn start_deadline(store: &mut Store<State>, deadline_ms: u64) {
+    let first = store.data_mut().deadline.start(deadline_ms);
+    store.set_epoch_deadline(first);
+}
+
+/// Counts what the instance holds.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    memory_bytes_max: usize,
+    memory_bytes: usize,
+    memory_asked: usize,
+    table_elements: usize,
+    table_asked: usize,
+    /// The limit that a request was turned down for, if one was.
+    pub(super) exceeded: Option<&'static str>,
+}
+
+impl ResourceLimiter for Account {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let asked = desired.saturating_sub(current);
+        let sum = self.memory_bytes.saturating_add(asked);
+        if sum > self.memory_bytes_max {
+            self.exceeded = Some("memory");
+            return Ok(false);
+        }
+        self.memory_asked = asked;
+        self.memory_bytes = sum;
+        Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.memory_bytes = self.memory_bytes.saturating_sub(std::mem::take(&mut self.memory_asked));
+        self.exceeded = Some("memory");
+        Ok(())
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let asked = desired.saturating_sub(current);
+        let sum = self.table_elements.saturating_add(asked);
+        if sum > TABLE_ELEMENTS_MAX {
+            self.exceeded = Some("tables");
+            return Ok(false);
+        }
+        self.table_asked = asked;
+        self.table_elements = sum;
+        Ok(true)
+    }
+
+    fn table_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.table_elements = self.table_elements.saturating_sub(std::mem::take(&mut self.table_asked));
+        self.exceeded = Some("tables");
+        Ok(())
+    }
+}
+
+/// How long a call may still run. Reading the thread's processor time is a system call, so a call that ends within
+/// half its deadline never pays for it: the first look is then, and the rest is measured from there.
+#[derive(Debug, Default)]
+struct Deadline {
+    /// Ticks of running time.
+    limit_ticks: u64,
+    /// Ticks given so far.
+    given_ticks: u64,
+    /// Processor time of the thread at the first look, and what was left then.
+    looked: Option<(Duration, Duration)>,
+}
+
+impl Deadline {
+    fn start(&mut self, deadline_ms: u64) -> u64 {
+        let limit_ticks = deadline_ms.div_ceil(TICK_MS).max(1);
+        let first = limit_ticks.div_ceil(2);
+        *self = Self { limit_ticks, given_ticks: first, looked: None };
+        first
+    }
+
+    fn reached(&mut self) -> UpdateDeadline {
+        let now = thread_time();
+        let (since, left) = *self.looked.get_or_insert_with(|| {
+            // The tick that ended the first stretch may have come at once, so it is not counted.
+            let ran_ticks = self.given_ticks.saturating_sub(1);
+            (now, Duration::from_millis(self.limit_ticks.saturating_sub(ran_ticks) * TICK_MS))
+        });
+        let ran = now.saturating_sub(since);
+        if ran >= left || self.given_ticks >= self.limit_ticks.saturating_mul(WAIT_FACTOR) {
+            return UpdateDeadline::Interrupt;
+        }
+        let left_ms = u64::try_from((left - ran).as_millis()).unwrap_or(u64::MAX);
+        let ticks = (left_ms / TICK_MS / 2).max(1);
+        self.given_ticks = self.given_ticks.saturating_add(ticks);
+        UpdateDeadline::Continue(ticks)
+    }
+}
+
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}

@@ -1,0 +1,353 @@
+//! Which keys there are, what each takes, and which plugins are shipped. One table for the check, the suggestions,
+//! the environment's names and the tests.
+//!
+//! **Invariant:** every leaf of fixed tables has exactly one environment variable: its path in capitals, joined by `_`.
+
+use std::net::SocketAddr;
+
+use pointsman_core::path_glob::PathGlob;
+
+use crate::ports::plugins::World;
+
+/// A kind of text.
+#[derive(Debug)]
+pub(super) struct Form {
+    /// What is expected, after "expected".
+    pub(super) expected: &'static str,
+    /// Whether a text has the form.
+    pub(super) fits: fn(&str) -> bool,
+}
+
+/// What a key takes.
+#[derive(Debug)]
+pub(super) enum Shape {
+    /// A text of a form.
+    Text(&'static Form),
+    /// A path; relative ones start from the file's folder, or from the working folder outside a file.
+    Path,
+    /// `embedded`, or a path.
+    PluginSource,
+    /// A whole number within a range, both ends included.
+    Integer {
+        /// The least.
+        min: i64,
+        /// The most.
+        max: i64,
+    },
+    /// One of these texts.
+    Choice(&'static [&'static str]),
+    /// A list.
+    List(&'static Shape),
+    /// A table with fixed keys.
+    Table(&'static [Key]),
+    /// Any number of tables: `[[key]]`.
+    Tables(&'static [Key]),
+    /// Tables under names the operator chooses: `[key.NAME]`.
+    Named(&'static [Key]),
+    /// A table that is none of the host's business.
+    Any,
+}
+
+/// Whether a table is whole without a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// There is no sense in leaving it out.
+    Must,
+    /// It may be left out.
+    May,
+}
+
+/// A key and what it takes.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// What it takes.
+    pub(super) shape: Shape,
+    /// Whether it may be left out.
+    pub(super) need: Need,
+}
+
+const fn may(name: &'static str, shape: Shape) -> Key {
+    Key { name, shape, need: Need::May }
+}
+
+const fn must(name: &'static str, shape: Shape) -> Key {
+    Key { name, shape, need: Need::Must }
+}
+
+const fn integer(min: i64, max: i64) -> Shape {
+    Shape::Integer { min, max }
+}
+
+/// The version of the configuration's shape this host reads.
+pub(super) const CONFIG_VERSION: i64 = 1;
+
+const HOUR_MS: i64 = 60 * 60 * 1_000;
+const DAY_S: i64 = 24 * 60 * 60;
+
+static ADDRESS: Form = Form {
+    expected: "an address and a port such as \"127.0.0.1:7420\", or \"[::1]:7420\"",
+    fits: |text| text.parse::<SocketAddr>().is_ok(),
+};
+static URL: Form = Form { expected: "a URL such as \"https://pointsman.example.com\", without query or fragment", fits: is_url };
+static ORIGIN: Form =
+    Form { expected: "an origin such as \"https://tools.example.com\": scheme, host, port if any, and no path", fits: is_origin };
+static LOG_LEVEL: Form = Form {
+    expected: "a level (off, error, warn, info, debug, trace), then overrides such as \"info,pointsman=debug\"",
+    fits: is_log_level,
+};
+static SLUG: Form = Form { expected: "1 to 40 of a-z, 0-9 and `-`, starting with a letter or digit", fits: is_slug };
+static NAME: Form = Form { expected: "1 to 64 of a-z, 0-9, `-`, `_` and `.`, starting with a letter or digit", fits: is_name };
+static BRANCH: Form = Form { expected: "a branch name such as \"main\", without `refs/heads/`", fits: is_branch };
+static GLOB: Form = Form { expected: "a glob relative to the repository's root, such as \"src/**\" or \"CHANGELOG.md\"", fits: is_glob };
+static COMMAND: Form = Form { expected: "a shell command", fits: |text| !text.trim().is_empty() && !text.contains('\0') };
+
+static GLOBS: Shape = Shape::Text(&GLOB);
+static ORIGINS: Shape = Shape::Text(&ORIGIN);
+static NAMES: Shape = Shape::Text(&NAME);
+
+static LIMITS: [Key; 4] = [
+    may("memory_bytes_max", integer(1 << 16, 4 << 30)),
+    may("deadline_ms", integer(1, 10 * 60 * 1_000)),
+    may("result_bytes_max", integer(1, 1 << 30)),
+    may("concurrency_max", integer(1, 1_000)),
+];
+
+static SERVER: [Key; 7] = [
+    may("bind", Shape::Text(&ADDRESS)),
+    may("public_url", Shape::Text(&URL)),
+    may("body_bytes_max", integer(64 << 10, 1 << 30)),
+    may("connections_max", integer(1, 100_000)),
+    may("header_timeout_ms", integer(100, HOUR_MS)),
+    may("drain_ms", integer(0, HOUR_MS)),
+    may("allowed_origins", Shape::List(&ORIGINS)),
+];
+static DATA: [Key; 1] = [may("dir", Shape::Path)];
+static LOG: [Key; 2] = [may("level", Shape::Text(&LOG_LEVEL)), may("format", Shape::Choice(&["auto", "text", "json"]))];
+static PROJECT: [Key; 3] = [must("slug", Shape::Text(&SLUG)), may("source", Shape::Path), may("target", Shape::Text(&BRANCH))];
+static AGENTS: [Key; 3] = [
+    may("claim_lease_s", integer(10, 7 * DAY_S)),
+    may("delivery_lease_s", integer(1, DAY_S)),
+    may("delivery_attempts_max", integer(1, 1_000)),
+];
+static ROUTING: [Key; 1] = [may("plugins", Shape::List(&NAMES))];
+static STRATEGY: [Key; 2] = [may("paths", Shape::List(&GLOBS)), must("plugin", Shape::Text(&NAME))];
+static MERGING: [Key; 1] = [may("strategy", Shape::Tables(&STRATEGY))];
+static RECONCILER: [Key; 2] = [may("keys", Shape::List(&GLOBS)), must("plugin", Shape::Text(&NAME))];
+static CONTEXT: [Key; 1] = [may("reconciler", Shape::Tables(&RECONCILER))];
+static WORKFLOW: [Key; 1] = [may("plugin", Shape::Text(&NAME))];
+static POLICY: [Key; 1] = [may("plugin", Shape::Text(&NAME))];
+static CHECK: [Key; 3] = [must("name", Shape::Text(&NAME)), must("command", Shape::Text(&COMMAND)), may("limit_s", integer(1, DAY_S))];
+static PLUGIN: [Key; 4] = [
+    may("source", Shape::PluginSource),
+    may("instances", Shape::Choice(&["warm", "fresh"])),
+    may("limits", Shape::Table(&LIMITS)),
+    may("config", Shape::Any),
+];
+static GIT: [Key; 4] = [
+    may("workers", integer(1, 64)),
+    may("command_timeout_ms", integer(100, HOUR_MS)),
+    may("merge_timeout_ms", integer(100, HOUR_MS)),
+    may("transfer_timeout_ms", integer(1_000, 24 * HOUR_MS)),
+];
+
+/// The whole configuration.
+pub(super) static ROOT: [Key; 14] = [
+    must("config_version", integer(CONFIG_VERSION, CONFIG_VERSION)),
+    may("server", Shape::Table(&SERVER)),
+    may("data", Shape::Table(&DATA)),
+    may("log", Shape::Table(&LOG)),
+    may("project", Shape::Tables(&PROJECT)),
+    may("agents", Shape::Table(&AGENTS)),
+    may("routing", Shape::Table(&ROUTING)),
+    may("merging", Shape::Table(&MERGING)),
+    may("context", Shape::Table(&CONTEXT)),
+    may("workflow", Shape::Table(&WORKFLOW)),
+    may("policy", Shape::Table(&POLICY)),
+    may("check", Shape::Tables(&CHECK)),
+    may("plugins", Shape::Named(&PLUGIN)),
+    may("git", Shape::Table(&GIT)),
+];
+
+/// The plugins that come with the host, and what each decides.
+pub const SHIPPED: [(&str, World); 10] = [
+    ("routing-capability", World::Router),
+    ("routing-rules", World::Router),
+    ("merge-union", World::Merger),
+    ("merge-imports", World::Merger),
+    ("merge-json", World::Merger),
+    ("merge-text", World::Merger),
+    ("context-json", World::Reconciler),
+    ("context-text", World::Reconciler),
+    ("workflow-default", World::Workflow),
+    ("policy-default", World::Policy),
+];
+
+/// A key that an environment variable can set.
+#[derive(Debug)]
+pub(super) struct Leaf {
+    /// `server.bind`.
+    pub(super) path: Vec<&'static str>,
+    /// What it takes.
+    pub(super) shape: &'static Shape,
+}
+
+impl Leaf {
+    /// Returns the variable's name.
+    pub(super) fn variable(&self) -> String {
+        let mut name = String::from(super::VARIABLE_PREFIX);
+        name.push_str(&self.path.join("_").to_ascii_uppercase());
+        name
+    }
+}
+
+/// Returns every key that an environment variable can set: texts, numbers and lists of fixed tables.
+pub(super) fn leaves() -> Vec<Leaf> {
+    let mut leaves = Vec::new();
+    for key in &ROOT {
+        if let Shape::Table(keys) = &key.shape {
+            let inner = keys.iter().filter(|inner| is_leaf(&inner.shape));
+            leaves.extend(inner.map(|inner| Leaf { path: vec![key.name, inner.name], shape: &inner.shape }));
+        } else if is_leaf(&key.shape) {
+            leaves.push(Leaf { path: vec![key.name], shape: &key.shape });
+        }
+    }
+    leaves
+}
+
+fn is_leaf(shape: &Shape) -> bool {
+    matches!(shape, Shape::Text(_) | Shape::Path | Shape::PluginSource | Shape::Integer { .. } | Shape::Choice(_) | Shape::List(_))
+}
+
+/// Returns the tables that have a key of this name, as they are written in a file: `[server]`.
+pub(super) fn homes_of(name: &str) -> Vec<String> {
+    fn search(keys: &'static [Key], header: &str, name: &str, found: &mut Vec<String>) {
+        for key in keys {
+            let below = |dots: &str| if header.is_empty() { key.name.to_owned() } else { format!("{header}{dots}{}", key.name) };
+            match &key.shape {
+                Shape::Table(inner) => report(inner, &below("."), ["[", "]"], name, found),
+                Shape::Tables(inner) => report(inner, &below("."), ["[[", "]]"], name, found),
+                Shape::Named(inner) => report(inner, &format!("{}.NAME", below(".")), ["[", "]"], name, found),
+                Shape::Text(_)
+                | Shape::Path
+                | Shape::PluginSource
+                | Shape::Integer { .. }
+                | Shape::Choice(_)
+                | Shape::List(_)
+                | Shape::Any => {}
+            }
+        }
+    }
+    fn report(keys: &'static [Key], header: &str, [open, close]: [&str; 2], name: &str, found: &mut Vec<String>) {
+        if keys.iter().any(|key| key.name == name) {
+            found.push(format!("{open}{header}{close}"));
+        }
+        search(keys, header, name, found);
+    }
+    let mut found = Vec::new();
+    search(&ROOT, "", name, &mut found);
+    found
+}
+
+fn is_url(text: &str) -> bool {
+    let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else { return false };
+    let host = rest.split('/').next().unwrap_or("");
+    !host.is_empty() && !rest.contains(['?', '#', ' ', '@', '\\']) && text.is_ascii()
+}
+
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    !scheme.is_empty()
+        && scheme.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.'))
+        && !rest.is_empty()
+        && rest.is_ascii()
+        && !rest.contains(['/', '?', '#', ' ', '@', '\\'])
+}
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+fn is_log_level(text: &str) -> bool {
+    let is_level = |word: &str| LEVELS.contains(&word);
+    let is_target = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b':' | b'-'));
+    text.split(',').all(|part| match part.trim().split_once('=') {
+        Some((target, level)) => is_target(target) && is_level(level),
+        None => is_level(part.trim()),
+    })
+}
+
+/// Returns whether a text can name a project.
+pub(super) fn is_slug(text: &str) -> bool {
+    text.len() <= 40
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text.bytes().next().is_some_and(|b| b != b'-')
+}
+
+fn is_name(text: &str) -> bool {
+    text.len() <= 64
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'))
+        && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+}
+
+/// The rules of `git check-ref-format --branch`, apart from those on ref components that no branch of people has.
+fn is_branch(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 200
+        && !text.starts_with(['-', '/', '.'])
+        && !text.ends_with(['/', '.'])
+        && !text.starts_with("refs/")
+        && text != "HEAD"
+        && !text.contains("..")
+        && !text.contains("//")
+        && !text.contains("@{")
+        && !text.contains([' ', '~', '^', ':', '?', '*', '[', '\\'])
+        && !text.contains(|c: char| c.is_control())
+        && text.split('/').all(|part| {
+            !part.starts_with('.') && !std::path::Path::new(part).extension().is_some_and(|ext| ext.eq_ignore_ascii_case("lock"))
+        })
+}
+
+fn is_glob(text: &str) -> bool {
+    !text.is_empty() && serde_json::from_value::<PathGlob>(serde_json::Value::String(text.to_owned())).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_unique() {
+        let mut names: Vec<String> = leaves().iter().map(Leaf::variable).collect();
+        assert!(names.contains(&"POINTSMAN_SERVER_BODY_BYTES_MAX".to_owned()));
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "two keys share a variable");
+    }
+
+    #[test]
+    fn forms_take_what_they_say_and_nothing_else() {
+        for (form, good, bad) in [
+            (&ADDRESS, vec!["127.0.0.1:0", "[::1]:7420"], vec!["localhost:7420", "127.0.0.1", ":80", ""]),
+            (&URL, vec!["http://h", "https://h:1/base/"], vec!["h", "ftp://h", "http://", "http://h?q", "http://user@h"]),
+            (&ORIGIN, vec!["https://h", "vscode-file://app"], vec!["https://h/", "h", "https://"]),
+            (&LOG_LEVEL, vec!["info", "off", "info,pointsman::service=debug"], vec!["", "inof", "pointsman=", "info;debug"]),
+            (&SLUG, vec!["a", "my-repo-2"], vec!["", "-a", "My", "a_b"]),
+            (&BRANCH, vec!["main", "release/1.x"], vec!["", "-x", "a b", "refs/heads/main", "a..b", "x.lock", "/a", "a/"]),
+        ] {
+            for text in good {
+                assert!((form.fits)(text), "{text} is {}", form.expected);
+            }
+            for text in bad {
+                assert!(!(form.fits)(text), "{text} is not {}", form.expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_is_found_where_it_belongs() {
+        assert_eq!(homes_of("bind"), ["[server]"]);
+        assert_eq!(homes_of("plugin"), ["[[merging.strategy]]", "[[context.reconciler]]", "[workflow]", "[policy]"]);
+        assert_eq!(homes_of("deadline_ms"), ["[plugins.NAME.limits]"]);
+    }
+}

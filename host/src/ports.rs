@@ -1,0 +1,12 @@
+//! What the services need of the world. Adapters stand behind these traits and know nothing else of the host.
+//!
+//! **Invariant:** no type of a library (`fjall`, `git2`, `wasmtime`, `hyper`) is named here.
+
+pub mod admin;
+pub mod clock;
+pub mod endpoint;
+pub mod keys;
+pub mod plugins;
+pub mod repository;
+pub mod store;
+pub mod surface;

@@ -1,0 +1,101 @@
+//! What stands behind a route of the HTTP server: an exchange comes in, a reply goes out.
+//!
+//! Driving port: the server owns sockets, limits and the library's types; a protocol behind it sees only this. It must not
+//! know how bytes arrive.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// The request methods that endpoints tell apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// GET or HEAD.
+    Get,
+    /// POST.
+    Post,
+    /// DELETE.
+    Delete,
+    /// Any other.
+    Other,
+}
+
+/// One header field as it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field<'a> {
+    /// Not sent.
+    Absent,
+    /// Sent once; white space around the value is already cut.
+    One(&'a [u8]),
+    /// Sent more than once: whoever reads the first and whoever reads the last would disagree.
+    Repeated,
+}
+
+/// The header fields of a request.
+pub trait Fields: Send + Sync {
+    /// Returns a field by its name in lower case.
+    fn field(&self, name: &'static str) -> Field<'_>;
+}
+
+/// Why a body could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// More than the server takes.
+    #[error("the body is larger than {limit_bytes} bytes")]
+    TooLarge {
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// It did not arrive in time.
+    #[error("the body did not arrive within {limit_ms} ms")]
+    TimedOut {
+        /// The limit.
+        limit_ms: u64,
+    },
+    /// The connection ended before the body did.
+    #[error("the connection ended before the body did")]
+    Broken,
+}
+
+/// A body still to be read, so that an endpoint can refuse a request by its head alone.
+#[async_trait]
+pub trait BodySource: Send {
+    /// Returns the whole body. To be called once.
+    ///
+    /// # Errors
+    /// [`BodyError`].
+    async fn read_all(&mut self) -> Result<Bytes, BodyError>;
+}
+
+/// A request.
+pub struct Exchange<'a> {
+    /// Its method.
+    pub method: Method,
+    /// The project that the path names.
+    pub slug: Option<&'a str>,
+    /// Its header fields.
+    pub fields: &'a dyn Fields,
+    /// Its body.
+    pub body: &'a mut dyn BodySource,
+    /// The request id that logs and events carry.
+    pub trace: &'a str,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// Media type; none: no body.
+    pub content_type: Option<&'static str>,
+    /// Further header fields.
+    pub fields: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// A protocol behind a route.
+#[async_trait]
+pub trait Endpoint: Send + Sync {
+    /// Answers one request. The server drops the future when the client is gone.
+    async fn serve(&self, exchange: Exchange<'_>) -> Reply;
+}

@@ -1,0 +1,20 @@
+//! Use cases: load state, let `core` decide, commit, run effects through the ports.
+//!
+//! **Invariant:** an answer follows the commit that holds everything it says. Effects on git are asked for by an intent
+//! in that commit, are idempotent, and are finished by recovery when the host dies in between.
+
+pub mod admin;
+pub mod agents;
+pub mod claims;
+pub mod commits;
+pub mod contexts;
+pub mod due;
+pub mod failure;
+pub mod git_access;
+pub mod intents;
+pub mod kit;
+pub mod merge_queue;
+pub mod messaging;
+pub mod settings;
+pub mod surface;
+pub mod tasks;

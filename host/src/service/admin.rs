@@ -1,0 +1,164 @@
+//! What an operator asks: credentials, projects, how the host is.
+
+use async_trait::async_trait;
+use pointsman_core::agent::{ProjectRecord, TokenRecord};
+use pointsman_core::ids::{ProjectId, TokenId};
+
+use super::agents::NewToken;
+use super::failure::Failure;
+use super::kit::chain;
+use super::surface::Services;
+use crate::ports::admin::{
+    AdminError, AdminSurface, AgentAdd, AgentAdded, AgentListed, HostStatus, PluginListed, ProjectCreate, ProjectCreated,
+};
+use crate::ports::repository::Origin;
+
+/// The operator's surface over the services.
+pub struct Admin {
+    services: Services,
+    url: Option<String>,
+}
+
+impl From<Failure> for AdminError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused(refusal) => Self::Refused { code: refusal.code.to_owned(), why: refusal.why, advice: refusal.advice },
+            other => Self::Unavailable { why: chain(&other) },
+        }
+    }
+}
+
+impl Admin {
+    /// Returns the surface; `url` is where clients reach the host, none when nobody serves.
+    #[must_use]
+    pub fn new(services: Services, url: Option<String>) -> Self {
+        Self { services, url }
+    }
+
+    async fn slugs(&self, projects: &[ProjectId]) -> Result<Vec<String>, Failure> {
+        let all = self.services.agents.projects().await?;
+        Ok(projects.iter().filter_map(|id| all.iter().find(|project| project.id == *id).map(|project| project.slug.clone())).collect())
+    }
+
+    async fn listed(&self, token: &TokenRecord) -> Result<AgentListed, Failure> {
+        Ok(AgentListed {
+            token: token.id,
+            name: token.principal_name.clone(),
+            provenance: token.provenance,
+            projects: self.slugs(&token.projects).await?,
+            capabilities: token.capabilities.clone(),
+            toolsets: token.toolsets.clone(),
+            created_at: token.created_at,
+            expires_at: token.expires_at,
+            revoked_at: token.revoked_at,
+            live: token.is_live(self.services.kit.now()),
+        })
+    }
+
+    async fn named_projects(&self, slugs: &[String]) -> Result<Vec<ProjectRecord>, Failure> {
+        if slugs.is_empty() {
+            let all = self.services.agents.projects().await?;
+            if all.is_empty() {
+                let advice = "Make one with `pointsman init` in a repository, or name it under [[project]].";
+                return Err(Failure::refused("no_project", "there is no project yet", advice));
+            }
+            return Ok(all);
+        }
+        let mut found = Vec::new();
+        for slug in slugs {
+            found.push(self.services.agents.project_by_slug(slug).await?);
+        }
+        Ok(found)
+    }
+
+    /// Makes a project and its repository; one that is there is kept, and its repository completed when a crash left none.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn ensure_project(&self, slug: &str, origin: Origin, target: &str) -> Result<(ProjectRecord, bool), Failure> {
+        let services = &self.services;
+        let known = services.agents.projects().await?.into_iter().find(|project| project.slug == slug);
+        if let Some(project) = known {
+            services.kit.repository.create(project.id, origin, Some(project.target.clone())).await?;
+            return Ok((project, false));
+        }
+        let id = ProjectId::new(services.kit.now(), services.kit.system.id_bytes());
+        let (target, _) = services.kit.repository.create(id, origin, Some(target.to_owned())).await?;
+        Ok((services.agents.create_project(id, slug, &target).await?, true))
+    }
+}
+
+#[async_trait]
+impl AdminSurface for Admin {
+    async fn agent_add(&self, add: AgentAdd) -> Result<AgentAdded, AdminError> {
+        let projects = self.named_projects(&add.projects).await?;
+        let new = NewToken {
+            principal_name: add.name.clone(),
+            provenance: add.provenance,
+            projects: projects.iter().map(|project| project.id).collect(),
+            capabilities: add.capabilities,
+            toolsets: add.toolsets,
+            ttl_ms: add.lifetime_ms,
+        };
+        let (secret, record) = self.services.agents.mint_token(&new).await?;
+        Ok(AgentAdded {
+            token: record.id,
+            secret,
+            name: record.principal_name,
+            projects: projects.into_iter().map(|project| project.slug).collect(),
+            expires_at: record.expires_at,
+        })
+    }
+
+    async fn agent_list(&self) -> Result<Vec<AgentListed>, AdminError> {
+        let mut listed = Vec::new();
+        for token in self.services.agents.tokens().await? {
+            listed.push(self.listed(&token).await?);
+        }
+        Ok(listed)
+    }
+
+    async fn agent_revoke(&self, token_or_name: &str) -> Result<Vec<AgentListed>, AdminError> {
+        let all = self.services.agents.tokens().await?;
+        let wanted: Option<TokenId> = token_or_name.parse().ok();
+        let mut revoked = Vec::new();
+        let now = self.services.kit.now();
+        for token in all.iter().filter(|token| token.is_live(now) && (Some(token.id) == wanted || token.principal_name == token_or_name)) {
+            let ended = self.services.agents.revoke_token(token.id).await?;
+            revoked.push(self.listed(&ended).await?);
+        }
+        if revoked.is_empty() {
+            return Err(Failure::refused(
+                "not_found",
+                format!("`{token_or_name}` names no live token"),
+                "`pointsman agent list` shows them.",
+            )
+            .into());
+        }
+        Ok(revoked)
+    }
+
+    async fn project_create(&self, create: ProjectCreate) -> Result<ProjectCreated, AdminError> {
+        let origin = create.source.map_or(Origin::Empty, Origin::CopyOf);
+        let (project, is_new) = self.ensure_project(&create.slug, origin, &create.target).await?;
+        Ok(ProjectCreated { id: project.id, slug: project.slug, target: project.target, is_new })
+    }
+
+    async fn status(&self) -> Result<HostStatus, AdminError> {
+        let services = &self.services;
+        let plugins = services.kit.plugins.loaded().into_iter().map(|(name, (world, reference, stats))| PluginListed {
+            name,
+            world,
+            digest: reference.digest,
+            calls: stats.calls,
+            failures: stats.traps + stats.limits + stats.invalid,
+        });
+        Ok(HostStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            url: self.url.clone(),
+            not_ready: services.kit.store.ready().await.err().map(|error| chain(&error)),
+            projects: services.agents.projects().await?.into_iter().map(|project| project.slug).collect(),
+            plugins: plugins.collect(),
+        })
+    }
+}

@@ -1,0 +1,390 @@
+//! Projects, and the tokens that open them.
+//!
+//! **Invariants:** the secret is stored nowhere, only its BLAKE3 hash; a revoked token opens nothing after
+//! [`FRESH_MS`] on every host, and at once on the one that revoked it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use pointsman_core::agent::{ProjectRecord, TokenRecord};
+use pointsman_core::event::{Actor, NewEvent, Provenance};
+use pointsman_core::ids::{PrincipalId, ProjectId, TokenId};
+use pointsman_core::message::check_agent_name;
+use pointsman_core::time::TimeMs;
+use pointsman_core::value::Stored;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::Agents;
+use crate::ports::store::Commit;
+use crate::ports::surface::{Caller, Rejected};
+use crate::service::failure::Failure;
+use crate::service::kit::{CommitExt, chain};
+
+/// Milliseconds a checked token is believed.
+const FRESH_MS: u64 = 1_000;
+/// Checked tokens kept; beyond that all are checked again.
+const CHECKED_MAX: usize = 10_000;
+/// What a secret starts with.
+const SECRET_PREFIX: &str = "pmt_";
+/// Random bytes of a secret.
+const SECRET_BYTES: usize = 32;
+/// Characters of a slug.
+const SLUG_CHARS_MAX: usize = 40;
+/// Projects of one host.
+const PROJECTS_MAX: usize = 10_000;
+/// When to try again after a failure that is none of the caller's.
+const RETRY_MS: u64 = 1_000;
+
+const PROJECTS: &str = "project/";
+const TOKENS: &str = "token/";
+
+fn slug_key(slug: &str) -> String {
+    format!("project-slug/{slug}")
+}
+
+fn token_key(hash: &str) -> String {
+    format!("{TOKENS}{hash}")
+}
+
+fn token_id_key(id: TokenId) -> String {
+    format!("token-id/{id}")
+}
+
+fn principal_key(name: &str) -> String {
+    format!("principal-name/{name}")
+}
+
+/// Which project has a slug.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Slugged(ProjectId);
+
+impl Stored for Slugged {
+    const NAME: &'static str = "slug";
+}
+
+/// Which principal has a name.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Principal(PrincipalId);
+
+impl Stored for Principal {
+    const NAME: &'static str = "principal";
+}
+
+/// Where a token stands.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct TokenHash(String);
+
+impl Stored for TokenHash {
+    const NAME: &'static str = "token hash";
+}
+
+/// A token to mint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewToken {
+    /// Whom it names; tokens of one name belong to one principal.
+    pub principal_name: String,
+    /// Human or agent.
+    pub provenance: Provenance,
+    /// What it opens; the first is the one behind plain `/mcp`.
+    pub projects: Vec<ProjectId>,
+    /// Capability names its agents may claim; empty means any.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
+    /// Toolsets beyond the default one.
+    #[serde(default)]
+    pub toolsets: Vec<String>,
+    /// Milliseconds it works; none: until it is revoked.
+    #[serde(default)]
+    pub ttl_ms: Option<u64>,
+}
+
+/// Tokens checked a moment ago, and projects, whose slugs never change.
+#[derive(Default)]
+pub(super) struct Admissions {
+    checked: Mutex<HashMap<[u8; 32], (TimeMs, Arc<TokenRecord>)>>,
+    projects: Mutex<HashMap<String, Arc<ProjectRecord>>>,
+}
+
+impl Agents {
+    /// Makes the project of a repository that was made under this id. `target` is the branch that work lands on.
+    ///
+    /// # Errors
+    /// `bad_argument`, `slug_taken`.
+    pub async fn create_project(&self, id: ProjectId, slug: &str, target: &str) -> Result<ProjectRecord, Failure> {
+        let form = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let fits = (1..=SLUG_CHARS_MAX).contains(&slug.len()) && slug.chars().all(form) && !slug.starts_with('-');
+        if !fits || target.is_empty() {
+            let why = if fits { "the target branch is empty".to_owned() } else { format!("`{}` is no slug", slug.escape_default()) };
+            let advice = format!("A slug is 1 to {SLUG_CHARS_MAX} characters of a-z, 0-9, `-`; the target is a branch's name.");
+            return Err(Failure::refused("bad_argument", why, advice));
+        }
+        let decided = self.kit.decide(|| async {
+            if self.kit.load::<Slugged>(None, &slug_key(slug)).await?.is_some() {
+                return Err(Failure::refused("slug_taken", format!("there is a project `{slug}`"), "Choose another slug."));
+            }
+            let now = self.kit.now();
+            let record = ProjectRecord { id, slug: slug.to_owned(), target: target.to_owned(), created_at: now };
+            let mut commit = Commit::default();
+            commit.replace(slug_key(slug), None, &Slugged(id));
+            commit.replace(format!("{PROJECTS}{id}"), None, &record);
+            let data = json!({"slug": slug, "target": target});
+            commit.events.push(NewEvent::new("project.created", Actor::host(), id, data));
+            Ok((commit, record))
+        });
+        Ok(decided.await?.0)
+    }
+
+    /// Returns the project of a slug.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn project_by_slug(&self, slug: &str) -> Result<ProjectRecord, Failure> {
+        if let Some(known) = self.admissions.projects.lock().get(slug) {
+            return Ok(ProjectRecord::clone(known));
+        }
+        let found = match self.kit.load::<Slugged>(None, &slug_key(slug)).await? {
+            Some(slugged) => self.kit.load::<ProjectRecord>(None, &format!("{PROJECTS}{}", slugged.value.0)).await?,
+            None => None,
+        };
+        let Some(found) = found else {
+            let shown: String = slug.chars().take(SLUG_CHARS_MAX).collect();
+            return Err(Failure::refused("not_found", format!("there is no project `{shown}`"), "Check the endpoint's path."));
+        };
+        self.admissions.projects.lock().insert(slug.to_owned(), Arc::new(found.value.clone()));
+        Ok(found.value)
+    }
+
+    /// Returns a project.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn project(&self, id: ProjectId) -> Result<ProjectRecord, Failure> {
+        let found = self.kit.load::<ProjectRecord>(None, &format!("{PROJECTS}{id}")).await?;
+        found.map(|found| found.value).ok_or_else(|| Failure::refused("not_found", format!("there is no project {id}"), "Check the id."))
+    }
+
+    /// Returns all projects, the oldest first.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn projects(&self) -> Result<Vec<ProjectRecord>, Failure> {
+        let all = self.kit.load_all::<ProjectRecord>(None, PROJECTS, PROJECTS_MAX).await?;
+        Ok(all.into_iter().map(|(_, found)| found.value).collect())
+    }
+
+    /// Mints a token and returns its secret, which is kept nowhere else.
+    ///
+    /// # Errors
+    /// `bad_argument`, `not_found`.
+    pub async fn mint_token(&self, new: &NewToken) -> Result<(String, TokenRecord), Failure> {
+        let wrong = |why: String| Failure::refused("bad_argument", why, "Correct it and mint again.");
+        check_agent_name(&new.principal_name).map_err(|error| wrong(format!("`principal_name`: {error}")))?;
+        if new.projects.is_empty() {
+            return Err(wrong("a token opens at least one project".to_owned()));
+        }
+        if matches!(new.provenance, Provenance::Plugin | Provenance::Host) {
+            return Err(wrong("a token names a human or an agent".to_owned()));
+        }
+        for &project in &new.projects {
+            self.project(project).await?;
+        }
+        let mut random = [0; SECRET_BYTES];
+        self.kit.system.random(&mut random);
+        let digits = data_encoding::BASE32_NOPAD.encode(&random).to_ascii_lowercase();
+        let secret = format!("{SECRET_PREFIX}{digits}");
+        let hash = blake3::hash(secret.as_bytes()).to_hex().to_string();
+        let (record, _) = self.kit.decide(|| self.decide_mint(new, &hash)).await?;
+        Ok((secret, record))
+    }
+
+    async fn decide_mint(&self, new: &NewToken, hash: &str) -> Result<(Commit, TokenRecord), Failure> {
+        let now = self.kit.now();
+        let mut commit = Commit::default();
+        let principal = match self.kit.load::<Principal>(None, &principal_key(&new.principal_name)).await? {
+            Some(known) => known.value.0,
+            None => {
+                let id = PrincipalId::new(now, self.kit.system.id_bytes());
+                commit.replace(principal_key(&new.principal_name), None, &Principal(id));
+                id
+            }
+        };
+        let record = TokenRecord {
+            id: TokenId::new(now, self.kit.system.id_bytes()),
+            principal,
+            principal_name: new.principal_name.clone(),
+            provenance: new.provenance,
+            projects: new.projects.clone(),
+            capabilities: new.capabilities.clone(),
+            toolsets: new.toolsets.clone(),
+            created_at: now,
+            expires_at: new.ttl_ms.map(|ms| now + ms),
+            revoked_at: None,
+        };
+        commit.replace(token_key(hash), None, &record);
+        commit.replace(token_id_key(record.id), None, &TokenHash(hash.to_owned()));
+        let data = json!({
+            "principal": principal, "principal_name": record.principal_name, "projects": record.projects,
+            "capabilities": record.capabilities, "toolsets": record.toolsets,
+        });
+        commit.events.push(NewEvent::new("token.minted", Actor::host(), record.id, data));
+        Ok((commit, record))
+    }
+
+    /// Revokes a token. Revoking it again changes nothing.
+    ///
+    /// # Errors
+    /// `not_found`.
+    pub async fn revoke_token(&self, id: TokenId) -> Result<TokenRecord, Failure> {
+        let decided = self.kit.decide(|| async {
+            let missing = || Failure::refused("not_found", format!("there is no token {id}"), "Check the id; list the tokens.");
+            let hash = self.kit.load::<TokenHash>(None, &token_id_key(id)).await?.ok_or_else(missing)?;
+            let key = token_key(&hash.value.0);
+            let mut found = self.kit.load::<TokenRecord>(None, &key).await?.ok_or_else(missing)?;
+            let mut commit = Commit::default();
+            if found.value.revoked_at.is_none() {
+                found.value.revoked_at = Some(self.kit.now());
+                commit.replace(key, Some(found.version), &found.value);
+                let data = json!({"principal": found.value.principal});
+                commit.events.push(NewEvent::new("token.revoked", Actor::host(), id, data));
+            }
+            Ok((commit, found.value))
+        });
+        let (record, _) = decided.await?;
+        self.admissions.checked.lock().retain(|_, (_, token)| token.id != id);
+        Ok(record)
+    }
+
+    /// Returns all tokens, without their secrets.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn tokens(&self) -> Result<Vec<TokenRecord>, Failure> {
+        let all = self.kit.load_all::<TokenRecord>(None, TOKENS, usize::MAX).await?;
+        let mut all: Vec<TokenRecord> = all.into_iter().map(|(_, found)| found.value).collect();
+        all.sort_by_key(|token| token.created_at);
+        Ok(all)
+    }
+
+    /// Checks a credential, with or without its word `Bearer`, for a project: by its slug, or the token's first.
+    ///
+    /// # Errors
+    /// [`Rejected`].
+    pub async fn admit(&self, bearer: Option<&str>, slug: Option<&str>, trace: String) -> Result<Caller, Rejected> {
+        let secret = secret(bearer)?;
+        let token = self.token(secret).await?;
+        let project = match slug {
+            None => token.projects.first().copied().ok_or(Rejected::Forbidden { slug: String::new() })?,
+            Some(slug) => {
+                let forbidden = || Rejected::Forbidden { slug: slug.chars().take(SLUG_CHARS_MAX).collect() };
+                let record = match self.project_by_slug(slug).await {
+                    Ok(record) => record,
+                    // Whether a project exists is told only to those it is open to.
+                    Err(Failure::Refused(_)) => return Err(forbidden()),
+                    Err(failure) => return Err(unavailable(&failure)),
+                };
+                if !token.projects.contains(&record.id) {
+                    return Err(forbidden());
+                }
+                record.id
+            }
+        };
+        Ok(Caller { token, project, handle: None, trace })
+    }
+
+    async fn token(&self, secret: &str) -> Result<Arc<TokenRecord>, Rejected> {
+        let invalid = |why: &str| Rejected::Invalid { why: why.to_owned() };
+        let hash = blake3::hash(secret.as_bytes());
+        let now = self.kit.now();
+        let known = self.admissions.checked.lock().get(hash.as_bytes()).cloned();
+        let token = match known {
+            Some((at, token)) if now.since_ms(at) < FRESH_MS => token,
+            _ => {
+                let found = self.kit.load::<TokenRecord>(None, &token_key(hash.to_hex().as_str())).await;
+                let found = found.map_err(|failure| unavailable(&failure))?;
+                let token = Arc::new(found.ok_or_else(|| invalid("this host knows no such token"))?.value);
+                let mut checked = self.admissions.checked.lock();
+                if checked.len() >= CHECKED_MAX {
+                    checked.clear();
+                }
+                checked.insert(*hash.as_bytes(), (now, Arc::clone(&token)));
+                token
+            }
+        };
+        match (token.is_live(now), token.revoked_at) {
+            (true, _) => Ok(token),
+            (false, Some(_)) => Err(invalid("it was revoked")),
+            (false, None) => Err(invalid("it has expired")),
+        }
+    }
+}
+
+fn unavailable(failure: &Failure) -> Rejected {
+    let retry_after_ms = match failure {
+        Failure::Unavailable { retry_after_ms } => *retry_after_ms,
+        other => {
+            tracing::error!(error = %chain(other), "a credential could not be checked");
+            RETRY_MS
+        }
+    };
+    Rejected::Unavailable { retry_after_ms }
+}
+
+/// Returns what follows the word `Bearer`.
+fn after_scheme(text: &str) -> Option<&str> {
+    let (scheme, rest) = text.split_once(' ').unwrap_or((text, ""));
+    scheme.eq_ignore_ascii_case("bearer").then(|| rest.trim())
+}
+
+/// Returns the secret in what a client sent, or names the mistake its configuration seems to have.
+fn secret(bearer: Option<&str>) -> Result<&str, Rejected> {
+    let invalid = |why: &str| Err(Rejected::Invalid { why: why.to_owned() });
+    let text = bearer.ok_or(Rejected::Missing)?.trim();
+    let text = after_scheme(text).unwrap_or(text);
+    if after_scheme(text).is_some() {
+        return invalid("the word `Bearer` stands there twice");
+    }
+    if text.is_empty() {
+        return invalid("it is empty: the environment variable for it seems to be unset");
+    }
+    if text.contains("${") || text.starts_with('$') || (text.starts_with('%') && text.ends_with('%')) {
+        return invalid("it is the name of an environment variable that the client did not replace");
+    }
+    if (text.starts_with('"') && text.ends_with('"')) || (text.starts_with('\'') && text.ends_with('\'')) {
+        return invalid("it is in quotes");
+    }
+    if text.starts_with('<') && text.ends_with('>') {
+        return invalid("it is a placeholder from an example");
+    }
+    if !text.starts_with(SECRET_PREFIX) {
+        return invalid("tokens of this host start with `pmt_`");
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_of_client_configurations_are_named() {
+        assert_eq!(secret(None), Err(Rejected::Missing));
+        assert_eq!(secret(Some("pmt_abc")), Ok("pmt_abc"));
+        assert_eq!(secret(Some("Bearer pmt_abc")), Ok("pmt_abc"));
+        for (given, word) in [
+            ("", "empty"),
+            ("Bearer ", "empty"),
+            ("Bearer Bearer pmt_abc", "twice"),
+            ("${POINTSMAN_TOKEN}", "environment variable"),
+            ("Bearer $POINTSMAN_TOKEN", "environment variable"),
+            ("%POINTSMAN_TOKEN%", "environment variable"),
+            ("\"pmt_abc\"", "quotes"),
+            ("<token>", "placeholder"),
+            ("sk-abc", "pmt_"),
+        ] {
+            let Err(Rejected::Invalid { why }) = secret(Some(given)) else { panic!("{given} was accepted") };
+            assert!(why.contains(word), "{given}: {why}");
+        }
+    }
+}

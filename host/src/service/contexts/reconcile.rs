@@ -1,0 +1,156 @@
+//! Two edits of one document: the configured reconcilers, in their order, until one merges or finds a conflict.
+//!
+//! A reconciler that fails, declines, or answers what the document's media type forbids is passed over; the record says so.
+
+use pointsman_core::context::{ConflictPlace, DocumentVersion, is_json};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Contexts, stored_form};
+use crate::ports::plugins::{DocumentConflict, PluginFailure, PluginRef, ReconcileOutcome};
+use crate::service::failure::Failure;
+
+/// Bytes of each side that a conflict over the whole document shows.
+const EXCERPT_BYTES: usize = 4 << 10;
+
+/// What a reconciler said before another decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Asked {
+    plugin: String,
+    outcome: String,
+}
+
+/// What became of two edits.
+pub(super) enum Reconciled {
+    /// One document, in its stored form.
+    Merged { text: String, plugin: PluginRef, asked: Vec<Asked> },
+    /// They disagree.
+    Conflict { places: Vec<ConflictPlace>, plugin: Option<PluginRef>, asked: Vec<Asked> },
+}
+
+impl Contexts {
+    /// Merges `theirs`, made from `base`, with the newest version.
+    pub(super) async fn reconcile(
+        &self,
+        base: Option<&DocumentVersion>,
+        ours: &DocumentVersion,
+        theirs: &DocumentVersion,
+    ) -> Result<Reconciled, Failure> {
+        let media_type = &ours.head.media_type;
+        let mut asked = Vec::new();
+        if *media_type != theirs.head.media_type {
+            let reason = format!("it is {media_type} now, the write is {}", theirs.head.media_type);
+            return Ok(Reconciled::Conflict { places: vec![whole(base, ours, theirs, reason)], plugin: None, asked });
+        }
+        let base_text = base.map_or_else(|| common_ground(media_type, &ours.text, &theirs.text), |base| base.text.clone());
+        let key = ours.head.key.as_str();
+        for binding in &self.kit.settings.reconcilers {
+            if !binding.patterns.is_empty() && !binding.patterns.iter().any(|pattern| pattern.matches(key)) {
+                continue;
+            }
+            let sides = [&base_text, &ours.text, &theirs.text].map(|text| text.clone().into_bytes());
+            let [base_bytes, ours_bytes, theirs_bytes] = sides;
+            let answer = self.kit.plugins.reconcile(&binding.plugin, media_type, base_bytes, ours_bytes, theirs_bytes).await;
+            match accept(media_type, answer) {
+                Ok(Answer::Merged(text)) => return Ok(Reconciled::Merged { text, plugin: self.plugin(&binding.plugin), asked }),
+                Ok(Answer::Conflicts(places)) => {
+                    return Ok(Reconciled::Conflict { places, plugin: Some(self.plugin(&binding.plugin)), asked });
+                }
+                Err(outcome) => asked.push(Asked { plugin: binding.plugin.clone(), outcome }),
+            }
+        }
+        let reason = if asked.is_empty() { "no reconciler is bound to this key" } else { "no reconciler could merge it" };
+        Ok(Reconciled::Conflict { places: vec![whole(base, ours, theirs, reason.to_owned())], plugin: None, asked })
+    }
+
+    fn plugin(&self, name: &str) -> PluginRef {
+        let loaded = self.kit.plugins.loaded().remove(name).map(|(_, plugin, _)| plugin);
+        loaded.unwrap_or_else(|| PluginRef { name: name.to_owned(), digest: String::new() })
+    }
+}
+
+enum Answer {
+    Merged(String),
+    Conflicts(Vec<ConflictPlace>),
+}
+
+/// Returns a reconciler's answer, or why the next one is asked.
+fn accept(media_type: &str, answer: Result<ReconcileOutcome, PluginFailure>) -> Result<Answer, String> {
+    match answer {
+        Ok(ReconcileOutcome::Merged(bytes)) => {
+            let text = String::from_utf8(bytes).map_err(|_| "failed: its document is no UTF-8".to_owned())?;
+            let text = stored_form(media_type, &text).map_err(|failure| format!("failed: {failure}"))?;
+            if text.len() > pointsman_core::limits::DOCUMENT_BYTES_MAX {
+                return Err(format!("failed: its document has {} bytes", text.len()));
+            }
+            Ok(Answer::Merged(text))
+        }
+        Ok(ReconcileOutcome::Conflicts(places)) if places.is_empty() => Err("failed: a conflict without a place".to_owned()),
+        Ok(ReconcileOutcome::Conflicts(places)) => Ok(Answer::Conflicts(places.into_iter().map(place).collect())),
+        Ok(ReconcileOutcome::Declined(why)) => Err(format!("declined: {why}")),
+        Err(failure) => {
+            tracing::warn!(%failure, "a reconciler failed, the next one is asked");
+            Err(format!("failed: {failure}"))
+        }
+    }
+}
+
+fn place(conflict: DocumentConflict) -> ConflictPlace {
+    let DocumentConflict { pointer, reason, base, ours, theirs } = conflict;
+    ConflictPlace { pointer, reason, base, ours, theirs }
+}
+
+/// Returns what two documents begun apart have in common: nothing, in the form of the media type.
+fn common_ground(media_type: &str, ours: &str, theirs: &str) -> String {
+    if !is_json(media_type) {
+        return String::new();
+    }
+    let is_object = |text: &str| matches!(serde_json::from_str(text), Ok(Value::Object(_)));
+    if is_object(ours) && is_object(theirs) { "{}".to_owned() } else { "null".to_owned() }
+}
+
+fn whole(base: Option<&DocumentVersion>, ours: &DocumentVersion, theirs: &DocumentVersion, reason: String) -> ConflictPlace {
+    ConflictPlace {
+        pointer: String::new(),
+        reason,
+        base: base.map(|base| excerpt(&base.text)),
+        ours: Some(excerpt(&ours.text)),
+        theirs: Some(excerpt(&theirs.text)),
+    }
+}
+
+fn excerpt(text: &str) -> String {
+    if text.len() <= EXCERPT_BYTES {
+        return text.to_owned();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(EXCERPT_BYTES)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_begun_apart_share_an_empty_one() {
+        assert_eq!(common_ground("text/markdown", "a", "b"), "");
+        assert_eq!(common_ground("application/json", "{\"a\":1}", "{}"), "{}");
+        assert_eq!(common_ground("application/json", "[1]", "{}"), "null");
+    }
+
+    #[test]
+    fn answers_that_are_no_documents_are_passed_over() {
+        assert!(accept("text/markdown", Ok(ReconcileOutcome::Merged(vec![0xff]))).is_err());
+        assert!(accept("application/json", Ok(ReconcileOutcome::Merged(b"{".to_vec()))).is_err());
+        assert!(accept("application/json", Ok(ReconcileOutcome::Conflicts(Vec::new()))).is_err());
+        assert!(
+            matches!(accept("application/json", Ok(ReconcileOutcome::Merged(b"{ }".to_vec()))), Ok(Answer::Merged(text)) if text == "{}")
+        );
+    }
+
+    #[test]
+    fn excerpts_end_between_characters() {
+        let long = "ä".repeat(EXCERPT_BYTES);
+        let cut = excerpt(&long);
+        assert!(cut.len() <= EXCERPT_BYTES + "…".len() && cut.ends_with('…'));
+    }
+}

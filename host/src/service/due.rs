@@ -1,0 +1,57 @@
+//! What time brings: lapsed claims, deliveries that come back, expiries. And what a start finds half done.
+
+use pointsman_core::agent::ProjectRecord;
+use pointsman_core::ids::ProjectId;
+use tokio_util::sync::CancellationToken;
+
+use super::failure::Failure;
+use super::intents::{Intent, Work};
+use super::kit::chain;
+use super::messaging::run_due;
+use super::surface::Services;
+use crate::ports::store::DueEntry;
+
+/// Handles due entries of all services until `stop`.
+pub async fn run(services: Services, stop: CancellationToken) {
+    run_due(&services.kit, stop, |entry| handle(&services, entry)).await;
+}
+
+async fn handle(services: &Services, entry: DueEntry) -> Result<(), Failure> {
+    match entry.name.strip_prefix("claim/").and_then(|id| id.parse().ok()) {
+        Some(task) => services.claims.lapse(entry.project, task).await,
+        None => services.messaging.handle_due(&entry).await,
+    }
+}
+
+/// Finishes what the last run of the host left half done. Called before anyone is served.
+///
+/// # Errors
+/// [`Failure`] when the store cannot be read; work that fails is kept and logged.
+pub async fn recover(services: &Services) -> Result<usize, Failure> {
+    let mut finished = 0;
+    for ProjectRecord { id: project, .. } in services.agents.projects().await? {
+        for intent in services.kit.open_intents(project).await? {
+            match finish(services, project, &intent).await {
+                Ok(()) => finished += 1,
+                Err(failure) => {
+                    tracing::error!(intent = %intent.id, error = %chain(&failure), "an intent could not be finished; it is kept")
+                }
+            }
+        }
+    }
+    Ok(finished)
+}
+
+async fn finish(services: &Services, project: ProjectId, intent: &Intent) -> Result<(), Failure> {
+    tracing::info!(intent = %intent.id, work = ?intent.work, "finishing what was begun");
+    match &intent.work {
+        Work::Grant(_) => services.claims.finish_grant(project, intent).await,
+        Work::Revoke { .. } => services.claims.finish_revoke(project, Some(intent)).await,
+        Work::Move { .. } => match services.commits.finish_move(project, intent).await {
+            // Too late: recorded as refused; nobody waits for the answer any more.
+            Err(Failure::Refused(_)) => Ok(()),
+            other => other,
+        },
+        Work::Land(_) => services.queue.finish_landing(project, intent).await,
+    }
+}

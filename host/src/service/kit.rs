@@ -1,0 +1,221 @@
+//! What every use case holds: the ports, the settings, and the few moves that all of them make.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use pointsman_core::agent::AgentRecord;
+use pointsman_core::event::NewEvent;
+use pointsman_core::ids::ProjectId;
+use pointsman_core::time::TimeMs;
+use pointsman_core::value::{self, Stored};
+use serde::{Deserialize, Serialize};
+
+use super::failure::Failure;
+use super::settings::Settings;
+use crate::ports::clock::System;
+use crate::ports::keys::Keys;
+use crate::ports::plugins::Plugins;
+use crate::ports::repository::Repository;
+use crate::ports::store::{Commit, Committed, Expect, Idempotency, Store, StoreError, Version};
+
+/// Times a decision is made again because something it rested on changed.
+const DECISIONS_MAX: u32 = 64;
+/// Entries read at once when a whole range is wanted.
+const PAGE_ENTRIES: usize = 512;
+
+/// A value and the version it was read at; version none: there is none yet.
+#[derive(Debug, Clone)]
+pub struct Loaded<T> {
+    /// The value.
+    pub value: T,
+    /// When it was written.
+    pub version: Version,
+}
+
+/// The ports and the settings.
+#[derive(Clone)]
+pub struct Kit {
+    /// The truth.
+    pub store: Arc<dyn Store>,
+    /// The deciders.
+    pub plugins: Arc<dyn Plugins>,
+    /// The repositories.
+    pub repository: Arc<dyn Repository>,
+    /// Randomness.
+    pub system: Arc<dyn System>,
+    /// Secrets.
+    pub keys: Arc<dyn Keys>,
+    /// The operator's choices.
+    pub settings: Arc<Settings>,
+}
+
+/// An agent in the act of a call.
+#[derive(Debug, Clone)]
+pub struct Acting {
+    /// In which project.
+    pub project: ProjectId,
+    /// Who.
+    pub agent: AgentRecord,
+    /// Its principal's name.
+    pub principal_name: String,
+    /// The request id that events and log lines carry.
+    pub trace: String,
+}
+
+impl Acting {
+    /// Returns an event of this act.
+    #[must_use]
+    pub fn event(&self, kind: &str, subject: impl std::fmt::Display, data: serde_json::Value) -> NewEvent {
+        let mut event = NewEvent::new(kind, self.agent.actor(), subject, data);
+        event.trace = Some(self.trace.clone());
+        event
+    }
+
+    /// Returns the identity under which a repeated call is recognised.
+    #[must_use]
+    pub fn once(&self, operation: &str, key: impl Into<String>, request: &impl Serialize) -> Once {
+        let body = serde_json::to_vec(request).unwrap_or_default();
+        Once {
+            principal: self.agent.id.to_string(),
+            operation: operation.to_owned(),
+            key: key.into(),
+            request_digest: *blake3::hash(&body).as_bytes(),
+        }
+    }
+}
+
+/// The identity of a call: the same one never acts twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Once {
+    /// Who calls.
+    pub principal: String,
+    /// What is called.
+    pub operation: String,
+    /// The caller's key, or one derived from what the call is about.
+    pub key: String,
+    /// Of the request.
+    pub request_digest: [u8; 32],
+}
+
+impl Once {
+    /// Returns the record that goes into the commit with the answer.
+    #[must_use]
+    pub fn record(&self, answer: &impl Serialize) -> Idempotency {
+        Idempotency {
+            principal: self.principal.clone(),
+            operation: self.operation.clone(),
+            key: self.key.clone(),
+            request_digest: self.request_digest,
+            response: serde_json::to_vec(answer).unwrap_or_default(),
+        }
+    }
+}
+
+impl Kit {
+    /// Returns the store's time.
+    #[must_use]
+    pub fn now(&self) -> TimeMs {
+        self.store.now()
+    }
+
+    /// Returns a stored value.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn load<T: Stored>(&self, project: Option<ProjectId>, key: &str) -> Result<Option<Loaded<T>>, Failure> {
+        match self.store.get(project, key).await? {
+            Some(found) => Ok(Some(Loaded { value: value::decode(&found.bytes)?, version: found.version })),
+            None => Ok(None),
+        }
+    }
+
+    /// Returns all values under a prefix, in key order, at most `limit`.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn load_all<T: Stored>(
+        &self,
+        project: Option<ProjectId>,
+        prefix: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, Loaded<T>)>, Failure> {
+        let mut all = Vec::new();
+        let mut from = String::new();
+        loop {
+            let wanted = PAGE_ENTRIES.min(limit - all.len());
+            let page = self.store.range(project, prefix, &from, wanted).await?;
+            for (key, found) in page.entries {
+                all.push((key, Loaded { value: value::decode(&found.bytes)?, version: found.version }));
+            }
+            match page.next {
+                Some(next) if all.len() < limit => from = next,
+                _ => return Ok(all),
+            }
+        }
+    }
+
+    /// Returns what an earlier call of the same identity was answered.
+    ///
+    /// # Errors
+    /// `key_reused` when the key was used for another request.
+    pub async fn answered<T: serde::de::DeserializeOwned>(&self, project: ProjectId, once: &Once) -> Result<Option<T>, Failure> {
+        let stored = self.store.answered(Some(project), &once.principal, &once.operation, &once.key, &once.request_digest).await?;
+        Ok(stored.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    /// Decides and commits until the decision met the state it was made from: on a stale read `decide` is called again.
+    /// `decide` returns the commit and what to answer when it is done.
+    ///
+    /// # Errors
+    /// What `decide` returns; `Contended` when it never met.
+    pub async fn decide<T, D, F>(&self, mut decide: D) -> Result<(T, Committed), Failure>
+    where
+        D: FnMut() -> F,
+        F: Future<Output = Result<(Commit, T), Failure>>,
+    {
+        let mut last = String::new();
+        for _ in 0..DECISIONS_MAX {
+            let (commit, answer) = decide().await?;
+            match self.store.commit(commit).await {
+                Ok(committed) => return Ok((answer, committed)),
+                Err(StoreError::Stale { key } | StoreError::Fenced { key }) => last = key,
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(Failure::Contended { key: last, tries: DECISIONS_MAX })
+    }
+}
+
+/// Moves that make commits readable.
+pub trait CommitExt {
+    /// Writes `value` where `version` (or nothing) stood when it was read.
+    fn replace<T: Stored>(&mut self, key: impl Into<String>, version: Option<Version>, value: &T);
+
+    /// Writes `value` whatever stands there.
+    fn put<T: Stored>(&mut self, key: impl Into<String>, value: &T);
+}
+
+impl CommitExt for Commit {
+    fn replace<T: Stored>(&mut self, key: impl Into<String>, version: Option<Version>, value: &T) {
+        let key = key.into();
+        self.expects.push((key.clone(), version.map_or(Expect::Absent, Expect::Version)));
+        self.puts.push((key, value::encode(value)));
+    }
+
+    fn put<T: Stored>(&mut self, key: impl Into<String>, value: &T) {
+        self.puts.push((key.into(), value::encode(value)));
+    }
+}
+
+/// Returns an error and its causes in one line, for the log.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
+}

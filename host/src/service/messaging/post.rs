@@ -1,0 +1,483 @@
+//! Sending: a request becomes a message, its addresses become deliveries, all of it one commit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pointsman_core::agent::AgentRecord;
+use pointsman_core::event::{Actor, NewEvent};
+use pointsman_core::ids::{AgentId, MessageId, ProjectId, ThreadId};
+use pointsman_core::inbox::{Delivery, Place};
+use pointsman_core::limits::{DEFERRED_RETRY_MS, IDEMPOTENCY_KEY_BYTES_MAX, INBOX_DELIVERIES_MAX, MESSAGE_EXPIRY_S_MAX, RECIPIENTS_MAX};
+use pointsman_core::message::{Address, Message, MessageError, PRIORITY_NORMAL, SenderContext};
+use pointsman_core::time::TimeMs;
+use pointsman_core::value::Stored;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::route::{Choice, Decision, Question};
+use super::{
+    DUE, HostMessage, KIND_DEFAULT, Messaging, NotRouted, REVIEW_REQUEST, Routed, SendReceipt, SendRequest, fit_line, inbox, message_key,
+    stage_message,
+};
+use crate::ports::store::{Commit, Committed, DueChange};
+use crate::service::agents::Board;
+use crate::service::failure::Failure;
+use crate::service::kit::{Acting, CommitExt, Kit, Loaded, Once};
+
+/// Where deferred messages stand.
+const DEFERRED: &str = "dfr/";
+/// Deferred messages routed by one due entry.
+const DEFERRED_AT_ONCE: usize = 1_000;
+/// The longest time between two tries to route a deferred message.
+const DEFERRED_RETRY_MS_MAX: u64 = 10 * 60 * 1_000;
+/// The due entry that routes all deferred messages of a project.
+pub(super) const ROUTE_NOW: &str = "message/route";
+
+fn deferred_key(message: MessageId) -> String {
+    format!("{DEFERRED}{message}")
+}
+
+fn deferred_due(message: MessageId) -> String {
+    format!("{DUE}deferred/{message}")
+}
+
+/// Addresses of a message that nobody could take yet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Deferred {
+    addresses: Vec<Address>,
+    place: Place,
+    tries: u32,
+    except: Vec<AgentId>,
+}
+
+impl Stored for Deferred {
+    const NAME: &'static str = "deferred message";
+}
+
+/// Makes all deferred messages of the commit's project due now, if there are any.
+pub(in crate::service) async fn stage_route_now(kit: &Kit, commit: &mut Commit) -> Result<(), Failure> {
+    let page = kit.store.range(commit.project, DEFERRED, "", 1).await?;
+    if !page.entries.is_empty() {
+        commit.due.push(DueChange::Set { name: ROUTE_NOW.to_owned(), at: kit.now() });
+    }
+    Ok(())
+}
+
+/// What the addresses of a message come to.
+#[derive(Default)]
+struct Plan {
+    deliveries: BTreeMap<AgentId, Delivery>,
+    routes: Vec<(Address, Decision, Vec<AgentId>)>,
+    routed: Vec<Routed>,
+    deferred: Vec<NotRouted>,
+    dropped: Vec<NotRouted>,
+}
+
+impl Plan {
+    /// Returns the event of each decision.
+    fn events(&self, message: &Message, attempt: u32) -> Vec<NewEvent> {
+        let event = |(address, decision, fresh): &(Address, Decision, Vec<AgentId>)| {
+            let mut data = decision.data();
+            let rest: Vec<AgentId> = match &decision.choice {
+                Choice::Ranked(ranked) => ranked.iter().skip(1).copied().collect(),
+                Choice::All(_) | Choice::Nobody | Choice::Drop | Choice::Defer(_) => Vec::new(),
+            };
+            data["kind"] = json!(message.kind);
+            data["address"] = json!(address);
+            data["agents"] = json!(fresh);
+            data["rest"] = json!(rest);
+            data["attempt"] = json!(attempt);
+            data["sender"] = json!(message.from.agent);
+            data["inbox"] = inbox(fresh.iter().filter_map(|agent| self.deliveries.get(agent)));
+            NewEvent::new("message.routed", Actor::host(), message.id, data).caused_by(message.id)
+        };
+        self.routes.iter().map(event).collect()
+    }
+}
+
+impl From<MessageError> for Failure {
+    fn from(error: MessageError) -> Self {
+        let field = error.field();
+        let data = json!({"field": field});
+        Self::refused_with("bad_message", error.to_string(), format!("Correct `{field}` and send again."), data)
+    }
+}
+
+/// Refuses an idempotency key that is empty or too long.
+pub(in crate::service) fn check_idempotency_key(key: Option<&str>) -> Result<(), Failure> {
+    match key {
+        Some(key) if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX => Err(Failure::refused(
+            "bad_argument",
+            format!("`idempotency_key` has {} bytes", key.len()),
+            format!("Give 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes, another one for each new request."),
+        )),
+        _ => Ok(()),
+    }
+}
+
+impl Messaging {
+    /// Sends a message of an agent.
+    ///
+    /// # Errors
+    /// `bad_address`, `bad_message`, `not_found`, `inbox_full`, `key_reused`.
+    pub async fn send(&self, acting: &Acting, request: &SendRequest) -> Result<SendReceipt, Failure> {
+        check_idempotency_key(request.idempotency_key.as_deref())?;
+        let once = request.idempotency_key.as_ref().map(|key| acting.once("send_message", key, request));
+        if let Some(once) = &once
+            && let Some(answered) = self.kit.answered(acting.project, once).await?
+        {
+            return Ok(answered);
+        }
+        let message = self.compose(acting, request).await?;
+        self.post(&message, &[acting.agent.id], once.as_ref(), Some(&acting.trace)).await
+    }
+
+    /// Sends a message of the host.
+    ///
+    /// # Errors
+    /// As [`Messaging::send`].
+    pub async fn send_as_host(&self, project: ProjectId, host: HostMessage) -> Result<SendReceipt, Failure> {
+        let now = self.kit.now();
+        let message = Message {
+            id: MessageId::new(now, self.kit.system.id_bytes()),
+            project,
+            thread: ThreadId::new(now, self.kit.system.id_bytes()),
+            kind: host.kind,
+            from: Actor::host(),
+            to: host.to,
+            subject: fit_line(&host.subject),
+            body: host.body,
+            paths: host.paths,
+            tags: Vec::new(),
+            priority: host.priority,
+            expires_at: None,
+            ack_required: false,
+            reply_to: None,
+            causation: host.causation,
+            context: SenderContext::default(),
+            sent_at: now,
+        };
+        message.check()?;
+        self.post(&message, &host.except, None, None).await
+    }
+
+    async fn compose(&self, acting: &Acting, request: &SendRequest) -> Result<Message, Failure> {
+        let now = self.kit.now();
+        let answered = match request.reply_to {
+            Some(id) => Some(self.message(acting.project, id).await?),
+            None => None,
+        };
+        let mut context = request.context.clone();
+        if context.task.is_none() && acting.agent.tasks.len() == 1 {
+            context.task = acting.agent.tasks.first().copied();
+        }
+        let causation = match (&answered, context.task) {
+            (Some(answered), _) => Some(answered.id.to_string()),
+            (None, Some(task)) => Some(task.to_string()),
+            (None, None) => None,
+        };
+        let message = Message {
+            id: MessageId::new(now, self.kit.system.id_bytes()),
+            project: acting.project,
+            thread: self.thread_of(acting.project, request, answered.as_ref()).await?,
+            kind: request.kind.clone().unwrap_or_else(|| KIND_DEFAULT.to_owned()),
+            from: acting.agent.actor(),
+            to: recipients(request, answered.as_ref())?,
+            subject: subject(request, answered.as_ref()),
+            body: request.body.clone(),
+            paths: request.paths.clone(),
+            tags: request.tags.clone(),
+            priority: request.priority.unwrap_or(PRIORITY_NORMAL),
+            expires_at: expiry(request, now)?,
+            ack_required: request.ack_required,
+            reply_to: request.reply_to,
+            causation,
+            context,
+            sent_at: now,
+        };
+        message.check()?;
+        Ok(message)
+    }
+
+    async fn thread_of(&self, project: ProjectId, request: &SendRequest, answered: Option<&Message>) -> Result<ThreadId, Failure> {
+        match (request.thread, answered) {
+            (Some(thread), Some(answered)) if thread != answered.thread => Err(Failure::refused(
+                "bad_message",
+                format!("`reply_to` is of thread {}, not of {thread}", answered.thread),
+                "Leave `thread` out: an answer stays in its thread.",
+            )),
+            (_, Some(answered)) => Ok(answered.thread),
+            (Some(thread), None) => {
+                let known = self.kit.store.range(Some(project), &format!("msg-thread/{thread}/"), "", 1).await?;
+                if known.entries.is_empty() {
+                    return Err(Failure::refused("not_found", format!("there is no thread {thread}"), "Leave `thread` out to begin one."));
+                }
+                Ok(thread)
+            }
+            (None, None) => Ok(ThreadId::new(self.kit.now(), self.kit.system.id_bytes())),
+        }
+    }
+
+    async fn post(&self, message: &Message, except: &[AgentId], once: Option<&Once>, trace: Option<&str>) -> Result<SendReceipt, Failure> {
+        let board = self.agents.board(message.project).await?;
+        let place = self.next_place(message);
+        let mut commit = Commit { project: Some(message.project), ..Commit::default() };
+        stage_message(&mut commit, message, place, trace);
+        let plan = self.plan(&board, message, &message.to, place, except)?;
+        self.stage_plan(&mut commit, message, &plan, 0);
+        self.stage_deferred(&mut commit, message, &plan, Deferred { addresses: Vec::new(), place, tries: 0, except: except.to_vec() });
+        let receipt = SendReceipt {
+            message: message.id,
+            thread: message.thread,
+            routed: plan.routed,
+            deferred: plan.deferred,
+            dropped: plan.dropped,
+        };
+        commit.idempotency = once.map(|once| once.record(&receipt));
+        match self.kit.store.commit(commit).await? {
+            Committed::Done { .. } => Ok(receipt),
+            Committed::Replayed(stored) => Ok(serde_json::from_slice(&stored).unwrap_or(receipt)),
+        }
+    }
+
+    fn stage_plan(&self, commit: &mut Commit, message: &Message, plan: &Plan, attempt: u32) {
+        plan.deliveries.values().for_each(|delivery| self.stage_delivery(commit, delivery));
+        commit.events.extend(plan.events(message, attempt));
+    }
+
+    /// Stores what the plan could not route; it is tried again after some time, and when an agent starts.
+    fn stage_deferred(&self, commit: &mut Commit, message: &Message, plan: &Plan, mut deferred: Deferred) {
+        let retry_at = plan.deferred.iter().filter_map(|waiting| waiting.retry_at).min();
+        let Some(retry_at) = retry_at else { return };
+        deferred.addresses = plan.deferred.iter().map(|waiting| waiting.address.clone()).collect();
+        commit.put(deferred_key(message.id), &deferred);
+        let at = message.expires_at.map_or(retry_at, |end| end.min(retry_at));
+        commit.due.push(DueChange::Set { name: deferred_due(message.id), at });
+    }
+
+    /// Decides who gets a message for each of its addresses.
+    fn plan(&self, board: &Board, message: &Message, addresses: &[Address], place: Place, except: &[AgentId]) -> Result<Plan, Failure> {
+        let mut plan = Plan::default();
+        let seats = board.roster();
+        for address in addresses {
+            let others = || seats.iter().filter(|seat| !except.contains(&seat.agent.id));
+            let decision = match address {
+                Address::Agent(name) => direct(board, name)?,
+                Address::Everyone => all(others().map(|seat| seat.agent.id).collect(), "it is for everyone", "there is no other agent"),
+                Address::Topic(topic) => {
+                    let subscribed = others().filter(|seat| seat.agent.topics.contains(topic));
+                    all(subscribed.map(|seat| seat.agent.id).collect(), "it subscribed", "nobody subscribed")
+                }
+                Address::Capability(expr) => self.choose(&seats, &Question { message, expr, attempts: 0, refused: &[], except }),
+            };
+            self.apply(&mut plan, board, message, address, decision, place)?;
+        }
+        Ok(plan)
+    }
+
+    fn apply(
+        &self,
+        plan: &mut Plan,
+        board: &Board,
+        message: &Message,
+        address: &Address,
+        decision: Decision,
+        place: Place,
+    ) -> Result<(), Failure> {
+        let now = self.kit.now();
+        let none = |retry_at| NotRouted { address: address.clone(), reason: decision.reason.clone(), retry_at };
+        let mut fresh = Vec::new();
+        match &decision.choice {
+            Choice::Drop => plan.dropped.push(none(None)),
+            Choice::Nobody if matches!(address, Address::Capability(_)) => plan.deferred.push(none(Some(now + DEFERRED_RETRY_MS))),
+            Choice::Nobody => plan.dropped.push(none(None)),
+            Choice::Defer(ms) => plan.deferred.push(none(Some(now + u64::from(*ms)))),
+            Choice::Ranked(ranked) => fresh.extend(self.give(plan, board, message, address, &decision, ranked, place)?),
+            Choice::All(all) => {
+                for agent in all {
+                    fresh.extend(self.give(plan, board, message, address, &decision, &[*agent], place)?);
+                }
+            }
+        }
+        plan.routes.push((address.clone(), decision, fresh));
+        Ok(())
+    }
+
+    /// Plans the delivery to the first of `ranked`; whoever has one of this message already keeps that one.
+    #[expect(clippy::too_many_arguments, reason = "the grounds of one delivery")]
+    fn give(
+        &self,
+        plan: &mut Plan,
+        board: &Board,
+        message: &Message,
+        address: &Address,
+        decision: &Decision,
+        ranked: &[AgentId],
+        place: Place,
+    ) -> Result<Option<AgentId>, Failure> {
+        let Some(delivery) = Delivery::new(self.kit.now(), message.id, ranked, place) else { return Ok(None) };
+        let agent = delivery.agent;
+        let name = board.agent(agent).map_or_else(|| agent.to_string(), |record| record.name.clone());
+        let is_full = usize::try_from(board.load(agent)).is_ok_and(|load| load >= INBOX_DELIVERIES_MAX);
+        if is_full && !plan.deliveries.contains_key(&agent) {
+            let reason = format!("the inbox of `{name}` is full");
+            if matches!(address, Address::Agent(_)) {
+                return Err(Failure::refused("inbox_full", reason, "Wait until it has acked some, or address somebody else."));
+            }
+            plan.dropped.push(NotRouted { address: address.clone(), reason, retry_at: None });
+            return Ok(None);
+        }
+        let router = decision.router.as_ref().map(|router| router.name.clone());
+        plan.routed.push(Routed { agent: name, id: agent, address: address.clone(), reason: decision.reason.clone(), router });
+        let via = matches!(address, Address::Capability(_)).then(|| address.clone());
+        if let Some(planned) = plan.deliveries.get_mut(&agent) {
+            if planned.via.is_none() {
+                planned.via = via;
+                planned.rest = delivery.rest;
+            }
+            return Ok(None);
+        }
+        let delivery = Delivery {
+            expires_at: message.expires_at,
+            via,
+            sender: message.from.agent,
+            ack_required: message.ack_required,
+            is_review: message.kind == REVIEW_REQUEST,
+            ..delivery
+        };
+        plan.deliveries.insert(agent, delivery);
+        Ok(Some(agent))
+    }
+
+    /// Routes all deferred messages of a project that somebody can take now.
+    pub(super) async fn route_deferred(&self, project: ProjectId) -> Result<(), Failure> {
+        let all = self.kit.load_all::<Deferred>(Some(project), DEFERRED, DEFERRED_AT_ONCE).await?;
+        for (key, _) in all {
+            if let Some(message) = key.strip_prefix(DEFERRED).and_then(|id| id.parse().ok()) {
+                self.route_one_deferred(project, message).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Routes one deferred message, or puts it off again.
+    pub(super) async fn route_one_deferred(&self, project: ProjectId, id: MessageId) -> Result<(), Failure> {
+        self.kit.decide(|| self.decide_deferred(project, id)).await?;
+        Ok(())
+    }
+
+    async fn decide_deferred(&self, project: ProjectId, id: MessageId) -> Result<(Commit, ()), Failure> {
+        let mut commit = Commit { project: Some(project), ..Commit::default() };
+        let key = deferred_key(id);
+        let stored = self.kit.load::<Deferred>(Some(project), &key).await?;
+        let message = self.kit.load::<Message>(Some(project), &message_key(id)).await?;
+        let (Some(Loaded { value: deferred, version }), Some(message)) = (stored, message.map(|message| message.value)) else {
+            commit.due.push(DueChange::Clear { name: deferred_due(id) });
+            return Ok((commit, ()));
+        };
+        commit.expects.push((key.clone(), crate::ports::store::Expect::Version(version)));
+        if message.is_expired(self.kit.now()) {
+            commit.deletes.push(key);
+            commit.due.push(DueChange::Clear { name: deferred_due(id) });
+            let data =
+                json!({"addresses": deferred.addresses, "sender": message.from.agent, "ack_required": message.ack_required, "inbox": {}});
+            commit.events.push(NewEvent::new("message.expired", Actor::host(), id, data).caused_by(id));
+            return Ok((commit, ()));
+        }
+        let board = self.agents.board(project).await?;
+        let mut except = deferred.except.clone();
+        let mut plan = loop {
+            let plan = self.plan(&board, &message, &deferred.addresses, deferred.place, &except)?;
+            let known = except.len();
+            for &agent in plan.deliveries.keys() {
+                if self.has_had(project, agent, id).await? {
+                    except.push(agent);
+                }
+            }
+            if except.len() == known {
+                break plan;
+            }
+        };
+        let tries = deferred.tries + 1;
+        let back_off = (DEFERRED_RETRY_MS << tries.min(16)).min(DEFERRED_RETRY_MS_MAX);
+        for (waiting, (_, decision, _)) in plan.deferred.iter_mut().zip(plan.routes.iter().filter(|(_, route, _)| is_deferred(route))) {
+            if decision.choice == Choice::Nobody {
+                waiting.retry_at = Some(self.kit.now() + back_off);
+            }
+        }
+        if plan.deferred.is_empty() {
+            commit.deletes.push(key);
+            commit.due.push(DueChange::Clear { name: deferred_due(id) });
+        } else {
+            self.stage_deferred(&mut commit, &message, &plan, Deferred { tries, ..deferred });
+        }
+        // Nothing is recorded of a try that changed nothing.
+        plan.routes.retain(|(_, decision, _)| !is_deferred(decision));
+        self.stage_plan(&mut commit, &message, &plan, 0);
+        Ok((commit, ()))
+    }
+}
+
+fn is_deferred(decision: &Decision) -> bool {
+    matches!(decision.choice, Choice::Nobody | Choice::Defer(_))
+}
+
+fn direct(board: &Board, name: &str) -> Result<Decision, Failure> {
+    match board.named(name) {
+        Some(agent) => Ok(Decision::host(Choice::Ranked(vec![agent.id]), "the sender named it")),
+        None => Err(unknown_agent(name, board.roster().into_iter().map(|seat| seat.agent))),
+    }
+}
+
+fn unknown_agent(name: &str, known: impl Iterator<Item = Arc<AgentRecord>>) -> Failure {
+    let names: Vec<String> = known.take(20).map(|agent| agent.name.clone()).collect();
+    let advice = if names.is_empty() {
+        "No agent has started here yet; address a capability, it is delivered when somebody who has it starts.".to_owned()
+    } else {
+        format!("The agents here are {}; or address a capability.", names.join(", "))
+    };
+    Failure::refused("not_found", format!("no agent of this project is called `{name}`"), advice)
+}
+
+fn all(agents: Vec<AgentId>, why: &str, why_none: &str) -> Decision {
+    if agents.is_empty() { Decision::host(Choice::Nobody, why_none) } else { Decision::host(Choice::All(agents), why) }
+}
+
+fn recipients(request: &SendRequest, answered: Option<&Message>) -> Result<Vec<Address>, Failure> {
+    if request.to.is_empty()
+        && let Some(answered) = answered
+    {
+        return match answered.from.agent {
+            Some(agent) => Ok(vec![Address::Agent(agent.to_string())]),
+            None => Err(Failure::refused("bad_address", "the host does not read answers", "Name whom it is for in `to`.")),
+        };
+    }
+    if request.to.len() > RECIPIENTS_MAX {
+        return Err(MessageError::TooLong { field: "to", actual: request.to.len(), max: RECIPIENTS_MAX, unit: "addresses" }.into());
+    }
+    let mut addresses: Vec<Address> = Vec::new();
+    for text in &request.to {
+        let address = text.parse::<Address>().map_err(|error| {
+            Failure::refused("bad_address", error.to_string(), "Write `agent:NAME`, `topic:NAME`, `all` or a capability such as `rust`.")
+        })?;
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Ok(addresses)
+}
+
+fn subject(request: &SendRequest, answered: Option<&Message>) -> String {
+    let first_line = || request.body.as_str().and_then(|body| body.lines().find(|line| !line.trim().is_empty())).map(fit_line);
+    let reply = || answered.map(|answered| fit_line(&format!("Re: {}", answered.subject.trim_start_matches("Re: "))));
+    request.subject.clone().or_else(reply).or_else(first_line).unwrap_or_default()
+}
+
+fn expiry(request: &SendRequest, now: TimeMs) -> Result<Option<TimeMs>, Failure> {
+    match request.expires_in_s {
+        Some(actual) if !(1..=MESSAGE_EXPIRY_S_MAX).contains(&actual) => {
+            Err(MessageError::OutOfRange { field: "expires_in_s", actual, min: 1, max: MESSAGE_EXPIRY_S_MAX }.into())
+        }
+        given => Ok(given.map(|seconds| now + seconds * 1_000)),
+    }
+}

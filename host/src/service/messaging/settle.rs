@@ -1,0 +1,388 @@
+//! Transitions of deliveries as commits: acks, nacks, what comes back, what goes to the next.
+
+use pointsman_core::event::{Actor, NewEvent};
+use pointsman_core::ids::{AgentId, MessageId, ProjectId};
+use pointsman_core::inbox::{Cause, Command, Delivery, DeliveryState, InboxError, Transition};
+use pointsman_core::message::{Address, Message};
+use serde_json::{Value, json};
+
+use super::route::{Choice, Question};
+use super::{Messaging, Nack, Named, NotSettled, Settled, delivery_due, delivery_key, ended_key, inbox, message_key, ready_key};
+use crate::ports::store::{Commit, Committed, DueChange, Expect, StoreError, Version};
+use crate::service::agents::{Board, Tally};
+use crate::service::failure::Failure;
+use crate::service::kit::{Acting, CommitExt, Loaded};
+
+/// What a transition adds to its agent's tally.
+fn tally(transition: &Transition) -> Tally {
+    match transition {
+        Transition::Acked => Tally { acked: 1, nacked: 0 },
+        Transition::GivenBack { cause, .. } | Transition::PassedOn { cause, .. } | Transition::DeadLettered { cause, .. }
+            if matches!(cause, Cause::Nacked | Cause::Lapsed) =>
+        {
+            Tally { acked: 0, nacked: 1 }
+        }
+        _ => Tally::default(),
+    }
+}
+
+fn given_back(cause: &Cause) -> &'static str {
+    match cause {
+        Cause::Nacked => "message.nacked",
+        Cause::Lapsed => "message.lapsed",
+        Cause::Unclaimed => "message.unclaimed",
+        Cause::Recalled => "message.recalled",
+    }
+}
+
+/// Returns the type and the particulars of a transition's event.
+fn described(transition: &Transition) -> Option<(&'static str, Value)> {
+    Some(match transition {
+        Transition::Unchanged => return None,
+        Transition::HandedOut { attempt, until } => ("message.handed_out", json!({"attempt": attempt, "until": until.to_rfc3339()})),
+        Transition::Acked => ("message.acked", json!({})),
+        Transition::GivenBack { cause, reason, ready_at } => {
+            (given_back(cause), json!({"reason": reason, "ready_at": ready_at.to_rfc3339()}))
+        }
+        Transition::PassedOn { cause, reason, next } => (given_back(cause), json!({"reason": reason, "passed_to": next.agent})),
+        Transition::DeadLettered { cause, reason } => ("message.dead_lettered", json!({"reason": reason, "cause": cause})),
+        Transition::Expired => ("message.expired", json!({})),
+        Transition::Ready => ("message.ready", json!({})),
+    })
+}
+
+/// Who caused a transition.
+pub(super) struct By<'a> {
+    pub(super) actor: Actor,
+    pub(super) trace: Option<&'a str>,
+}
+
+impl<'a> By<'a> {
+    pub(super) fn agent(acting: &'a Acting) -> Self {
+        Self { actor: acting.agent.actor(), trace: Some(&acting.trace) }
+    }
+
+    pub(super) fn host() -> Self {
+        Self { actor: Actor::host(), trace: None }
+    }
+}
+
+impl Messaging {
+    /// Adds a transition to a commit: the delivery, its index entries, its due entry, its event. Returns what the tally gains.
+    pub(super) fn stage_transition(
+        &self,
+        commit: &mut Commit,
+        before: &Loaded<Delivery>,
+        after: &Delivery,
+        transition: &Transition,
+        by: &By<'_>,
+    ) -> Tally {
+        let Some((kind, mut data)) = described(transition) else { return Tally::default() };
+        let (agent, message) = (after.agent, after.message);
+        let key = delivery_key(agent, message);
+        if after.is_live() {
+            commit.replace(key, Some(before.version), after);
+        } else {
+            commit.expects.push((key.clone(), Expect::Version(before.version)));
+            commit.deletes.push(key);
+            commit.put(ended_key(agent, message), after);
+        }
+        match (before.value.is_ready(), after.is_ready()) {
+            (true, false) => commit.deletes.push(ready_key(after)),
+            (false, true) => commit.put(ready_key(after), &Named(message)),
+            _ => {}
+        }
+        let terms = self.terms();
+        let name = delivery_due(agent, message);
+        match (before.value.due_at(&terms), after.due_at(&terms)) {
+            (old, Some(at)) if old != Some(at) => commit.due.push(DueChange::Set { name, at }),
+            (Some(_), None) => commit.due.push(DueChange::Clear { name }),
+            _ => {}
+        }
+        let mut concerned = vec![after];
+        match transition {
+            Transition::DeadLettered { .. } => commit.put(format!("dead/{message}/{agent}"), after),
+            Transition::PassedOn { next, .. } => {
+                self.stage_delivery(commit, next);
+                concerned.push(next);
+            }
+            _ => {}
+        }
+        data["agent"] = json!(agent);
+        data["attempts"] = json!(after.attempts);
+        data["sender"] = json!(after.sender);
+        data["ack_required"] = json!(after.ack_required);
+        data["inbox"] = inbox(concerned);
+        let mut event = NewEvent::new(kind, by.actor.clone(), message, data).caused_by(message);
+        event.trace = by.trace.map(str::to_owned);
+        commit.events.push(event);
+        tally(transition)
+    }
+
+    /// Returns whether an agent has or had a delivery of a message.
+    pub(super) async fn has_had(&self, project: ProjectId, agent: AgentId, message: MessageId) -> Result<bool, Failure> {
+        let live = self.kit.store.get(Some(project), &delivery_key(agent, message)).await?;
+        Ok(live.is_some() || self.kit.store.get(Some(project), &ended_key(agent, message)).await?.is_some())
+    }
+
+    /// Makes sure that the next candidate of a delivery that is given back can have it: routes again when there is none left.
+    /// A new decision is recorded in the commit.
+    pub(super) async fn find_next(&self, commit: &mut Commit, board: &Board, delivery: &mut Delivery, by: &By<'_>) -> Result<(), Failure> {
+        let project = commit.project.unwrap_or(ProjectId::from_bytes([0; 16]));
+        self.skip_served(project, board, delivery).await?;
+        let is_over = delivery.attempts >= self.terms().attempts_max || delivery.expires_at.is_some_and(|end| end <= self.kit.now());
+        if !delivery.rest.is_empty() || is_over {
+            return Ok(());
+        }
+        let Some(Address::Capability(expr)) = delivery.via.clone() else { return Ok(()) };
+        let Some(message) = self.kit.load::<Message>(Some(project), &message_key(delivery.message)).await? else { return Ok(()) };
+        let mut refused = delivery.refused.clone();
+        refused.push(delivery.agent);
+        let mut except = Vec::new();
+        except.extend(message.value.from.agent);
+        let question = Question { message: &message.value, expr: &expr, attempts: delivery.attempts, refused: &refused, except: &except };
+        let decision = self.choose(&board.roster(), &question);
+        let (Choice::Ranked(chosen) | Choice::All(chosen)) = &decision.choice else { return Ok(()) };
+        delivery.rest = chosen.iter().copied().filter(|agent| !refused.contains(agent)).collect();
+        self.skip_served(project, board, delivery).await?;
+        if delivery.rest.is_empty() {
+            return Ok(());
+        }
+        let mut data = decision.data();
+        data["address"] = json!(delivery.via);
+        data["rest"] = json!(delivery.rest);
+        data["attempt"] = json!(delivery.attempts);
+        data["sender"] = json!(delivery.sender);
+        data["inbox"] = json!({});
+        let mut event = NewEvent::new("message.routed", Actor::host(), delivery.message, data).caused_by(delivery.message);
+        event.trace = by.trace.map(str::to_owned);
+        commit.events.push(event);
+        Ok(())
+    }
+
+    /// Takes those off the list who are gone, or had the message before.
+    async fn skip_served(&self, project: ProjectId, board: &Board, delivery: &mut Delivery) -> Result<(), Failure> {
+        while let Some(&next) = delivery.rest.first() {
+            if board.agent(next).is_some() && !self.has_had(project, next, delivery.message).await? {
+                break;
+            }
+            delivery.rest.remove(0);
+        }
+        Ok(())
+    }
+
+    /// Acks and gives back what an agent was handed. What does not fit is named in the answer; the rest is done, in one
+    /// commit. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// `too_many`, or [`Failure`].
+    pub async fn settle(&self, acting: &Acting, ack: &[MessageId], nack: &[Nack]) -> Result<Settled, Failure> {
+        let count = ack.len() + nack.len();
+        if count > pointsman_core::limits::SETTLED_PER_WAIT_MAX {
+            let why = format!("{count} acks and nacks at once, at most {} are allowed", pointsman_core::limits::SETTLED_PER_WAIT_MAX);
+            return Err(Failure::refused("too_many", why, "Send them in several calls."));
+        }
+        let mut commands: Vec<(MessageId, Option<&Nack>)> = Vec::new();
+        let mut clashes = Vec::new();
+        for (message, given_back) in ack.iter().map(|&id| (id, None)).chain(nack.iter().map(|nack| (nack.message, Some(nack)))) {
+            match commands.iter().find(|(known, _)| *known == message) {
+                None => commands.push((message, given_back)),
+                Some((_, first)) if first.is_none() && given_back.is_some() => clashes.push(NotSettled {
+                    message,
+                    code: "contradiction".to_owned(),
+                    why: format!("{message} is both acked and given back; it was acked"),
+                }),
+                Some(_) => {}
+            }
+        }
+        let mut settled = self.decide_some(acting.project, |commit| self.decide_settle(acting, &commands, commit)).await?;
+        settled.refused.extend(clashes);
+        Ok(settled)
+    }
+
+    async fn decide_settle(
+        &self,
+        acting: &Acting,
+        commands: &[(MessageId, Option<&Nack>)],
+        mut commit: Commit,
+    ) -> Result<(Commit, Settled), Failure> {
+        let mut settled = Settled::default();
+        let mut gained = Tally::default();
+        let by = By::agent(acting);
+        for &(message, nack) in commands {
+            let found = self.load_delivery(acting.project, acting.agent.id, message).await?;
+            let Some(before) = found else {
+                settled.refused.push(self.not_there(acting, message).await?);
+                continue;
+            };
+            let mut after = before.value.clone();
+            if nack.is_some() && matches!(after.state, DeliveryState::Leased { .. }) {
+                let board = self.agents.board(acting.project).await?;
+                self.find_next(&mut commit, &board, &mut after, &by).await?;
+            }
+            match after.apply(self.kit.now(), &self.terms(), self.command(acting.agent.id, nack)) {
+                Ok(transition) => {
+                    let more = self.stage_transition(&mut commit, &before, &after, &transition, &by);
+                    gained = Tally { acked: gained.acked + more.acked, nacked: gained.nacked + more.nacked };
+                    if nack.is_some() { settled.nacked += 1 } else { settled.acked += 1 }
+                }
+                Err(error) => settled.refused.push(refused(message, &error)),
+            }
+        }
+        Tally::raise(&self.kit, &mut commit, acting.agent.id, gained).await?;
+        Ok((commit, settled))
+    }
+
+    fn command(&self, by: AgentId, nack: Option<&Nack>) -> Command {
+        match nack {
+            None => Command::Ack { by },
+            Some(nack) => Command::Nack {
+                by,
+                delay_ms: nack.delay_s.map(|seconds| seconds.saturating_mul(1_000)),
+                reason: if nack.reason.trim().is_empty() { "no reason given".to_owned() } else { nack.reason.chars().take(500).collect() },
+                random: self.random(),
+            },
+        }
+    }
+
+    /// Returns an agent's delivery of a message, live or ended. The version is that of a live one.
+    async fn load_delivery(&self, project: ProjectId, agent: AgentId, message: MessageId) -> Result<Option<Loaded<Delivery>>, Failure> {
+        match self.kit.load(Some(project), &delivery_key(agent, message)).await? {
+            Some(live) => Ok(Some(live)),
+            None => self.kit.load(Some(project), &ended_key(agent, message)).await,
+        }
+    }
+
+    async fn not_there(&self, acting: &Acting, message: MessageId) -> Result<NotSettled, Failure> {
+        let known = self.kit.store.get(Some(acting.project), &message_key(message)).await?.is_some();
+        let (code, why) = if known {
+            ("not_holder", format!("{message} was not delivered to {}", acting.agent.name))
+        } else {
+            ("not_found", format!("there is no message {message}"))
+        };
+        Ok(NotSettled { message, code: code.to_owned(), why })
+    }
+
+    /// Gives an agent back what it was handed and has not acked, for when it lost its context. Returns how many.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn recall(&self, acting: &Acting) -> Result<u32, Failure> {
+        let (project, agent) = (acting.project, acting.agent.id);
+        let leased = self.agents.board(project).await?.leased(agent);
+        let by = &By::agent(acting);
+        let mut recalled = 0;
+        for chunk in leased.chunks(pointsman_core::limits::SETTLED_PER_WAIT_MAX) {
+            recalled += self
+                .decide_some(project, |mut commit| async move {
+                    let mut count = 0;
+                    for &message in chunk {
+                        let Some(before) = self.kit.load::<Delivery>(Some(project), &delivery_key(agent, message)).await? else { continue };
+                        let mut after = before.value.clone();
+                        if let Ok(transition) = after.apply(self.kit.now(), &self.terms(), Command::Recall) {
+                            count += u32::from(transition != Transition::Unchanged);
+                            self.stage_transition(&mut commit, &before, &after, &transition, &by);
+                        }
+                    }
+                    Ok((commit, count))
+                })
+                .await?;
+        }
+        Ok(recalled)
+    }
+
+    /// Decides and commits like [`crate::service::kit::Kit::decide`], but commits nothing where nothing changes.
+    pub(super) async fn decide_some<T, F>(&self, project: ProjectId, decide: impl Fn(Commit) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<(Commit, T), Failure>>,
+    {
+        let mut last = String::new();
+        for _ in 0..super::DECISIONS_MAX {
+            let (commit, answer) = decide(Commit { project: Some(project), ..Commit::default() }).await?;
+            if commit.events.is_empty() && commit.puts.is_empty() && commit.deletes.is_empty() && commit.due.is_empty() {
+                return Ok(answer);
+            }
+            match self.kit.store.commit(commit).await {
+                Ok(Committed::Done { .. } | Committed::Replayed(_)) => return Ok(answer),
+                Err(StoreError::Stale { key } | StoreError::Fenced { key }) => last = key,
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Err(Failure::Contended { key: last, tries: super::DECISIONS_MAX })
+    }
+
+    /// Works off a delivery whose time has come.
+    pub(super) async fn handle_delivery(&self, project: ProjectId, agent: AgentId, message: MessageId) -> Result<(), Failure> {
+        let name = &delivery_due(agent, message);
+        self.decide_some(project, |mut commit| async move {
+            let Some(before) = self.kit.load::<Delivery>(Some(project), &delivery_key(agent, message)).await? else {
+                commit.due.push(DueChange::Clear { name: name.clone() });
+                return Ok((commit, ()));
+            };
+            let by = By::host();
+            let mut after = before.value.clone();
+            let lapses = matches!(after.state, DeliveryState::Leased { until, .. } if until <= self.kit.now());
+            let board = self.agents.board(project).await?;
+            if lapses {
+                self.find_next(&mut commit, &board, &mut after, &by).await?;
+            } else {
+                self.skip_served(project, &board, &mut after).await?;
+            }
+            let transition = after.apply(self.kit.now(), &self.terms(), Command::Due).map_err(|error| self.unfit(&error))?;
+            if transition == Transition::Unchanged {
+                self.put_off(&mut commit, &name, &before, after);
+                return Ok((commit, ()));
+            }
+            let gained = self.stage_transition(&mut commit, &before, &after, &transition, &by);
+            Tally::raise(&self.kit, &mut commit, agent, gained).await?;
+            Ok((commit, ()))
+        })
+        .await
+    }
+
+    /// Moves a due entry that came too early; a shortened list of candidates is kept.
+    fn put_off(&self, commit: &mut Commit, name: &str, before: &Loaded<Delivery>, after: Delivery) {
+        if after != before.value {
+            commit.replace(delivery_key(after.agent, after.message), Some::<Version>(before.version), &after);
+        }
+        commit.due.push(match after.due_at(&self.terms()) {
+            Some(at) => DueChange::Set { name: name.to_owned(), at },
+            None => DueChange::Clear { name: name.to_owned() },
+        });
+    }
+
+    fn unfit(&self, error: &InboxError) -> Failure {
+        Failure::refused("wrong_state", error.to_string(), "Nothing is to be done.")
+    }
+
+    /// Hands out the ready deliveries of an agent, the first `limit` of them, with their messages.
+    pub(super) async fn hand_out(&self, acting: &Acting, limit: usize) -> Result<Vec<super::Handed>, Failure> {
+        let (project, agent) = (acting.project, acting.agent.id);
+        let by = &By::agent(acting);
+        self.decide_some(project, |mut commit| async move {
+            let mut handed = Vec::new();
+            let page = self.kit.store.range(Some(project), &super::ready_prefix(agent), "", limit).await?;
+            for (_, entry) in page.entries {
+                let Named(id) = pointsman_core::value::decode(&entry.bytes)?;
+                let Some(before) = self.kit.load::<Delivery>(Some(project), &delivery_key(agent, id)).await? else { continue };
+                let mut after = before.value.clone();
+                let Ok(transition) = after.apply(self.kit.now(), &self.terms(), Command::HandOut) else { continue };
+                self.stage_transition(&mut commit, &before, &after, &transition, &by);
+                if let Transition::HandedOut { attempt, until } = transition {
+                    handed.push(super::Handed { message: self.message(project, id).await?, attempt, lease_until: until });
+                }
+            }
+            Ok((commit, handed))
+        })
+        .await
+    }
+}
+
+fn refused(message: MessageId, error: &InboxError) -> NotSettled {
+    let code = match error {
+        InboxError::NotHolder { .. } => "not_holder",
+        InboxError::NotHandedOut { .. } => "not_handed_out",
+        InboxError::Ended { .. } => "ended",
+    };
+    NotSettled { message, code: code.to_owned(), why: error.to_string() }
+}

@@ -1,0 +1,426 @@
+//! What agents see: eleven verbs and one opt-in, each answered with the result, who you are, what waits, what to do next.
+//!
+//! Reads arguments, resolves the agent, calls the use case, words the answer. Decides nothing itself.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use pointsman_core::event::Event;
+use pointsman_core::task::{Task, TaskState};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::agents::{Agents, StartRequest, Started};
+use super::claims::{Claimed, Claims, Report};
+use super::commits::Commits;
+use super::contexts::{Contexts, WriteOutcome};
+use super::failure::{Failure, Refusal};
+use super::kit::{Acting, Kit, chain};
+use super::merge_queue::{GiveReview, MergeQueue};
+use super::messaging::{Handed, Messaging, WaitRequest};
+use super::tasks::{CreateTask, Tasks};
+use crate::ports::surface::{CallError, Caller, Rejected, Surface, ToolAnswer};
+
+mod arguments;
+mod lookup;
+pub mod tools;
+
+/// Open tasks that `start` names.
+const OPEN_TASKS_SHOWN_MAX: usize = 10;
+
+/// The use cases behind the surface.
+#[derive(Clone)]
+pub struct Services {
+    /// The ports.
+    pub kit: Kit,
+    /// Credentials and agents.
+    pub agents: Arc<Agents>,
+    /// Messages.
+    pub messaging: Arc<Messaging>,
+    /// Documents.
+    pub contexts: Arc<Contexts>,
+    /// Tasks.
+    pub tasks: Tasks,
+    /// Claims.
+    pub claims: Claims,
+    /// Commits.
+    pub commits: Commits,
+    /// The queue.
+    pub queue: MergeQueue,
+}
+
+/// The agents' surface.
+pub struct AgentSurface {
+    services: Services,
+    lists: Mutex<HashMap<Vec<String>, Arc<str>>>,
+}
+
+/// A result before it is worded: the value, what to do next, where more is.
+struct Said {
+    result: Value,
+    next: String,
+    more: Option<String>,
+    handle: Option<String>,
+}
+
+impl Said {
+    fn new(result: Value, next: impl Into<String>) -> Self {
+        Self { result, next: next.into(), more: None, handle: None }
+    }
+}
+
+impl AgentSurface {
+    /// Returns the surface over these services.
+    #[must_use]
+    pub fn new(services: Services) -> Self {
+        Self { services, lists: Mutex::new(HashMap::new()) }
+    }
+}
+
+#[async_trait]
+impl Surface for AgentSurface {
+    async fn admit(&self, bearer: Option<&str>, slug: Option<&str>, trace: String) -> Result<Caller, Rejected> {
+        self.services.agents.admit(bearer, slug, trace).await
+    }
+
+    fn instructions(&self) -> &'static str {
+        tools::INSTRUCTIONS
+    }
+
+    fn tools(&self, caller: &Caller) -> Arc<str> {
+        let mut lists = self.lists.lock();
+        lists.entry(caller.token.toolsets.clone()).or_insert_with(|| tools::list(&caller.token.toolsets)).clone()
+    }
+
+    async fn call(&self, caller: &Caller, tool: &str, arguments: &RawValue) -> Result<ToolAnswer, CallError> {
+        let known = tools::TOOLS.iter().find(|known| known.name == tool);
+        let known = known.filter(|known| known.toolset.is_none_or(|set| caller.token.toolsets.iter().any(|granted| granted == set)));
+        let Some(known) = known else { return Err(CallError::UnknownTool(tool.to_owned())) };
+        let call = Call { services: self.services.clone(), caller: caller.clone(), tool: known.name };
+        let answered = match arguments::split(tool, arguments) {
+            Err(failure) => Err(failure),
+            // A long poll ends with its caller; everything else is seen through whoever hangs up.
+            Ok((arguments, agent)) if tool == "wait_for_events" => call.run(arguments, agent).await,
+            Ok((arguments, agent)) => match tokio::spawn(async move { call.run(arguments, agent).await }).await {
+                Ok(answered) => answered,
+                Err(panicked) => {
+                    tracing::error!(trace = %caller.trace, tool, error = %panicked, "a tool died");
+                    return Err(CallError::Internal { trace: caller.trace.clone() });
+                }
+            },
+        };
+        match answered {
+            Ok(answer) => Ok(answer),
+            Err(failure) => worded(failure, caller, tool),
+        }
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        self.services.kit.store.ready().await.map_err(|error| chain(&error))?;
+        match self.services.kit.plugins.loaded().len() {
+            0 => Err("no plugin is loaded".to_owned()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Returns a failure as a tool's answer where the agent can act on it.
+fn worded(failure: Failure, caller: &Caller, tool: &str) -> Result<ToolAnswer, CallError> {
+    let refusal = match failure {
+        Failure::Refused(refusal) => *refusal,
+        Failure::Unavailable { retry_after_ms } => Refusal {
+            code: "unavailable",
+            why: "the host cannot store anything right now".to_owned(),
+            advice: format!("Try again in {retry_after_ms} ms, with the same idempotency key."),
+            data: Some(json!({"retry_after_ms": retry_after_ms})),
+        },
+        Failure::Contended { key, tries } => Refusal {
+            code: "contended",
+            why: format!("`{key}` changed {tries} times while your call was decided"),
+            advice: "Try again.".to_owned(),
+            data: None,
+        },
+        internal @ (Failure::Damaged(_) | Failure::Repository(_) | Failure::Plugin(_)) => {
+            tracing::error!(trace = %caller.trace, tool, error = %chain(&internal), "a call failed");
+            return Err(CallError::Internal { trace: caller.trace.clone() });
+        }
+    };
+    tracing::info!(trace = %caller.trace, tool, code = refusal.code, why = %refusal.why, "refused");
+    let json = serde_json::to_string(&refusal).map_err(|_| CallError::Internal { trace: caller.trace.clone() })?;
+    Ok(ToolAnswer { json, is_error: true, handle: None })
+}
+
+/// Returns a message the way an agent reads it: what is empty is left out.
+fn shown_message(handed: &Handed) -> Value {
+    let message = &handed.message;
+    let mut shown = json!({
+        "id": message.id,
+        "kind": message.kind,
+        "from": message.from.name,
+        "provenance": message.from.provenance,
+        "subject": message.subject,
+        "body": message.body,
+        "thread": message.thread,
+        "attempt": handed.attempt,
+        "sent_at": message.sent_at.to_rfc3339(),
+    });
+    if let Some(answered) = message.reply_to {
+        shown["reply_to"] = json!(answered);
+    }
+    if !message.paths.is_empty() {
+        shown["paths"] = json!(message.paths);
+    }
+    shown
+}
+
+/// Returns an event the way an agent reads it.
+fn shown_event(event: &Event) -> Value {
+    json!({"type": event.event.kind, "subject": event.event.subject, "by": event.event.actor.name, "data": event.event.data, "at": event.at.to_rfc3339()})
+}
+
+/// One call on its way.
+struct Call {
+    services: Services,
+    caller: Caller,
+    tool: &'static str,
+}
+
+impl Call {
+    async fn run(self, arguments: Value, agent: Option<String>) -> Result<ToolAnswer, Failure> {
+        if self.tool == "start" {
+            return self.start(&arguments).await;
+        }
+        let acting = self.services.agents.acting(&self.caller, agent.as_deref()).await?;
+        let said = self.dispatch(&acting, &arguments).await?;
+        self.word(&acting, said).await
+    }
+
+    /// Puts the answer into the form that all tools share.
+    async fn word(&self, acting: &Acting, said: Said) -> Result<ToolAnswer, Failure> {
+        let now = self.services.kit.now();
+        let holding = self.services.claims.holding(acting.project, acting.agent.id).await?;
+        let first = holding.first();
+        let mut answer = json!({
+            "result": said.result,
+            "you": {
+                "agent": acting.agent.name,
+                "task": first.map(|held| held.task),
+                "lease_left_s": first.map(|held| held.until.since_ms(now) / 1_000),
+            },
+            "unread": self.services.messaging.unread(acting.project, acting.agent.id).await?,
+            "next": said.next,
+        });
+        if let Some(more) = said.more {
+            answer["more"] = more.into();
+        }
+        Ok(ToolAnswer { json: answer.to_string(), is_error: false, handle: said.handle })
+    }
+
+    async fn dispatch(&self, acting: &Acting, arguments: &Value) -> Result<Said, Failure> {
+        let services = &self.services;
+        match self.tool {
+            "wait_for_events" => self.wait(acting, arguments).await,
+            "send_message" => {
+                let receipt = services.messaging.send(acting, &arguments::read(self.tool, arguments)?).await?;
+                Ok(Said::new(json!(receipt), "Go on with your work; answers come with wait_for_events."))
+            }
+            "lookup" => {
+                let arguments::Lookup { uri } = arguments::read(self.tool, arguments)?;
+                lookup::lookup(services, acting, &uri).await
+            }
+            "create_task" => {
+                let request: CreateTask = arguments::read(self.tool, arguments)?;
+                let task = services.tasks.create(acting, request).await?;
+                let next = format!("Claim it with claim_task(\"{}\") if it is for you.", task.id);
+                Ok(Said::new(json!({"task": task.id, "title": task.title}), next))
+            }
+            "claim_task" => {
+                let request: arguments::ClaimTask = arguments::read(self.tool, arguments)?;
+                let claimed = services.claims.claim(acting, request.task, &request.paths).await?;
+                self.claimed(acting, &claimed).await
+            }
+            "update_task" => self.update(acting, arguments).await,
+            "submit_branch" => {
+                let request: arguments::SubmitBranch = arguments::read(self.tool, arguments)?;
+                let merge = services.queue.submit(acting, request.task, request.head).await?;
+                let result = json!({"merge": merge.id, "task": merge.task, "head": merge.head, "state": merge.state_name()});
+                Ok(Said::new(result, "Call wait_for_events: the outcome comes as a message (landed, conflict, check_failed, refused)."))
+            }
+            "review_branch" => {
+                let request: arguments::ReviewBranch = arguments::read(self.tool, arguments)?;
+                let give = GiveReview {
+                    task: request.task,
+                    approves: request.verdict == arguments::Verdict::Approve,
+                    head: request.head,
+                    comment: request.comment,
+                };
+                let task = services.queue.review(acting, &give).await?;
+                Ok(Said::new(json!({"task": task.id, "head": task.head}), "Ack the review request with wait_for_events."))
+            }
+            "resolve_conflict" => {
+                let request: arguments::ResolveConflict = arguments::read(self.tool, arguments)?;
+                let merge = services.queue.resolve(acting, request.task, &request.files).await?;
+                let result = json!({"merge": merge.id, "task": merge.task, "head": merge.head, "state": merge.state_name()});
+                Ok(Said::new(result, "Your resolution is on your branch and queued; fetch before you commit again, then wait_for_events."))
+            }
+            "write_context" => match services.contexts.write(acting, arguments::read(self.tool, arguments)?).await? {
+                applied @ WriteOutcome::Applied { .. } => Ok(Said::new(json!(applied), "Go on; others who watch the key are told.")),
+                WriteOutcome::Conflict { id, current_version, conflicts, .. } => Err(Failure::refused_with(
+                    "conflict",
+                    format!("others wrote since your base, and disagree with you in {} places", conflicts.len()),
+                    format!("Read the document, settle the places, and write from version {current_version} with `resolves`: \"{id}\"."),
+                    json!({"conflict": id, "current_version": current_version, "places": conflicts}),
+                )),
+            },
+            "commit_files" => {
+                let request: arguments::CommitFiles = arguments::read(self.tool, arguments)?;
+                let made = services.commits.commit_files(acting, &request).await?;
+                let next = format!("Commit more, or submit_branch(\"{}\").", made.task);
+                Ok(Said::new(json!(made), next))
+            }
+            other => Err(Failure::refused("unknown_tool", format!("there is no tool `{other}`"), "List the tools.")),
+        }
+    }
+
+    async fn wait(&self, acting: &Acting, arguments: &Value) -> Result<Said, Failure> {
+        let asked: arguments::WaitForEvents = arguments::read(self.tool, arguments)?;
+        let after = asked.after.as_deref().map(str::parse).transpose().map_err(|error| {
+            Failure::refused("bad_argument", format!("`after`: {error}"), "Give the `cursor` of an earlier answer, or leave it out.")
+        })?;
+        let holding = self.services.claims.holding(acting.project, acting.agent.id).await?;
+        let request = WaitRequest {
+            ack: asked.ack,
+            nack: asked.nack,
+            max_s: asked.max_s,
+            after,
+            watch: asked.watch,
+            tasks: holding.iter().map(|held| held.task).collect(),
+            messages_max: None,
+        };
+        let answer = self.services.messaging.wait(acting, &request).await?;
+        let next = match (answer.messages.is_empty(), answer.events.is_empty()) {
+            (false, _) => "Act on the messages, then ack each id in your next wait_for_events.",
+            (true, false) => "Look at the events, then go on.",
+            (true, true) => "Nothing new: go on with your work, or wait again.",
+        };
+        let mut result = json!({
+            "messages": answer.messages.iter().map(shown_message).collect::<Vec<_>>(),
+            "events": answer.events.iter().map(|event| shown_event(event)).collect::<Vec<_>>(),
+            "cursor": answer.cursor.to_string(),
+        });
+        if !answer.settled.refused.is_empty() {
+            result["not_settled"] = json!(answer.settled.refused);
+        }
+        if answer.superseded {
+            result["superseded"] = true.into();
+        }
+        Ok(Said::new(result, next))
+    }
+
+    async fn update(&self, acting: &Acting, arguments: &Value) -> Result<Said, Failure> {
+        let request: arguments::UpdateTask = arguments::read(self.tool, arguments)?;
+        let task = if request.release {
+            self.services.claims.release(acting, request.task, request.note.as_deref()).await?
+        } else {
+            let report = Report { progress: request.progress, note: request.note };
+            self.services.claims.report(acting, request.task, &report).await?
+        };
+        let next = match task.state {
+            TaskState::Open => "It is free again; claim another with claim_task.".to_owned(),
+            _ => format!("Go on; submit_branch(\"{}\") when it is done.", task.id),
+        };
+        Ok(Said::new(json!({"task": task.id, "state": task.state, "progress": task.progress}), next))
+    }
+
+    async fn claimed(&self, acting: &Acting, claimed: &Claimed) -> Result<Said, Failure> {
+        let services = &self.services;
+        let target = services.agents.project(acting.project).await?;
+        let url = services.kit.settings.public_url.trim_end_matches('/');
+        let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+        let id = claimed.task.id;
+        let clone = format!("{scheme}://{id}:{}@{rest}/git/{}.git", claimed.secret, target.slug);
+        let result = json!({
+            "task": id,
+            "title": claimed.task.title,
+            "description": claimed.task.description,
+            "acceptance": claimed.task.acceptance,
+            "branch": claimed.branch,
+            "head": claimed.head,
+            "base": claimed.task.base,
+            "target": target.target,
+            "paths": claimed.paths,
+            "token": claimed.task.fence.to_string(),
+            "git": {
+                "url": clone,
+                "commands": [
+                    format!("git clone --branch {} {clone} {}-{id}", claimed.branch, target.slug),
+                    format!("git push origin HEAD:refs/heads/{}", claimed.branch),
+                ],
+            },
+        });
+        let next = format!("Change only the leased paths on `{}`; update_task as you go; then submit_branch(\"{id}\").", claimed.branch);
+        Ok(Said::new(result, next))
+    }
+
+    async fn start(&self, arguments: &Value) -> Result<ToolAnswer, Failure> {
+        let request: StartRequest = arguments::read(self.tool, arguments)?;
+        let Started { agent, handle, .. } = self.services.agents.start(&self.caller, &request).await?;
+        let acting = Acting {
+            project: self.caller.project,
+            agent,
+            principal_name: self.caller.token.principal_name.clone(),
+            trace: self.caller.trace.clone(),
+        };
+        let project = self.services.agents.project(acting.project).await?;
+        let all = self.services.tasks.all(acting.project).await?;
+        let mine: Vec<&Task> = all.iter().filter(|task| task.claim.as_ref().is_some_and(|claim| claim.agent == acting.agent.id)).collect();
+        let landed = |id| all.iter().any(|task: &Task| task.id == id && task.state == TaskState::Landed);
+        let open: Vec<Value> = all
+            .iter()
+            .filter(|task| task.state == TaskState::Open)
+            .take(OPEN_TASKS_SHOWN_MAX)
+            .map(|task| {
+                let waits: Vec<_> = task.depends_on.iter().filter(|id| !landed(**id)).collect();
+                json!({"task": task.id, "title": task.title, "priority": task.priority, "kind": task.kind, "waits_for": waits})
+            })
+            .collect();
+        let unread = self.services.messaging.unread(acting.project, acting.agent.id).await?;
+        let mut conflicts = Vec::new();
+        for task in &mine {
+            if let Some(latest) = self.services.queue.latest(acting.project, task).await?
+                && latest.value.state_name() == "conflicted"
+            {
+                conflicts.push(json!({"task": task.id, "merge": latest.value.id, "see": format!("conflict/{}", task.id)}));
+            }
+        }
+        let next = match (mine.first(), unread, conflicts.first()) {
+            (_, _, Some(conflict)) => {
+                format!("Resolve the conflict: lookup(\"{}\"), then resolve_conflict.", conflict["see"].as_str().unwrap_or_default())
+            }
+            (Some(task), _, _) if task.state == TaskState::Submitted => "Your branch is in the queue: wait_for_events.".to_owned(),
+            (Some(task), _, _) => format!("Go on with {}: claim_task(\"{}\") gives its git commands again.", task.id, task.id),
+            (None, 1.., _) => "Read your messages with wait_for_events.".to_owned(),
+            (None, 0, _) if open.is_empty() => "Nothing is open: wait_for_events, or create_task.".to_owned(),
+            (None, 0, _) => "Claim a task with claim_task.".to_owned(),
+        };
+        let tasks: Vec<Value> = mine
+            .iter()
+            .map(|task| json!({"task": task.id, "title": task.title, "state": task.state, "branch": task.branch, "progress": task.progress, "note": task.note}))
+            .collect();
+        let result = json!({
+            "agent": acting.agent.name,
+            "id": acting.agent.id,
+            "handle": handle,
+            "capabilities": acting.agent.capabilities,
+            "project": project.slug,
+            "target": project.target,
+            "tasks": tasks,
+            "conflicts": conflicts,
+            "open": open,
+            "cursor": self.services.kit.store.head(Some(acting.project)).await?.to_string(),
+        });
+        self.word(&acting, Said { handle: Some(handle), more: Some("pointsman://tasks".to_owned()), ..Said::new(result, next) }).await
+    }
+}

@@ -1,0 +1,145 @@
+//! `lookup`: everything an agent may read, by a short name or `pointsman://` URI.
+
+use pointsman_core::context::DocumentVersion;
+use pointsman_core::event::Cursor;
+use pointsman_core::ids::{MergeId, MessageId, Oid, TaskId};
+use pointsman_core::merge::MergeState;
+use serde_json::{Value, json};
+
+use super::{Said, Services};
+use crate::service::failure::Failure;
+use crate::service::kit::Acting;
+use crate::service::merge_queue::receipt::SignedReceipt;
+use crate::service::messaging::MessageFilter;
+
+/// Entries of a list.
+const LISTED_MAX: usize = 100;
+/// Events of one answer.
+const EVENTS_MAX: usize = 50;
+
+/// Reads what `uri` names.
+///
+/// # Errors
+/// `not_found`, `bad_argument`.
+pub(super) async fn lookup(services: &Services, acting: &Acting, uri: &str) -> Result<Said, Failure> {
+    let path = uri.trim().strip_prefix("pointsman://").unwrap_or(uri.trim());
+    let (noun, rest) = path.split_once('/').unwrap_or((path, ""));
+    let found = match (noun, rest) {
+        ("tasks", "") => tasks(services, acting).await?,
+        ("agents", "") => {
+            let agents = services.agents.agents(acting.project).await?;
+            let shown = agents.iter().take(LISTED_MAX);
+            json!(
+                shown
+                    .map(|agent| json!({"agent": agent.name, "id": agent.id, "capabilities": agent.capabilities, "teams": agent.teams}))
+                    .collect::<Vec<_>>()
+            )
+        }
+        ("merges", "") => {
+            let merges = services.queue.all(acting.project).await?;
+            let newest = merges.iter().rev().take(LISTED_MAX);
+            json!(
+                newest
+                    .map(|merge| json!({"merge": merge.id, "task": merge.task, "agent": merge.agent_name, "state": merge.state_name()}))
+                    .collect::<Vec<_>>()
+            )
+        }
+        ("messages", "") => {
+            json!(services.messaging.messages(acting.project, &MessageFilter { limit: LISTED_MAX, ..MessageFilter::default() }).await?)
+        }
+        ("dead_letters", "") => json!(services.messaging.dead_letters(acting.project).await?),
+        ("context", "") => json!(services.contexts.list(acting.project, "", LISTED_MAX).await?),
+        ("context", key) => {
+            let (key, version) = match key.rsplit_once('@') {
+                Some((key, version)) => (key, Some(version.parse().map_err(|_| unknown(uri))?)),
+                None => (key, None),
+            };
+            document(&services.contexts.read(acting.project, key, version).await?)
+        }
+        ("pull_request", id) => json!(services.queue.pull_request(acting.project, id.parse::<TaskId>().map_err(|_| unknown(uri))?).await?),
+        ("conflict", id) => conflict(services, acting, id.parse().map_err(|_| unknown(uri))?).await?,
+        ("receipt", commit) => receipt(services, acting, commit.parse().map_err(|_| unknown(uri))?).await?,
+        ("events", after) => {
+            let after = if after.is_empty() { Cursor::default() } else { after.parse().map_err(|_| unknown(uri))? };
+            json!(services.kit.store.events(Some(acting.project), after, EVENTS_MAX).await?)
+        }
+        ("task" | "merge" | "message", id) if !id.is_empty() => by_id(services, acting, id).await?.ok_or_else(|| unknown(uri))?,
+        (id, "") => by_id(services, acting, id).await?.ok_or_else(|| unknown(uri))?,
+        _ => return Err(unknown(uri)),
+    };
+    Ok(Said::new(found, "Go on with your task."))
+}
+
+/// Returns a document the way an agent reads it: a JSON document as a value.
+fn document(version: &DocumentVersion) -> Value {
+    let mut shown = json!(version.head);
+    match serde_json::from_str::<Value>(&version.text) {
+        Ok(value) if version.head.media_type.ends_with("json") => shown["value"] = value,
+        _ => shown["text"] = version.text.as_str().into(),
+    }
+    shown
+}
+
+fn unknown(uri: &str) -> Failure {
+    Failure::refused(
+        "not_found",
+        format!("`{}` names nothing", uri.chars().take(80).collect::<String>()),
+        "Use tasks, agents, merges, messages, dead_letters, context, T-3, M-2, msg_…, context/KEY, pull_request/T-3, conflict/T-3, receipt/COMMIT or events.",
+    )
+}
+
+async fn by_id(services: &Services, acting: &Acting, id: &str) -> Result<Option<Value>, Failure> {
+    if let Ok(task) = id.parse::<TaskId>() {
+        let task = services.tasks.get(acting.project, task).await?.value;
+        return Ok(Some(json!(task)));
+    }
+    if let Ok(merge) = id.parse::<MergeId>() {
+        return Ok(Some(json!(services.queue.get(acting.project, merge).await?.value)));
+    }
+    if let Ok(message) = id.parse::<MessageId>() {
+        return Ok(Some(json!(services.messaging.message(acting.project, message).await?)));
+    }
+    Ok(None)
+}
+
+async fn tasks(services: &Services, acting: &Acting) -> Result<Value, Failure> {
+    let all = services.tasks.all(acting.project).await?;
+    let newest = all.iter().rev().take(LISTED_MAX);
+    let shown = newest.map(|task| {
+        let holder = task.claim.as_ref().map(|claim| &claim.agent_name);
+        json!({"task": task.id, "title": task.title, "state": task.state, "holder": holder, "progress": task.progress, "depends_on": task.depends_on})
+    });
+    Ok(json!(shown.collect::<Vec<_>>()))
+}
+
+/// Returns the three sides of every conflicted file, whole.
+async fn conflict(services: &Services, acting: &Acting, id: TaskId) -> Result<Value, Failure> {
+    let task = services.tasks.get(acting.project, id).await?.value;
+    let latest = services.queue.latest(acting.project, &task).await?;
+    let Some(MergeState::Conflicted { ours, conflicts }) = latest.map(|merge| merge.value.outcome) else {
+        return Err(Failure::refused("not_conflicted", format!("{id} has no conflict"), "`start` says what is next."));
+    };
+    let mut files = Vec::new();
+    for conflict in conflicts {
+        let mut sides = json!({"path": conflict.path, "kind": conflict.kind, "reasons": conflict.reasons});
+        for (name, blob) in [("base", conflict.base), ("ours", conflict.ours), ("theirs", conflict.theirs)] {
+            sides[name] = match blob {
+                Some(blob) => String::from_utf8_lossy(&services.kit.repository.blob(acting.project, blob).await?).into_owned().into(),
+                None => Value::Null,
+            };
+        }
+        files.push(sides);
+    }
+    Ok(json!({"task": id, "onto": ours, "files": files}))
+}
+
+async fn receipt(services: &Services, acting: &Acting, commit: Oid) -> Result<Value, Failure> {
+    let note = services.kit.repository.receipt(acting.project, commit).await?;
+    let note =
+        note.ok_or_else(|| Failure::refused("not_found", format!("{commit} has no receipt"), "Only landed merge commits have one."))?;
+    let verified = SignedReceipt::verify(&note);
+    Ok(match verified {
+        Ok(receipt) => json!({"verified": true, "receipt": receipt}),
+        Err(error) => json!({"verified": false, "why": error.to_string()}),
+    })
+}

@@ -1,0 +1,211 @@
+//! The harness: the services on the real store, plugin runtime, keys and git adapter, in a temporary folder, with a clock
+//! that the test moves.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use pointsman::adapters::embedded::{EmbeddedStore, Options};
+use pointsman::adapters::git::{GitOptions, GitRepositories};
+use pointsman::adapters::keys::FileKeys;
+use pointsman::adapters::system::OsSystem;
+use pointsman::adapters::wasm::{Wasm, WasmOptions};
+use pointsman::ports::clock::System;
+use pointsman::ports::plugins::{Instances, PluginLimits, PluginSource, Plugins, World as PluginWorld};
+use pointsman::ports::surface::Caller;
+use pointsman::service::agents::{Agents, NewToken, StartRequest};
+use pointsman::service::contexts::Contexts;
+use pointsman::service::failure::Failure;
+use pointsman::service::kit::{Acting, Kit};
+use pointsman::service::messaging::{Messaging, SendReceipt, SendRequest, WaitAnswer, WaitRequest};
+use pointsman::service::settings::{PatternBinding, Settings};
+use pointsman_core::event::{Event, Provenance};
+use pointsman_core::ids::{MessageId, ProjectId};
+use pointsman_core::time::TimeMs;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Milliseconds an agent has to ack.
+pub(crate) const LEASE_MS: u64 = 60_000;
+/// Times a delivery is handed out.
+pub(crate) const ATTEMPTS_MAX: u32 = 3;
+
+/// How a host is set up.
+#[derive(Clone, Default)]
+pub(crate) struct Setup {
+    pub(crate) routers: Vec<&'static str>,
+    pub(crate) reconcilers: Vec<&'static str>,
+}
+
+/// A host without its transport.
+pub(crate) struct World {
+    pub(crate) kit: Kit,
+    pub(crate) agents: Arc<Agents>,
+    pub(crate) messaging: Arc<Messaging>,
+    pub(crate) contexts: Arc<Contexts>,
+    pub(crate) project: ProjectId,
+    clock: Arc<AtomicI64>,
+    setup: Setup,
+    folder: TempDir,
+}
+
+fn settings(setup: &Setup) -> Settings {
+    let bind = |plugin: &&str| PatternBinding { patterns: Vec::new(), plugin: (*plugin).to_owned() };
+    Settings {
+        routers: setup.routers.iter().map(|&name| name.to_owned()).collect(),
+        mergers: Vec::new(),
+        reconcilers: setup.reconcilers.iter().map(bind).collect(),
+        workflow: "workflow-default".to_owned(),
+        policy: "policy-default".to_owned(),
+        checks: Vec::new(),
+        claim_lease_ms: 1_800_000,
+        delivery_lease_ms: LEASE_MS,
+        delivery_attempts_max: ATTEMPTS_MAX,
+        public_url: "http://127.0.0.1:7420".to_owned(),
+    }
+}
+
+async fn kit(folder: &Path, clock: &Arc<AtomicI64>, setup: &Setup) -> Kit {
+    let system: Arc<dyn System> = Arc::new(OsSystem);
+    let hands = Arc::clone(clock);
+    let options = Options::new(move || TimeMs(hands.load(Ordering::SeqCst)), Arc::clone(&system));
+    let store = EmbeddedStore::open(&folder.join("store"), options).expect("the store opens");
+    let plugins = Wasm::new(WasmOptions::new(None, [7; 32])).expect("components run here");
+    for (names, world) in [(&setup.routers, PluginWorld::Router), (&setup.reconcilers, PluginWorld::Reconciler)] {
+        for name in names {
+            load(&plugins, name, world).await;
+        }
+    }
+    let git = GitOptions::new(folder.join("git"), folder.join("scratch"), "/bin/false".into());
+    let keys = folder.join("keys");
+    std::fs::create_dir_all(&keys).expect("a folder for keys");
+    Kit {
+        store: Arc::new(store),
+        plugins: Arc::new(plugins),
+        repository: Arc::new(GitRepositories::open(git, Arc::clone(&system)).await.expect("git is installed")),
+        keys: Arc::new(FileKeys::open(&keys, &*system).expect("keys are made")),
+        system,
+        settings: Arc::new(settings(setup)),
+    }
+}
+
+/// Loads a shipped component; one that is not shipped stays unbound, as after a failed load.
+async fn load(plugins: &Wasm, name: &str, world: PluginWorld) {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../plugins/dist/{name}.wasm"));
+    let Ok(component) = std::fs::read(shipped) else { return };
+    let source = PluginSource {
+        name: name.to_owned(),
+        world,
+        component: component.into(),
+        config_json: "{}".to_owned(),
+        limits: PluginLimits::default(),
+        instances: Instances::Warm,
+    };
+    plugins.load(source).await.expect("a shipped component loads");
+}
+
+impl World {
+    /// A host with one project, without plugins.
+    pub(crate) async fn start() -> Self {
+        Self::with(Setup::default()).await
+    }
+
+    /// A host with one project.
+    pub(crate) async fn with(setup: Setup) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let clock = Arc::new(AtomicI64::new(1_800_000_000_000));
+        let kit = kit(folder.path(), &clock, &setup).await;
+        let project = ProjectId::new(kit.now(), kit.system.id_bytes());
+        let world = Self::of(kit, folder, clock, setup, project);
+        world.agents.create_project(project, "demo", "main").await.expect("a project");
+        world
+    }
+
+    fn of(kit: Kit, folder: TempDir, clock: Arc<AtomicI64>, setup: Setup, project: ProjectId) -> Self {
+        let agents = Arc::new(Agents::new(kit.clone()));
+        let messaging = Arc::new(Messaging::new(kit.clone(), Arc::clone(&agents)));
+        let contexts = Arc::new(Contexts::new(kit.clone()));
+        Self { kit, agents, messaging, contexts, project, clock, setup, folder }
+    }
+
+    /// Ends the host and starts it on the same data.
+    pub(crate) async fn restart(self) -> Self {
+        let Self { kit: old, agents, messaging, contexts, project, clock, setup, folder } = self;
+        drop((old, agents, messaging, contexts));
+        let kit = kit(folder.path(), &clock, &setup).await;
+        Self::of(kit, folder, clock, setup, project)
+    }
+
+    /// Lets time pass, and what it brings happen.
+    pub(crate) async fn pass(&self, ms: u64) {
+        self.clock.fetch_add(i64::try_from(ms).expect("a span"), Ordering::SeqCst);
+        self.messaging.tick().await.expect("what is due is worked off");
+    }
+
+    /// A caller with a new token of a principal.
+    pub(crate) async fn caller(&self, principal: &str, granted: &[&str]) -> Caller {
+        let new = NewToken {
+            principal_name: principal.to_owned(),
+            provenance: Provenance::Agent,
+            projects: vec![self.project],
+            capabilities: granted.iter().map(|&name| name.to_owned()).collect(),
+            toolsets: Vec::new(),
+            ttl_ms: None,
+        };
+        let (secret, _) = self.agents.mint_token(&new).await.expect("a token");
+        self.agents.admit(Some(&secret), Some("demo"), format!("trace-{principal}")).await.expect("it is admitted")
+    }
+
+    /// An agent that has started, of a principal of its own.
+    pub(crate) async fn agent(&self, name: &str, capabilities: &[&str]) -> Acting {
+        let caller = self.caller(name, &[]).await;
+        let request = StartRequest {
+            name: Some(name.to_owned()),
+            capabilities: Some(capabilities.iter().map(|&text| text.to_owned()).collect()),
+            ..StartRequest::default()
+        };
+        self.agents.start(&caller, &request).await.expect("it starts");
+        self.agents.acting(&caller, None).await.expect("it acts")
+    }
+
+    /// Sends a plain message.
+    pub(crate) async fn send(&self, from: &Acting, to: &str, subject: &str) -> SendReceipt {
+        self.messaging.send(from, &message(to, subject)).await.expect("it is sent")
+    }
+
+    /// What an agent is handed at once.
+    pub(crate) async fn take(&self, agent: &Acting) -> WaitAnswer {
+        let request = WaitRequest { max_s: Some(0), ..WaitRequest::default() };
+        self.messaging.wait(agent, &request).await.expect("it waits")
+    }
+
+    /// Acks one message.
+    pub(crate) async fn ack(&self, agent: &Acting, message: MessageId) {
+        let settled = self.messaging.settle(agent, &[message], &[]).await.expect("it is acked");
+        assert_eq!((settled.acked, settled.refused.len()), (1, 0), "{settled:?}");
+    }
+
+    /// The project's events of a type, oldest first.
+    pub(crate) async fn events(&self, kind: &str) -> Vec<Event> {
+        let all = self.kit.store.events(Some(self.project), Default::default(), 100_000).await.expect("the log is read");
+        all.into_iter().filter(|event| event.event.kind == kind).collect()
+    }
+}
+
+/// A plain message.
+pub(crate) fn message(to: &str, subject: &str) -> SendRequest {
+    SendRequest { to: vec![to.to_owned()], subject: Some(subject.to_owned()), body: Value::from("…"), ..SendRequest::default() }
+}
+
+/// The subjects of what was handed out.
+pub(crate) fn subjects(answer: &WaitAnswer) -> Vec<&str> {
+    answer.messages.iter().map(|handed| handed.message.subject.as_str()).collect()
+}
+
+/// The code of a refusal.
+pub(crate) fn code<T: std::fmt::Debug>(result: Result<T, Failure>) -> &'static str {
+    match result {
+        Err(Failure::Refused(refusal)) => refusal.code,
+        other => panic!("a refusal was expected, not {other:?}"),
+    }
+}

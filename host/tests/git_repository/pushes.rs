@@ -1,7 +1,7 @@
 //! Real clones and pushes through `serve`.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use pointsman::ports::repository::{PushGrant, Repository};

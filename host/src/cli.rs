@@ -24,6 +24,7 @@ use crate::app;
 use crate::config::{Config, ConfigError, Environment, Flags};
 use crate::demo::{self, DemoOptions};
 use crate::ports::admin::{AdminError, AdminSurface};
+use crate::service::kit::chain;
 use crate::telemetry;
 
 /// It failed.
@@ -145,7 +146,7 @@ impl Trouble {
     }
 
     fn caused(error: &(dyn std::error::Error + 'static)) -> Self {
-        Self::failed(telemetry::chain(error))
+        Self::failed(chain(error))
     }
 }
 

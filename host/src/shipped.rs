@@ -25,3 +25,17 @@ shipped!(
 pub fn component(name: &str) -> Option<&'static [u8]> {
     COMPONENTS.iter().find(|(shipped, _)| *shipped == name).map(|(_, bytes)| *bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_configuration_calls_shipped_is_shipped() {
+        let mut embedded: Vec<&str> = COMPONENTS.iter().map(|(name, _)| *name).collect();
+        let mut named: Vec<&str> = crate::config::SHIPPED.iter().map(|(name, _)| *name).collect();
+        embedded.sort_unstable();
+        named.sort_unstable();
+        assert_eq!(embedded, named);
+    }
+}

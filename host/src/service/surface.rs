@@ -375,6 +375,8 @@ impl Call {
             principal_name: self.caller.token.principal_name.clone(),
             trace: self.caller.trace.clone(),
         };
+        // Whoever starts again has lost what it was handed: it comes again at once, not after its lease.
+        self.services.messaging.recall(&acting).await?;
         let project = self.services.agents.project(acting.project).await?;
         let all = self.services.tasks.all(acting.project).await?;
         let mine: Vec<&Task> = all.iter().filter(|task| task.claim.as_ref().is_some_and(|claim| claim.agent == acting.agent.id)).collect();

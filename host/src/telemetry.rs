@@ -5,7 +5,7 @@
 //! **Invariant:** a JSON line carries the fields of every span around it, flat, so that `project`, `task` or `trace` can
 //! be searched for without knowing where they were set; the innermost of equal names wins.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io::{IsTerminal, stderr};
 
 use serde_json::{Map, Value};

@@ -81,7 +81,7 @@ async fn a_landing_is_whole_or_undone_wherever_the_host_dies() {
 async fn a_second_host_on_the_same_data_is_refused_and_a_drain_is_clean() {
     let mut host = Host::start().await;
     let ana = host.agent("ana", &[]).await;
-    let second = host.command(&["up"]);
+    let second = host.command(&["up", "--bind", "127.0.0.1:0"]);
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(!second.status.success() && said.contains(&host.pid().to_string()), "it names the process that holds the data: {said}");
     let pid = host.pid().to_string();

@@ -128,7 +128,7 @@ async fn wrong_arguments_are_named_and_change_nothing() {
         ("claim_task", json!({"task": 9}), "bad_argument"),
         ("submit_branch", json!({"task": "T-9"}), "not_found"),
         ("lookup", json!({"uri": "nonsense"}), "not_found"),
-        ("send_message", json!({"to": [], "subject": "s"}), "bad_argument"),
+        ("send_message", json!({"to": [], "subject": "s"}), "bad_message"),
         ("wait_for_events", json!({"max_s": -1}), "bad_argument"),
     ] {
         assert_eq!(ana.refused(tool, arguments.clone()).await, code, "{tool} {arguments}");

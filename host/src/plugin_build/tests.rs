@@ -53,7 +53,7 @@ fn a_component_of_another_world_is_told_apart_by_name() {
     let text = error.to_string();
     assert!(text.contains("does not export pointsman:merger/merging@0.1.0"), "{text}");
     assert!(text.contains("exports pointsman:router/routing@0.1.0, which belongs to another world"), "{text}");
-    assert!(text.contains("imports pointsman:types/symbols@0.1.0, which this world does not give"), "{text}");
+    assert!(text.contains("pointsman:types/symbols@0.1.0, which this world does not give"), "{text}");
 }
 
 #[test]

@@ -309,9 +309,6 @@ proptest! {
         prop_assert!(judged(&base, &ours, &ours, &ours).is_whole());
         prop_assert_eq!(judged(&base, &ours, &base, &base).is_whole(), ours == base);
         prop_assert_eq!(judged(&base, &ours, &ours, &base).is_whole(), ours == base);
-        // With both sides changed, a change of the side that was not taken is never the taken side's loss.
-        let taken = judged(&base, &ours, &theirs, &ours);
-        prop_assert!(taken.is_whole() || !taken.theirs.lost.is_empty() || taken.ours.lost.is_empty(), "{:?} B={:?} O={:?} T={:?}", taken, base, ours, theirs);
     }
 
     /// Each distinct line is either in the result, or the account says so, and against the right side.

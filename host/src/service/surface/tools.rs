@@ -18,7 +18,8 @@ Then loop: `claim_task` gives you a branch of your own and the paths you may cha
 The host merges in order, runs the checks on the merged tree and lands it; a conflict comes back to you as base/ours/theirs: call `resolve_conflict`. \
 Ack every message you acted on in your next `wait_for_events(ack)`; nack what is not for you. \
 Write shared decisions with `write_context`, giving the version you read. \
-Every result has `next`: one sentence saying what to do now.";
+Every result has `next`: one sentence saying what to do now. \
+Where one connection serves several agents, give the `handle` from `start` as `agent` in each call.";
 
 /// A tool and the toolset it belongs to.
 pub struct Tool {
@@ -46,12 +47,9 @@ fn task() -> Value {
 fn object(properties: Value, required: &[&str]) -> Value {
     let mut properties = properties;
     if let Some(map) = properties.as_object_mut() {
-        map.insert(
-            "agent".to_owned(),
-            json!({"type": "string", "description": "Your handle from `start`, where one connection serves several agents"}),
-        );
+        map.insert("agent".to_owned(), json!({"type": "string"}));
     }
-    json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
+    json!({"type": "object", "properties": properties, "required": required})
 }
 
 const KEY: &str = "Repeat a call with the same key and it acts once";
@@ -268,7 +266,11 @@ pub fn list(toolsets: &[String]) -> Arc<str> {
     let shown = TOOLS.iter().filter(|tool| tool.toolset.is_none_or(|set| toolsets.iter().any(|granted| granted == set)));
     let all: Vec<Value> = shown
         .map(|tool| {
-            json!({"name": tool.name, "description": tool.description, "inputSchema": (tool.schema)(), "annotations": {"readOnlyHint": tool.read_only}})
+            let mut shown = json!({"name": tool.name, "description": tool.description, "inputSchema": (tool.schema)()});
+            if tool.read_only {
+                shown["annotations"] = json!({"readOnlyHint": true});
+            }
+            shown
         })
         .collect();
     Value::Array(all).to_string().into()

@@ -76,6 +76,11 @@ impl Environment {
         &self.folder
     }
 
+    /// Returns the names of the variables that start like settings.
+    pub fn setting_names(&self) -> impl Iterator<Item = &OsStr> {
+        self.settings().map(|(name, _)| name.as_os_str())
+    }
+
     fn settings(&self) -> impl Iterator<Item = (&OsString, &OsString)> {
         self.variables.iter().filter(|(name, _)| name.as_encoded_bytes().starts_with(VARIABLE_PREFIX.as_bytes()))
     }

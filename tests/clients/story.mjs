@@ -1,15 +1,15 @@
 // A real JavaScript client tells one story: list tools, start, send, wait, ack.
 //
-//     story.mjs URL TOKEN ERA          ERA is `modern` (2026-07-28, pinned) or `legacy` (initialize)
+//     story.mjs URL TOKEN ERA [FOLDER]  ERA is `modern` (2026-07-28, pinned) or `legacy` (initialize)
 //
-// Prints one JSON line and exits 0, or says what was wrong and exits 1. The package is found through
-// POINTSMAN_CLIENTS (a folder with node_modules), else beside this file.
+// Prints one JSON line and exits 0, or says what was wrong and exits 1. The package is found in FOLDER's node_modules,
+// else beside this file.
 
 import { createRequire } from 'node:module';
 import { pathToFileURL } from 'node:url';
 import path from 'node:path';
 
-const [url, token, era] = process.argv.slice(2);
+const [url, token, era, folder] = process.argv.slice(2);
 const MODES = { modern: { pin: '2026-07-28' }, legacy: 'legacy' };
 const STORY_MS = 60_000;
 
@@ -18,7 +18,6 @@ function check(holds, what, shown) {
 }
 
 async function library() {
-  const folder = process.env.POINTSMAN_CLIENTS;
   if (!folder) return import('@modelcontextprotocol/client');
   const require = createRequire(path.join(path.resolve(folder), 'package.json'));
   return import(pathToFileURL(require.resolve('@modelcontextprotocol/client')).href);

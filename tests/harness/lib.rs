@@ -44,6 +44,44 @@ pub fn binary() -> PathBuf {
     binary
 }
 
+/// Returns a call of the binary under test, without the settings that the test's own environment may hold.
+#[must_use]
+pub fn pointsman(args: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"POINTSMAN_")) {
+        command.env_remove(name);
+    }
+    command.args(args);
+    command
+}
+
+/// Waits until a host that was started here serves this address.
+///
+/// # Errors
+/// It ended, or is not ready in time.
+pub async fn until_ready(host: &mut Child, url: &str) -> Result<(), String> {
+    for _ in 0..READY_MS / LOOK_MS {
+        if let Some(status) = host.try_wait().ok().flatten() {
+            return Err(format!("the host ended with {status}"));
+        }
+        if let Ok((200, _)) = pointsman_client::get(&format!("{url}/readyz")).await {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
+    }
+    Err(format!("the host is not ready after {READY_MS} ms"))
+}
+
+/// Returns a loopback port that is free now.
+///
+/// # Panics
+/// When there is none.
+#[must_use]
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
 /// Runs git in a folder; returns what it prints.
 ///
 /// # Panics
@@ -98,9 +136,7 @@ impl Host {
         let folder = tempfile::Builder::new().prefix("pointsman-test-").tempdir().expect("a temporary folder");
         let source = folder.path().join("source");
         seed(&source);
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        let port = listener.local_addr().expect("an address").port();
-        drop(listener);
+        let port = free_port();
         let quoted = |path: &Path| json!(path.to_string_lossy()).to_string();
         let config = format!(
             "config_version = 1\n[server]\nbind = \"127.0.0.1:{port}\"\n[data]\ndir = {}\n[[project]]\nslug = \"demo\"\nsource = {}\ntarget = \"main\"\n{}\n",
@@ -157,13 +193,13 @@ impl Host {
     /// When the binary cannot be run.
     pub fn command(&self, args: &[&str]) -> Output {
         let config = self.folder.path().join("pointsman.toml");
-        Command::new(binary()).args(args).arg("--config").arg(config).output().expect("the binary runs")
+        pointsman(args).arg("--config").arg(config).output().expect("the binary runs")
     }
 
     async fn spawn(&mut self) {
+        let url = self.url();
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("host.log")).expect("a log");
-        let child = tokio::process::Command::new(binary())
-            .arg("up")
+        let child = tokio::process::Command::from(pointsman(&["up"]))
             .arg("--config")
             .arg(self.folder.path().join("pointsman.toml"))
             .stdin(Stdio::null())
@@ -172,17 +208,10 @@ impl Host {
             .kill_on_drop(true)
             .spawn()
             .expect("the host starts");
-        self.child = Some(child);
-        for _ in 0..READY_MS / LOOK_MS {
-            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
-                panic!("the host ended with {status}: {}", self.log());
-            }
-            if let Ok((200, _)) = pointsman_client::get(&format!("{}/readyz", self.url())).await {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
+        let child = self.child.insert(child);
+        if let Err(why) = until_ready(child, &url).await {
+            panic!("{why}: {}", self.log());
         }
-        panic!("the host is not ready after {READY_MS} ms: {}", self.log());
     }
 
     /// Kills the host by SIGKILL.
@@ -340,7 +369,10 @@ impl Agent {
 }
 
 /// Makes a small repository with something to merge in every way.
-fn seed(folder: &Path) {
+///
+/// # Panics
+/// When the disk or git fails.
+pub fn seed(folder: &Path) {
     std::fs::create_dir_all(folder.join("src")).expect("folders");
     let write = |path: &str, text: &str| std::fs::write(folder.join(path), text).expect("a file");
     write("README.md", "# Railway\n\nTrains run on time.\n");

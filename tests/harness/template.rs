@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::binary;
+use crate::{binary, pointsman};
 
 /// What a template holds.
 const KEPT: [&str; 3] = ["root.key", "receipt.key", "code-cache"];
@@ -36,7 +36,7 @@ fn made() -> PathBuf {
     if !template.join("made").exists() {
         let config = root.join("template.toml");
         fs::write(&config, "config_version = 1\n").expect("a configuration");
-        let out = Command::new(&binary).args(["agent", "list", "--json", "--config"]).arg(&config).arg("--data").arg(&template).output();
+        let out = pointsman(&["agent", "list", "--json", "--config"]).arg(&config).arg("--data").arg(&template).output();
         let out = out.expect("the binary runs");
         assert!(out.status.success(), "the template is made: {}", String::from_utf8_lossy(&out.stderr));
         fs::write(template.join("made"), "").expect("a mark");

@@ -18,8 +18,6 @@ fn drivers() -> PathBuf {
 }
 
 fn told(mut command: Command, host: &Host, era: &str) {
-    let token = host.token(&format!("client-{era}"));
-    command.arg(format!("{}/mcp", host.url())).arg(token).arg(era);
     let out = command.output().expect("the client runs");
     let (said, complained) = (String::from_utf8_lossy(&out.stdout).into_owned(), String::from_utf8_lossy(&out.stderr).into_owned());
     assert!(out.status.success(), "{era}: {said}\n{complained}\n{}", host.log());
@@ -32,10 +30,16 @@ fn told(mut command: Command, host: &Host, era: &str) {
     }
 }
 
+/// Appends what every driver takes: address, token, era.
+fn story(command: &mut Command, host: &Host, era: &str) {
+    command.arg(format!("{}/mcp", host.url())).arg(host.token(&format!("client-{era}"))).arg(era);
+}
+
 async fn python(era: &str) {
     let host = Host::start().await;
     let mut command = Command::new(clients().join("python/bin/python"));
     command.arg(drivers().join("story.py"));
+    story(&mut command, &host, era);
     told(command, &host, era);
 }
 
@@ -43,7 +47,9 @@ async fn node(era: &str) {
     let host = Host::start().await;
     let own = clients().join("node/bin/node");
     let mut command = Command::new(if own.exists() { own } else { PathBuf::from("node") });
-    command.arg(drivers().join("story.mjs")).env("POINTSMAN_CLIENTS", clients().join("node"));
+    command.arg(drivers().join("story.mjs"));
+    story(&mut command, &host, era);
+    command.arg(clients().join("node"));
     told(command, &host, era);
 }
 

@@ -1,16 +1,16 @@
 //! The shipped components, and the way from a guest crate to one, as a plugin author meets it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
-use pointsman_tests::binary;
+use pointsman_tests::pointsman;
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
 
 fn plugin(args: &[&str], folder: &Path) -> Output {
-    Command::new(binary()).arg("plugin").args(args).current_dir(folder).output().expect("the binary runs")
+    pointsman(&["plugin"]).args(args).current_dir(folder).output().expect("the binary runs")
 }
 
 fn said(out: &Output) -> String {

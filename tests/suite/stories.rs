@@ -96,6 +96,10 @@ async fn a_failing_check_comes_back_with_its_log_and_nothing_lands() {
     dora.call("review_branch", json!({"task": t1, "verdict": "approve", "head": asked["body"]["head"]})).await;
     assert_eq!(ana.mail(&["landed", "check_failed"]).await["kind"], "landed");
     assert_eq!(git(&host.repository(), &["show", "main:README.md"]), "calm\n");
+    let events = ana.call("lookup", json!({"uri": "events"})).await;
+    let checked = events.as_array().expect("events").iter().filter(|event| event["type"] == "merge.checked");
+    let passed: Vec<&Value> = checked.map(|event| &event["data"]["passed"]).collect();
+    assert_eq!(passed, [false, true], "what passed before the approval is not run again on the same tree");
 }
 
 #[tokio::test]

@@ -70,7 +70,7 @@ impl FromStr for Cursor {
 }
 
 /// An event before the store gave it its place.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewEvent {
     /// Dotted, `task.claimed`.
     #[serde(rename = "type")]

@@ -82,6 +82,21 @@ pub enum MergeState {
     Withdrawn,
 }
 
+/// A check that passed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedCheck {
+    /// Its name.
+    pub name: String,
+    /// What was run; another command is another check.
+    pub command: String,
+    /// The tree it ran on.
+    pub tree: Oid,
+    /// How long it took.
+    pub took_ms: u64,
+    /// What kept it in: `landlock+rlimits`, `rlimits`.
+    pub sandbox: String,
+}
+
 /// One try to land one branch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Merge {
@@ -101,8 +116,8 @@ pub struct Merge {
     pub target: String,
     /// What it came to.
     pub outcome: MergeState,
-    /// Trees that passed all checks in this merge.
-    pub passed: Vec<Oid>,
+    /// Checks that the latest merged tree passed; they are not run again on that tree.
+    pub passed: Vec<PassedCheck>,
     /// When it was submitted.
     pub queued_at: TimeMs,
     /// When it last changed.
@@ -118,6 +133,12 @@ impl Merge {
     #[must_use]
     pub fn is_live(&self) -> bool {
         matches!(self.outcome, MergeState::Queued | MergeState::Waiting { .. } | MergeState::Landing { .. })
+    }
+
+    /// Returns the check of this name and command if it passed on this tree.
+    #[must_use]
+    pub fn passed_on(&self, name: &str, command: &str, tree: Oid) -> Option<&PassedCheck> {
+        self.passed.iter().find(|check| check.name == name && check.command == command && check.tree == tree)
     }
 
     /// Moves on; says whether the step is allowed from where it stands. A refused step changes nothing.

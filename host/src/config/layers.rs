@@ -353,7 +353,7 @@ fn environment_values(environment: &Environment) -> (Dict, Vec<Problem>) {
             continue;
         };
         let Some(leaf) = leaves.iter().find(|leaf| leaf.variable() == known) else {
-            if !RESERVED_VARIABLES.contains(&known) {
+            if !is_reserved(known) {
                 problems.push(Problem {
                     place: place(),
                     what: format!("no setting belongs to `{known}`"),
@@ -368,6 +368,13 @@ fn environment_values(environment: &Environment) -> (Dict, Vec<Problem>) {
         }
     }
     (dict, problems)
+}
+
+/// Returns whether a variable has the prefix and is no setting: ours, or what Kubernetes sets in every pod of a namespace
+/// that has a service named `pointsman` (`POINTSMAN_SERVICE_HOST`, `POINTSMAN_PORT_7878_TCP_ADDR`).
+fn is_reserved(name: &str) -> bool {
+    let of_service = |rest: &str| rest == "PORT" || rest.starts_with("PORT_") || rest.starts_with("SERVICE_");
+    RESERVED_VARIABLES.contains(&name) || name.strip_prefix(VARIABLE_PREFIX).is_some_and(of_service)
 }
 
 /// Numbers are numbers where a number is wanted; lists are split at commas. Everything else is the text as it is.

@@ -60,6 +60,9 @@ fn later_layers_win_and_lists_are_replaced() {
         ("POINTSMAN_ROUTING_PLUGINS", "routing-capability, routing-rules"),
         ("POINTSMAN_AGENTS_CLAIM_LEASE_S", "60"),
         ("POINTSMAN_TOKEN", "not a setting"),
+        ("POINTSMAN_SERVICE_HOST", "10.0.0.7"),
+        ("POINTSMAN_PORT", "tcp://10.0.0.7:7878"),
+        ("POINTSMAN_PORT_7878_TCP_ADDR", "10.0.0.7"),
         ("XDG_DATA_HOME", "/xdg"),
     ];
     let from_variables = load(text, &variables, &Flags::default()).expect("whole");

@@ -15,6 +15,7 @@ use super::DemoError;
 use super::actor::Actor;
 use super::scenery::Scene;
 use super::timeline::Timeline;
+use crate::config::Environment;
 
 /// Milliseconds a start may take.
 const READY_MS: u64 = 30_000;
@@ -87,7 +88,7 @@ impl Stage {
     }
 
     async fn mint(&self, name: &str) -> Result<String, DemoError> {
-        let out = Command::new(own_binary()?)
+        let out = own_command()?
             .args(["agent", "add", name, "--toolset", "files", "--json", "--config"])
             .arg(self.path.join("pointsman.toml"))
             .output()
@@ -104,7 +105,7 @@ impl Stage {
     pub(super) async fn spawn(&mut self) -> Result<(), DemoError> {
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(self.log_path()).map_err(DemoError::io("no log can be written"))?;
-        let child = Command::new(own_binary()?)
+        let child = own_command()?
             .arg("up")
             .arg("--config")
             .arg(self.path.join("pointsman.toml"))
@@ -191,8 +192,13 @@ impl Stage {
     }
 }
 
-fn own_binary() -> Result<PathBuf, DemoError> {
-    std::env::current_exe().map_err(DemoError::io("the own binary cannot be found"))
+/// Returns a call of this same program that has no settings but those in its file: the demo's host is not the user's.
+fn own_command() -> Result<Command, DemoError> {
+    let mut command = Command::new(std::env::current_exe().map_err(DemoError::io("the own binary cannot be found"))?);
+    for name in Environment::of_process().map_err(DemoError::io("the working folder is gone"))?.setting_names() {
+        command.env_remove(name);
+    }
+    Ok(command)
 }
 
 fn free_port() -> Result<u16, DemoError> {

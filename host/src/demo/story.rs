@@ -41,9 +41,9 @@ pub(super) async fn play(stage: &mut Stage, scene: &Scene, timeline: &Timeline) 
     let mut told = Told::default();
     messages(stage, timeline, &mut told).await?;
     storm(stage, timeline, &mut told).await?;
-    let work = claims(stage, scene, timeline, &mut told).await?;
+    claims(stage, scene, timeline, &mut told).await?;
     context(stage, timeline, &mut told).await?;
-    landings(stage, scene, timeline, &work, &mut told).await?;
+    landings(stage, scene, timeline, &mut told).await?;
     Ok(told)
 }
 
@@ -169,13 +169,7 @@ async fn join_all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> 
     .await
 }
 
-/// The clones that two of the agents work in, and ben's task.
-pub(super) struct Work {
-    ana: PathBuf,
-    cyn: PathBuf,
-}
-
-async fn claims(stage: &Stage, scene: &Scene, timeline: &Timeline, told: &mut Told) -> Result<Work, DemoError> {
+async fn claims(stage: &Stage, scene: &Scene, timeline: &Timeline, told: &mut Told) -> Result<(), DemoError> {
     timeline.act("Three tasks are claimed: paths leased, branches made, one stacked");
     let [ana, ben, cyn, _] = cast(stage);
     let shared = json!([scene.log, scene.imports.path, scene.headline]);
@@ -222,7 +216,7 @@ async fn claims(stage: &Stage, scene: &Scene, timeline: &Timeline, told: &mut To
     ]);
     let made = ben.call("commit_files", json!({"task": t2, "files": files, "note": "Announce the release"})).await?;
     timeline.say("ben", &format!("edits the same places by commit_files: {}", &text(&made["result"]["commit"])[..10]));
-    Ok(Work { ana: clone_of_ana, cyn: clone_of_cyn })
+    Ok(())
 }
 
 fn write(path: &Path, content: &str) -> Result<(), DemoError> {
@@ -323,7 +317,7 @@ async fn context(stage: &Stage, timeline: &Timeline, told: &mut Told) -> Result<
     Ok(())
 }
 
-async fn landings(stage: &mut Stage, scene: &Scene, timeline: &Timeline, work: &Work, told: &mut Told) -> Result<(), DemoError> {
+async fn landings(stage: &mut Stage, scene: &Scene, timeline: &Timeline, told: &mut Told) -> Result<(), DemoError> {
     timeline.act("Branches come home in order: merged, checked, approved, landed by compare-and-swap");
     let [t1, t2, t3] = [0, 1, 2].map(|n| told.tasks[n].clone());
     {
@@ -351,7 +345,6 @@ async fn landings(stage: &mut Stage, scene: &Scene, timeline: &Timeline, work: &
     timeline.say("demo", "kill -9 amid the landing; the host is back");
     let [_, ben, cyn, dora] = cast(stage);
     land(cyn, &t3, timeline, told).await?;
-    let _ = (&work.ana, &work.cyn);
     ben.call("submit_branch", json!({"task": t2})).await?;
     timeline.say("ben", &format!("submits {t2}, which changed the same lines as {t1}"));
     let conflict = ben.mail(&["conflict", "landed", "check_failed", "refused"]).await?;

@@ -148,10 +148,11 @@ impl Commits {
             return Err(Failure::refused("bad_argument", why, format!("Give 1 to {COMMIT_FILES_MAX} files.")));
         }
         check_text("note", &request.note)?;
-        let key = request.idempotency_key.clone();
-        let once = |parent: Oid| acting.once("commit_files", key.clone().unwrap_or_else(|| format!("{}@{parent}", request.task)), request);
-        if let (Some(parent), _) | (None, Some(parent)) = (request.parent, key.is_some().then_some(Oid([0; 20])))
-            && let Some(made) = self.kit.answered(acting.project, &once(parent)).await?
+        let once = |key: String| acting.once("commit_files", key, request);
+        let on_top_of = |parent: Oid| format!("{}@{parent}", request.task);
+        let known = request.idempotency_key.clone().or_else(|| request.parent.map(on_top_of)).map(once);
+        if let Some(once) = &known
+            && let Some(made) = self.kit.answered(acting.project, once).await?
         {
             return Ok(made);
         }
@@ -168,7 +169,8 @@ impl Commits {
             at: self.kit.now(),
         };
         let commit = self.kit.repository.write_commit(acting.project, new).await?;
-        let step = Step { old: parent, new: commit, once: once(parent), event: "branch.committed", resolutions: vec![] };
+        let once = known.unwrap_or_else(|| once(on_top_of(parent)));
+        let step = Step { old: parent, new: commit, once, event: "branch.committed", resolutions: vec![] };
         self.advance(acting, &task, &claim, &branch, step).await
     }
 
@@ -219,8 +221,7 @@ impl Commits {
         let made = CommitMade { task: task.id, branch: branch.to_owned(), parent: step.old, commit: step.new };
         let moving = BranchMove { task: task.id, branch: branch.to_owned(), old: step.old, new: step.new, token: claim.token };
         let event = acting.event(step.event, task.id, json!({"branch": branch, "parent": step.old, "commit": step.new}));
-        let work =
-            Work::Move { step: moving, once: step.once, event: serde_json::to_string(&(event, &step.resolutions)).unwrap_or_default() };
+        let work = Work::Move { step: moving, once: step.once, event: Box::new(event), resolutions: step.resolutions };
         let mut commit = Commit { project: Some(acting.project), ..Commit::default() };
         let intent = Intent::ask(&self.kit, &mut commit, work);
         self.kit.store.commit(commit).await?;
@@ -233,7 +234,7 @@ impl Commits {
     /// # Errors
     /// `moved`, `not_holder`.
     pub async fn finish_move(&self, project: ProjectId, intent: &Intent) -> Result<(), Failure> {
-        let Work::Move { step, once, event } = &intent.work else { return Ok(()) };
+        let Work::Move { step, once, event, resolutions } = &intent.work else { return Ok(()) };
         if let Err(error) = self.kit.repository.move_branch(project, step.clone()).await {
             if matches!(error, RepositoryError::Moved { .. } | RepositoryError::Fenced { .. }) {
                 let refused =
@@ -248,21 +249,12 @@ impl Commits {
             }
             return Err(error.into());
         }
-        let (event, resolutions): (NewEvent, Vec<Resolution>) = serde_json::from_str(event)
-            .unwrap_or_else(|_| (NewEvent::new("branch.committed", Actor::host(), step.task, json!({})), vec![]));
         let made = CommitMade { task: step.task, branch: step.branch.clone(), parent: step.old, commit: step.new };
         self.kit
             .decide(|| async {
-                let mut commit = self.record_head(project, step.task, step.new).await?;
-                if !resolutions.is_empty()
-                    && let Some(position) = commit.puts.iter().position(|(key, _)| *key == task_key(step.task))
-                {
-                    let mut task: Task = pointsman_core::value::decode(&commit.puts[position].1)?;
-                    task.resolutions.extend(resolutions.iter().cloned());
-                    commit.puts[position].1 = pointsman_core::value::encode(&task);
-                }
+                let mut commit = self.record_head(project, step.task, step.new, resolutions).await?;
                 commit.deletes.push(intent.key());
-                commit.events.push(event.clone().caused_by(intent.id));
+                commit.events.push(NewEvent::clone(event).caused_by(intent.id));
                 commit.idempotency = Some(once.record(&made));
                 Ok((commit, ()))
             })
@@ -270,11 +262,18 @@ impl Commits {
         Ok(())
     }
 
-    /// Returns a commit that records where a task's branch is now; a sign of life.
-    pub(crate) async fn record_head(&self, project: ProjectId, id: TaskId, head: Oid) -> Result<Commit, Failure> {
+    /// Returns a commit that records where a task's branch is now, and what was resolved on the way; a sign of life.
+    pub(crate) async fn record_head(
+        &self,
+        project: ProjectId,
+        id: TaskId,
+        head: Oid,
+        resolutions: &[Resolution],
+    ) -> Result<Commit, Failure> {
         let Loaded { value: mut task, version } = self.tasks.get(project, id).await?;
         let mut commit = Commit { project: Some(project), ..Commit::default() };
         task.head = Some(head);
+        task.resolutions.extend_from_slice(resolutions);
         task.updated_at = self.kit.now();
         if task.state == TaskState::Claimed {
             self.claims.renew(project, &mut task, &mut commit).await?;

@@ -77,7 +77,7 @@ impl GitAccess {
         };
         self.kit
             .decide(|| async {
-                let mut commit = self.commits.record_head(project, task.id, head).await?;
+                let mut commit = self.commits.record_head(project, task.id, head, &[]).await?;
                 let data = json!({"branch": branch, "from": task.head, "commit": head});
                 let mut event = pointsman_core::event::NewEvent::new("branch.pushed", actor.clone(), task.id, data);
                 event.trace = Some(trace.to_owned());

@@ -3,8 +3,9 @@
 //!
 //! **Invariant:** git effects are idempotent, so an intent may be worked off any number of times.
 
-use pointsman_core::ids::FencingToken;
-use pointsman_core::ids::{IntentId, ProjectId, TaskId};
+use pointsman_core::event::NewEvent;
+use pointsman_core::ids::{FencingToken, IntentId, ProjectId, TaskId};
+use pointsman_core::task::Resolution;
 use pointsman_core::time::TimeMs;
 use pointsman_core::value::Stored;
 use serde::{Deserialize, Serialize};
@@ -33,8 +34,10 @@ pub enum Work {
         step: BranchMove,
         /// The call that asked, so that its repetition is answered alike.
         once: Once,
-        /// What happened, for the event.
-        event: String,
+        /// What happened.
+        event: Box<NewEvent>,
+        /// Conflicts resolved with it.
+        resolutions: Vec<Resolution>,
     },
     /// Land a merge.
     Land(Landing),

@@ -6,6 +6,7 @@
 use data_encoding::{BASE64, HEXLOWER};
 use pointsman_core::accounting::FileAccount;
 use pointsman_core::ids::{MergeId, Oid, ProjectId, TaskId};
+use pointsman_core::merge::PassedCheck;
 use pointsman_core::time::TimeMs;
 use ring::signature::{ED25519, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,6 @@ use thiserror::Error;
 
 use crate::ports::keys::Keys;
 use crate::ports::plugins::PluginRef;
-use crate::ports::repository::CheckReport;
 
 /// The account of one file that both sides touched, or that a strategy made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,33 +31,6 @@ pub struct FileReceipt {
     pub plugin_digest: Option<String>,
     /// What became of each side's changes.
     pub account: FileAccount,
-}
-
-/// A check as receipts name it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckReceipt {
-    /// Its name.
-    pub name: String,
-    /// The tree it ran on.
-    pub tree: Oid,
-    /// Whether it passed.
-    pub passed: bool,
-    /// How long it took.
-    pub took_ms: u64,
-    /// What kept it in.
-    pub sandbox: String,
-}
-
-impl From<&CheckReport> for CheckReceipt {
-    fn from(report: &CheckReport) -> Self {
-        Self {
-            name: report.name.clone(),
-            tree: report.tree,
-            passed: report.passed,
-            took_ms: report.took_ms,
-            sandbox: report.sandbox.clone(),
-        }
-    }
 }
 
 /// What was done, and on what grounds.
@@ -93,8 +66,8 @@ pub struct Receipt {
     pub files: Vec<FileReceipt>,
     /// Conflicts that were resolved on the branch before: path, by whom, what was left out.
     pub resolutions: Vec<pointsman_core::task::Resolution>,
-    /// Checks on the tree.
-    pub checks: Vec<CheckReceipt>,
+    /// Checks that the tree passed.
+    pub checks: Vec<PassedCheck>,
     /// Who approved the head.
     pub approvals: Vec<String>,
     /// Every plugin that had a say.

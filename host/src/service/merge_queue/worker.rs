@@ -2,18 +2,18 @@
 //!
 //! Nothing is kept between steps that the store does not have: a step that died is taken again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use pointsman_core::agent::ProjectRecord;
 use pointsman_core::event::{Actor, NewEvent};
 use pointsman_core::ids::{MergeId, Oid, ProjectId, TaskId};
-use pointsman_core::merge::{Merge, MergeState};
+use pointsman_core::merge::{Merge, MergeState, PassedCheck};
 use pointsman_core::message::Address;
 use pointsman_core::task::{Task, TaskState, dependency_order};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::receipt::{CheckReceipt, Receipt, SignedReceipt};
+use super::receipt::{Receipt, SignedReceipt};
 use super::strategies::Prepared;
 use super::{MergeQueue, approvals_on, plural};
 use crate::ports::plugins::{Gate, GateActor, GateFacts, GateVerdict, PluginRef, WaitingBranch};
@@ -31,15 +31,34 @@ const RETRY_MS: u64 = 1_000;
 /// Bytes of a conflicted side that go into the message; the rest is behind `lookup`.
 const CONFLICT_EXCERPT_BYTES: usize = 4_000;
 
-/// What a merge was last tried with, so that nothing is done twice on the same grounds.
-type Grounds = HashMap<MergeId, (Oid, usize)>;
+/// What the worker remembers of the merges that wait. It only saves work: all of it can be found out again.
+#[derive(Default)]
+struct Memory {
+    /// The target's head and the number of verdicts a merge was last tried with, so that nothing is done twice on the same
+    /// grounds.
+    tried: HashMap<MergeId, (Oid, usize)>,
+    /// The paths each branch changes.
+    paths: HashMap<MergeId, BTreeSet<String>>,
+}
+
+impl Memory {
+    fn keep_only(&mut self, live: &[Merge]) {
+        let lives = |id: &MergeId| live.iter().any(|merge| merge.id == *id);
+        self.tried.retain(|id, _| lives(id));
+        self.paths.retain(|id, _| lives(id));
+    }
+
+    fn paths_of(&self, merge: &Merge) -> Option<&BTreeSet<String>> {
+        self.paths.get(&merge.id)
+    }
+}
 
 impl MergeQueue {
     /// Works the queues of all projects until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let mut grounds = Grounds::new();
+        let mut memory = Memory::default();
         while !stop.is_cancelled() {
-            let worked = self.work(&mut grounds, &stop).await;
+            let worked = self.work(&mut memory, &stop).await;
             let retry = match worked {
                 Ok(()) => None,
                 Err(failure) => {
@@ -55,22 +74,23 @@ impl MergeQueue {
         }
     }
 
-    async fn work(&self, grounds: &mut Grounds, stop: &CancellationToken) -> Result<(), Failure> {
+    async fn work(&self, memory: &mut Memory, stop: &CancellationToken) -> Result<(), Failure> {
         for ProjectRecord { id: project, .. } in self.claims.projects().await? {
-            while !stop.is_cancelled() && self.work_one(project, grounds).await? {}
+            while !stop.is_cancelled() && self.work_one(project, memory).await? {}
         }
         Ok(())
     }
 
     /// Takes the first merge that can go on; says whether there was one.
-    async fn work_one(&self, project: ProjectId, grounds: &mut Grounds) -> Result<bool, Failure> {
+    async fn work_one(&self, project: ProjectId, memory: &mut Memory) -> Result<bool, Failure> {
         let mut live: Vec<Merge> = self.all(project).await?;
         live.retain(|merge| matches!(merge.outcome, MergeState::Queued | MergeState::Waiting { .. }));
         if live.is_empty() {
             return Ok(false);
         }
         let tasks: BTreeMap<TaskId, Task> = self.tasks.all(project).await?.into_iter().map(|task| (task.id, task)).collect();
-        for merge in self.order(&live, &tasks).await {
+        self.remember_paths(project, &live, memory).await?;
+        for merge in self.order(&live, &tasks, memory).await {
             let Some(task) = tasks.get(&merge.task) else { continue };
             let landed = |id: &TaskId| tasks.get(id).is_none_or(|task| task.state == TaskState::Landed);
             if !task.depends_on.iter().all(landed) {
@@ -78,19 +98,36 @@ impl MergeQueue {
             }
             let ours = self.head_of(project, &merge.target).await?;
             let reviews = task.reviews.iter().filter(|review| review.head == merge.head).count();
-            if grounds.get(&merge.id) == Some(&(ours, reviews)) {
+            if memory.tried.get(&merge.id) == Some(&(ours, reviews)) {
                 continue;
             }
             self.step(project, &merge, task, ours).await?;
-            grounds.insert(merge.id, (ours, reviews));
+            memory.tried.insert(merge.id, (ours, reviews));
             return Ok(true);
         }
-        grounds.retain(|id, _| live.iter().any(|merge| merge.id == *id));
+        memory.keep_only(&live);
         Ok(false)
     }
 
+    /// Finds out what each waiting branch changes, once a merge.
+    async fn remember_paths(&self, project: ProjectId, live: &[Merge], memory: &mut Memory) -> Result<(), Failure> {
+        for merge in live {
+            if memory.paths_of(merge).is_none() {
+                let target = self.head_of(project, &merge.target).await?;
+                let files = self.kit.repository.changes(project, target, merge.head).await?;
+                memory.paths.insert(merge.id, files.into_iter().map(|file| file.path).collect());
+            }
+        }
+        Ok(())
+    }
+
     /// Orders the queue by the workflow's word; dependencies come first whatever it says.
-    async fn order(&self, live: &[Merge], tasks: &BTreeMap<TaskId, Task>) -> Vec<Merge> {
+    async fn order(&self, live: &[Merge], tasks: &BTreeMap<TaskId, Task>, memory: &Memory) -> Vec<Merge> {
+        let overlaps = |merge: &Merge| {
+            let own = memory.paths_of(merge)?;
+            let shares = |other: &Merge| other.id != merge.id && memory.paths_of(other).is_some_and(|paths| !paths.is_disjoint(own));
+            Some((0u32..).zip(live).filter(|(_, other)| shares(other)).map(|(at, _)| at).collect())
+        };
         let position = |id: &TaskId| live.iter().position(|merge| merge.task == *id).and_then(|at| u32::try_from(at).ok());
         let now = self.kit.now();
         let waiting = live.iter().map(|merge| {
@@ -100,9 +137,9 @@ impl MergeQueue {
                 priority: task.map_or(4, |task| task.priority),
                 kind: task.map(|task| task.kind.clone()).unwrap_or_default(),
                 waited_ms: now.since_ms(merge.queued_at),
-                files: 0,
+                files: memory.paths_of(merge).map_or(0, |paths| u32::try_from(paths.len()).unwrap_or(u32::MAX)),
                 after: task.map(|task| task.depends_on.iter().filter_map(position).collect()).unwrap_or_default(),
-                overlaps: Vec::new(),
+                overlaps: overlaps(merge).unwrap_or_default(),
             }
         });
         let order = match self.kit.plugins.merge_order(&self.kit.settings.workflow, waiting.collect()).await {
@@ -132,24 +169,42 @@ impl MergeQueue {
             return self.end(project, merge, MergeState::Conflicted { ours, conflicts: prepared.conflicts }).await;
         }
         let commit = self.candidate(project, merge, task, ours, prepared.tree).await?;
-        let mut reports = Vec::new();
-        for check in &self.kit.settings.checks {
-            let report = self.kit.repository.run_check(project, commit, check.clone()).await?;
-            let passed = report.passed && report.tree == prepared.tree;
-            self.record_check(project, merge, &report).await?;
-            if !passed {
-                let output = report.output_tail;
-                return self.end(project, merge, MergeState::Failed { check: report.name, output }).await;
-            }
-            reports.push(report);
-        }
-        match self.gate(project, merge, task, &reports).await? {
-            GateVerdict::Allow => self.land(project, merge, task, ours, commit, &prepared, &reports).await,
+        let passed = match self.check(project, merge, commit, prepared.tree).await? {
+            Ok(passed) => passed,
+            Err(failed) => return self.end(project, merge, failed).await,
+        };
+        match self.gate(project, merge, task, &passed).await? {
+            GateVerdict::Allow => self.land(project, merge, task, ours, commit, &prepared, passed).await,
             GateVerdict::Deny { rule, why, .. } => self.end(project, merge, MergeState::Refused { rule, why }).await,
             GateVerdict::Need { rule, why, by, .. } => {
-                self.wait_for_approval(project, merge, task, MergeState::Waiting { rule, why, ours }, &by).await
+                self.wait_for_approval(project, merge, task, MergeState::Waiting { rule, why, ours }, passed, &by).await
             }
         }
+    }
+
+    /// Runs every check that this tree has not passed yet; the end of the merge when one fails.
+    async fn check(
+        &self,
+        project: ProjectId,
+        merge: &Merge,
+        commit: Oid,
+        tree: Oid,
+    ) -> Result<Result<Vec<PassedCheck>, MergeState>, Failure> {
+        let mut passed = Vec::new();
+        for check in &self.kit.settings.checks {
+            if let Some(before) = merge.passed_on(&check.name, &check.command, tree) {
+                passed.push(before.clone());
+                continue;
+            }
+            let report = self.kit.repository.run_check(project, commit, check.clone()).await?;
+            self.record_check(project, merge, &report).await?;
+            if !report.passed || report.tree != tree {
+                return Ok(Err(MergeState::Failed { check: report.name, output: report.output_tail }));
+            }
+            let CheckReport { name, took_ms, sandbox, .. } = report;
+            passed.push(PassedCheck { name, command: check.command.clone(), tree, took_ms, sandbox });
+        }
+        Ok(Ok(passed))
     }
 
     async fn candidate(&self, project: ProjectId, merge: &Merge, task: &Task, ours: Oid, tree: Oid) -> Result<Oid, Failure> {
@@ -182,7 +237,7 @@ impl MergeQueue {
         Ok(())
     }
 
-    async fn gate(&self, project: ProjectId, merge: &Merge, task: &Task, reports: &[CheckReport]) -> Result<GateVerdict, Failure> {
+    async fn gate(&self, project: ProjectId, merge: &Merge, task: &Task, passed: &[PassedCheck]) -> Result<GateVerdict, Failure> {
         let target = self.head_of(project, &merge.target).await?;
         let files = self.kit.repository.changes(project, target, merge.head).await?;
         let actor = GateActor {
@@ -197,7 +252,7 @@ impl MergeQueue {
             paths: files.iter().map(|file| file.path.clone()).collect(),
             lines_changed: files.iter().map(|file| file.added + file.removed).sum(),
             approvals: approvals_on(task, merge.head),
-            checks: reports.iter().map(|report| (report.name.clone(), report.passed)).collect(),
+            checks: passed.iter().map(|check| (check.name.clone(), true)).collect(),
             ..gate_facts(&actor, task)
         };
         Ok(self.kit.plugins.check(&self.kit.settings.policy, Gate::Land, facts).await?)
@@ -280,7 +335,15 @@ impl MergeQueue {
     }
 
     /// Stores that approvals are missing and asks for them, once a head.
-    async fn wait_for_approval(&self, project: ProjectId, merge: &Merge, task: &Task, state: MergeState, by: &str) -> Result<(), Failure> {
+    async fn wait_for_approval(
+        &self,
+        project: ProjectId,
+        merge: &Merge,
+        task: &Task,
+        state: MergeState,
+        passed: Vec<PassedCheck>,
+        by: &str,
+    ) -> Result<(), Failure> {
         let first = matches!(merge.outcome, MergeState::Queued);
         let data = json!({"task": merge.task, "branch": merge.branch, "head": merge.head, "state": state});
         self.kit
@@ -288,6 +351,7 @@ impl MergeQueue {
                 let Loaded { value: mut stored, version } = self.get(project, merge.id).await?;
                 let mut commit = Commit { project: Some(project), ..Commit::default() };
                 if stored.advance(self.kit.now(), state.clone()) {
+                    stored.passed.clone_from(&passed);
                     commit.replace(merge_key(merge.id), Some(version), &stored);
                     if first {
                         commit.events.push(NewEvent::new("merge.waiting", Actor::host(), merge.id, data.clone()).caused_by(merge.task));
@@ -329,7 +393,7 @@ impl MergeQueue {
         ours: Oid,
         commit: Oid,
         prepared: &Prepared,
-        reports: &[CheckReport],
+        passed: Vec<PassedCheck>,
     ) -> Result<(), Failure> {
         let receipt = Receipt {
             v: 1,
@@ -347,7 +411,7 @@ impl MergeQueue {
             only_theirs: prepared.only_theirs,
             files: prepared.files.clone(),
             resolutions: task.resolutions.clone(),
-            checks: reports.iter().map(CheckReceipt::from).collect(),
+            checks: passed.clone(),
             approvals: approvals_on(task, merge.head)
                 .into_iter()
                 .filter(|a| a.approves)
@@ -366,7 +430,7 @@ impl MergeQueue {
                 if !stored.advance(self.kit.now(), MergeState::Landing { commit }) {
                     return Ok((asked, None));
                 }
-                stored.passed.push(prepared.tree);
+                stored.passed.clone_from(&passed);
                 asked.replace(merge_key(merge.id), Some(version), &stored);
                 let data = json!({"task": merge.task, "commit": commit, "tree": prepared.tree, "onto": ours});
                 asked.events.push(NewEvent::new("merge.landing", Actor::host(), merge.id, data).caused_by(merge.task));

@@ -7,6 +7,8 @@ pub mod clock;
 pub mod endpoint;
 pub mod keys;
 pub mod plugins;
+pub mod provider;
 pub mod repository;
+pub mod resident;
 pub mod store;
 pub mod surface;

@@ -15,6 +15,7 @@ pub mod intents;
 pub mod kit;
 pub mod merge_queue;
 pub mod messaging;
+pub mod offers;
 pub mod settings;
 pub mod surface;
 pub mod tasks;

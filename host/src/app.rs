@@ -36,12 +36,14 @@ use crate::service::agents::Agents;
 use crate::service::claims::Claims;
 use crate::service::commits::Commits;
 use crate::service::contexts::Contexts;
+use crate::service::deferred::DeferredCalls;
 use crate::service::due;
 use crate::service::failure::Failure;
 use crate::service::git_access::GitAccess;
 use crate::service::kit::Kit;
 use crate::service::merge_queue::MergeQueue;
 use crate::service::messaging::Messaging;
+use crate::service::offers::OfferBook;
 use crate::service::surface::{AgentSurface, Services};
 use crate::service::tasks::Tasks;
 use crate::shipped;
@@ -111,6 +113,32 @@ pub enum AppError {
     },
 }
 
+struct NoProviders;
+#[async_trait::async_trait]
+impl crate::ports::provider::Providers for NoProviders {
+    fn providers(&self) -> Vec<String> {
+        Vec::new()
+    }
+    async fn initial_offers(&self, _: &str) -> Result<crate::ports::provider::Offers, PluginFailure> {
+        Ok(Default::default())
+    }
+    async fn provide(
+        &self,
+        p: &str,
+        _: crate::ports::provider::ProviderContext,
+        _: crate::ports::provider::ProviderCall,
+        _: Arc<dyn crate::ports::provider::Emit>,
+    ) -> Result<crate::ports::provider::ProviderOutcome, PluginFailure> {
+        Err(PluginFailure::NotBound(p.into()))
+    }
+    async fn complete(&self, p: &str, _: String, _: String, _: String) -> Result<Vec<String>, PluginFailure> {
+        Err(PluginFailure::NotBound(p.into()))
+    }
+    async fn cancelled(&self, p: &str, _: String, _: Vec<u8>) -> Result<(), PluginFailure> {
+        Err(PluginFailure::NotBound(p.into()))
+    }
+}
+
 /// An opened data folder with everything on it.
 struct Opened {
     services: Services,
@@ -131,6 +159,7 @@ async fn open(config: &Config, public_url: String) -> Result<Opened, AppError> {
     let kit = Kit {
         store: Arc::clone(&store) as Arc<dyn Store>,
         plugins: Arc::new(plugins?),
+        providers: Arc::new(NoProviders),
         repository: Arc::new(git.clone()),
         system,
         keys,
@@ -147,7 +176,9 @@ fn services(kit: Kit) -> Services {
     let claims = Claims::new(kit.clone(), Arc::clone(&agents), tasks.clone(), Arc::clone(&messaging));
     let commits = Commits::new(kit.clone(), tasks.clone(), claims.clone());
     let queue = MergeQueue::new(kit.clone(), tasks.clone(), claims.clone(), commits.clone(), Arc::clone(&messaging));
-    Services { kit, agents, messaging, contexts, tasks, claims, commits, queue }
+    let offers = Arc::new(OfferBook::default());
+    let deferred = DeferredCalls::new(kit.clone(), Arc::clone(&offers));
+    Services { kit, agents, messaging, contexts, tasks, claims, commits, queue, offers, deferred }
 }
 
 fn git_options(config: &Config) -> Result<GitOptions, AppError> {
@@ -276,11 +307,13 @@ fn routes(opened: &Opened, config: &Config, stop: CancellationToken) -> Routes {
     let store = Arc::clone(&kit.store);
     let endpoint = Mcp::new(
         surface.clone(),
+        surface.clone(),
         McpConfig {
             server_name: "pointsman",
             server_version: env!("CARGO_PKG_VERSION"),
             sealing_key: SealingKey { id: SEALING_KEY_ID, bytes: kit.keys.derive("mcp session") },
             older_keys: Vec::new(),
+            state_key: kit.keys.derive("mcp request state"),
             system: Arc::clone(&kit.system),
             now: Arc::new(move || store.now()),
             draining: stop,

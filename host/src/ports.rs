@@ -6,6 +6,7 @@ pub mod admin;
 pub mod clock;
 pub mod endpoint;
 pub mod keys;
+pub mod offering;
 pub mod plugins;
 pub mod provider;
 pub mod repository;

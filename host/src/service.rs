@@ -8,6 +8,7 @@ pub mod agents;
 pub mod claims;
 pub mod commits;
 pub mod contexts;
+pub mod deferred;
 pub mod due;
 pub mod failure;
 pub mod git_access;

@@ -1,18 +1,23 @@
 //! MCP over streamable HTTP: 2026-07-28 (stateless) and the sessions of 2025-11-25, 2025-06-18, 2025-03-26 on one endpoint.
 //!
-//! Owns the protocol: envelope, eras, header checks, sessions, the form of answers. Must not know HTTP libraries, nor what the
-//! tools do. Every answer is plain JSON: nothing streams yet.
+//! Owns the protocol: envelope, eras, header checks, sessions, streams, the form of answers. Must not know HTTP libraries, nor
+//! what the tools do. An answer is plain JSON unless there is something to tell before it.
 //!
 //! **Invariants:** the credential is checked before the body is read; each refusal is a [`Fault`]; a request acts at most
 //! once for each time it is sent, and only after every check of its form.
 
 mod answer;
+mod call;
 mod envelope;
 mod errors;
 mod headers;
 mod legacy;
+mod listen;
+mod live;
 mod modern;
+mod sealed;
 mod session;
+mod stream;
 
 #[cfg(test)]
 mod tests;
@@ -20,26 +25,37 @@ mod tests;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use data_encoding::BASE64URL_NOPAD;
 use pointsman_core::time::TimeMs;
+use serde::Deserialize;
+use serde_json::json;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 pub use self::errors::{Era, Fault};
 pub use self::session::{SESSION_AGE_MS_MAX, SESSIONS_REMEMBERED_MAX, SealingKey};
 
+use self::answer::Dress;
+use self::call::Desk;
 use self::envelope::{Malformed, Message, Params};
+use self::live::Lives;
+use self::sealed::Sealer;
 use self::session::{Session, Sessions};
 use crate::ports::clock::System;
 use crate::ports::endpoint::{Endpoint, Exchange, Field, Fields, Method, Reply};
+use crate::ports::offering::{ListKind, Offering, Reference};
 use crate::ports::surface::{Caller, Surface, ToolAnswer};
 
 /// The stateless revision.
 pub const MODERN_VERSION: &str = "2026-07-28";
 /// The revisions with sessions, newest first.
 pub const LEGACY_VERSIONS: [&str; 3] = ["2025-11-25", "2025-06-18", "2025-03-26"];
-/// Milliseconds a client may keep the tool list: new plugins show up within this time.
-pub const TOOLS_TTL_MS: u64 = 60_000;
+/// Milliseconds a client may keep a list: who does not listen for changes sees them within this time.
+pub const LISTS_TTL_MS: u64 = 60_000;
+/// Milliseconds a client may keep a resource whose component says nothing of it: none.
+pub const RESOURCE_TTL_MS: u64 = 0;
+/// Entries of one page of a list. Clients that read one page only see this many.
+const PAGE_ENTRIES_MAX: usize = 1_000;
 /// Milliseconds a client may keep the discovery: it changes with the host's version only.
 pub const DISCOVER_TTL_MS: u64 = 3_600_000;
 
@@ -53,6 +69,8 @@ pub struct McpConfig {
     pub sealing_key: SealingKey,
     /// Open older session ids.
     pub older_keys: Vec<SealingKey>,
+    /// Seals what calls give clients to bring back.
+    pub state_key: [u8; 32],
     /// Randomness for nonces.
     pub system: Arc<dyn System>,
     /// The store's clock, for the age of sessions.
@@ -64,21 +82,27 @@ pub struct McpConfig {
 /// The MCP endpoint.
 pub struct Mcp {
     surface: Arc<dyn Surface>,
+    desk: Desk,
     sessions: Sessions,
-    now: Arc<dyn Fn() -> TimeMs + Send + Sync>,
+    lives: Lives,
+    system: Arc<dyn System>,
     draining: CancellationToken,
-    texts: answer::Texts,
     no_arguments: Box<RawValue>,
 }
 
 impl Mcp {
-    /// Returns the endpoint over a surface.
+    /// Returns the endpoint over the host's tools and everything else on offer.
     #[must_use]
-    pub fn new(surface: Arc<dyn Surface>, config: McpConfig) -> Self {
-        let texts = answer::Texts::new(config.server_name, config.server_version, surface.instructions());
+    pub fn new(surface: Arc<dyn Surface>, offering: Arc<dyn Offering>, config: McpConfig) -> Self {
+        let desk = Desk {
+            offering,
+            texts: Arc::new(answer::Texts::new(config.server_name, config.server_version, surface.instructions())),
+            sealer: Arc::new(Sealer::new(&config.state_key, Arc::clone(&config.system))),
+            now: config.now,
+        };
         let no_arguments = RawValue::from_string("{}".to_owned()).expect("`{}` is JSON");
-        let sessions = Sessions::new(&config.sealing_key, &config.older_keys, config.system);
-        Self { surface, sessions, now: config.now, draining: config.draining, texts, no_arguments }
+        let sessions = Sessions::new(&config.sealing_key, &config.older_keys, Arc::clone(&config.system));
+        Self { surface, desk, sessions, lives: Lives::default(), system: config.system, draining: config.draining, no_arguments }
     }
 
     async fn admit(&self, fields: &dyn Fields, slug: Option<&str>, trace: &str) -> Result<Caller, Fault> {
@@ -106,8 +130,8 @@ impl Mcp {
         }
         match envelope::message(text) {
             Ok(Message::Request { id, method, params }) => self.post_request(exchange.fields, caller, id, &method, params).await,
-            Ok(Message::Notification { params }) => self.post_notification(exchange.fields, &caller, params),
-            Ok(Message::Response) => self.post_response(exchange.fields, &caller),
+            Ok(message @ Message::Notification { .. }) => self.post_notification(exchange.fields, &caller, &message),
+            Ok(message @ Message::Response { .. }) => self.post_response(exchange.fields, &caller, &message),
             Err(Malformed { id, fault }) => fault.reply(id, era),
         }
     }
@@ -120,15 +144,15 @@ impl Mcp {
         };
         let era = era_of(fields, meta.protocol_version);
         let answered = match era {
-            Era::Modern => match modern::check(fields, method, &params, &meta) {
-                Ok(call) => self.modern(&caller, call, &params, id).await.map(json),
+            Era::Modern => match modern::check(fields, method, params, &meta, id) {
+                Ok(asked) => self.modern(fields, caller, asked).await,
                 Err(fault) => Err(fault),
             },
             Era::Legacy if method == "initialize" => self.initialize(fields, &caller, &params, id),
             Era::Legacy => match self.session(fields, &caller) {
                 Ok(session) => {
                     caller.handle = self.sessions.handle(&session.key);
-                    self.legacy(&caller, session, method, &params, id).await.map(json)
+                    self.legacy(fields, &caller, session, method, &params, id).await
                 }
                 Err(fault) => Err(fault),
             },
@@ -141,9 +165,10 @@ impl Mcp {
         })
     }
 
-    /// No notification asks anything of us yet: an ended wait is noticed by its closed connection.
-    fn post_notification(&self, fields: &dyn Fields, caller: &Caller, params: Option<&RawValue>) -> Reply {
-        let read = envelope::params(params).and_then(|params| params.meta().map(|meta| meta.protocol_version.is_some()));
+    /// In 2026-07-28 no notification asks anything of us: an ended wait is noticed by its closed connection.
+    fn post_notification(&self, fields: &dyn Fields, caller: &Caller, message: &Message<'_>) -> Reply {
+        let Message::Notification { params, .. } = message else { return accepted() };
+        let read = envelope::params(*params).and_then(|params| params.meta().map(|meta| meta.protocol_version.is_some()));
         let era = match read {
             Ok(true) => Era::Modern,
             Ok(false) => era_of(fields, None),
@@ -151,15 +176,25 @@ impl Mcp {
         };
         match era {
             Era::Modern => accepted(),
-            Era::Legacy => self.session(fields, caller).map_or_else(|fault| fault.reply(None, era), |_| accepted()),
+            Era::Legacy => self.heard(fields, caller, message),
         }
     }
 
-    fn post_response(&self, fields: &dyn Fields, caller: &Caller) -> Reply {
+    fn post_response(&self, fields: &dyn Fields, caller: &Caller, message: &Message<'_>) -> Reply {
         let era = era_of(fields, None);
         match era {
             Era::Modern => Fault::NotAMessage { why: "clients send requests and notifications, not responses".into() }.reply(None, era),
-            Era::Legacy => self.session(fields, caller).map_or_else(|fault| fault.reply(None, era), |_| accepted()),
+            Era::Legacy => self.heard(fields, caller, message),
+        }
+    }
+
+    fn heard(&self, fields: &dyn Fields, caller: &Caller, message: &Message<'_>) -> Reply {
+        match self.session(fields, caller) {
+            Ok(session) => {
+                self.hear(session, message);
+                accepted()
+            }
+            Err(fault) => fault.reply(None, Era::Legacy),
         }
     }
 
@@ -171,20 +206,16 @@ impl Mcp {
             let caller = self.admit(exchange.fields, exchange.slug, exchange.trace).await?;
             let session = self.session(exchange.fields, &caller)?;
             self.sessions.end(session.key);
-            Ok::<_, Fault>(Reply { status: 204, content_type: None, fields: Vec::new(), body: Bytes::new() })
+            self.lives.end(&session.key);
+            Ok::<_, Fault>(Reply::empty(204))
         };
         ended.await.unwrap_or_else(|fault| fault.reply(None, Era::Legacy))
     }
 
-    /// Calls a tool; a wait ends early when the host drains.
+    /// Calls one of the host's own tools; a wait ends early when the host drains.
     async fn call_tool(&self, caller: &Caller, params: &Params<'_>) -> Result<ToolAnswer, Fault> {
         let name = params.name.and_then(envelope::string).ok_or(Fault::InvalidParams { why: "`name` is not a string".into() })?;
-        let arguments = match params.arguments {
-            Some(raw) if envelope::is_object(raw) => raw,
-            Some(raw) if raw.get() != "null" => return Err(Fault::InvalidParams { why: "`arguments` is not an object".into() }),
-            Some(_) | None => &self.no_arguments,
-        };
-        let call = self.surface.call(caller, &name, arguments);
+        let call = self.surface.call(caller, &name, self.arguments(params)?);
         if !self.surface.waits(&name) {
             return Ok(call.await?);
         }
@@ -194,6 +225,66 @@ impl Mcp {
             () = self.draining.cancelled() => Ok(answer::drained()),
         }
     }
+
+    /// Returns the arguments of a call, an object.
+    fn arguments<'a>(&'a self, params: &Params<'a>) -> Result<&'a RawValue, Fault> {
+        match params.arguments {
+            Some(raw) if envelope::is_object(raw) => Ok(raw),
+            Some(raw) if raw.get() != "null" => Err(Fault::InvalidParams { why: "`arguments` is not an object".into() }),
+            Some(_) | None => Ok(&self.no_arguments),
+        }
+    }
+
+    /// Returns a list's page. A cursor names the last entry of the page before; clients must not read it.
+    fn list(&self, caller: &Caller, kind: ListKind, params: &Params<'_>, id: &RawValue, dress: Dress) -> Result<Vec<u8>, Fault> {
+        let after = match params.cursor.map(envelope::string) {
+            None => None,
+            Some(cursor) => {
+                let name = cursor.and_then(|cursor| BASE64URL_NOPAD.decode(cursor.as_bytes()).ok());
+                Some(name.and_then(|name| String::from_utf8(name).ok()).ok_or(Fault::UnknownCursor)?)
+            }
+        };
+        let listing = self.desk.offering.list(caller, kind);
+        let (page, next) = listing.page(after.as_deref(), PAGE_ENTRIES_MAX).ok_or(Fault::UnknownCursor)?;
+        let next = next.map(|name| BASE64URL_NOPAD.encode(name.as_bytes()));
+        Ok(answer::list(id, &self.desk.texts, kind, &page, next.as_deref(), dress))
+    }
+
+    /// Completes an argument; returns the members of the result.
+    async fn completion(&self, caller: &Caller, params: &Params<'_>) -> Result<String, Fault> {
+        #[derive(Deserialize)]
+        struct Ref {
+            #[serde(rename = "type")]
+            kind: String,
+            name: Option<String>,
+            uri: Option<String>,
+        }
+        #[derive(Deserialize)]
+        struct Argument {
+            name: String,
+            value: String,
+        }
+        let wrong = |what: &str, error: &dyn std::fmt::Display| Fault::InvalidParams { why: format!("`{what}`: {error}").into() };
+        let reference = params.reference.map_or("null", RawValue::get);
+        let reference: Ref = serde_json::from_str(reference).map_err(|error| wrong("ref", &error))?;
+        let argument = params.argument.map_or("null", RawValue::get);
+        let argument: Argument = serde_json::from_str(argument).map_err(|error| wrong("argument", &error))?;
+        let reference = match (reference.kind.as_str(), reference.name, reference.uri) {
+            ("ref/prompt", Some(name), _) => Reference::Prompt(name),
+            ("ref/resource", _, Some(uri)) => Reference::Resource(uri),
+            (other, _, _) => return Err(wrong("ref", &format!("`{other}` without its name or uri"))),
+        };
+        let (values, total) = self.desk.offering.complete(caller, reference, &argument.name, &argument.value).await?;
+        let more = total > values.len();
+        Ok(json!({"completion": {"values": values, "total": total, "hasMore": more}}).to_string())
+    }
+
+    /// Returns a new call's id.
+    fn call_id(&self) -> String {
+        let mut bytes = [0; 15];
+        self.system.random(&mut bytes);
+        format!("call_{}", BASE64URL_NOPAD.encode(&bytes))
+    }
 }
 
 #[async_trait]
@@ -202,7 +293,11 @@ impl Endpoint for Mcp {
         match exchange.method {
             Method::Post => self.post(exchange).await,
             Method::Delete => self.delete(exchange).await,
-            Method::Get | Method::Other => Fault::MethodNotAllowed.reply(None, Era::Modern),
+            Method::Get => {
+                let opened = self.get(exchange.fields, exchange.slug, exchange.trace).await;
+                opened.unwrap_or_else(|fault| fault.reply(None, Era::Legacy))
+            }
+            Method::Other => Fault::MethodNotAllowed.reply(None, Era::Modern),
         }
     }
 }
@@ -217,10 +312,6 @@ fn era_of(fields: &dyn Fields, meta_version: Option<&RawValue>) -> Era {
     if modern_header || meta_version.is_some() { Era::Modern } else { Era::Legacy }
 }
 
-fn json(body: Vec<u8>) -> Reply {
-    Reply { status: 200, content_type: Some("application/json"), fields: Vec::new(), body: Bytes::from(body) }
-}
-
 fn accepted() -> Reply {
-    Reply { status: 202, content_type: None, fields: Vec::new(), body: Bytes::new() }
+    Reply::empty(202)
 }

@@ -3,6 +3,8 @@
 //! Driving port: the server owns sockets, limits and the library's types; a protocol behind it sees only this. It must not
 //! know how bytes arrive.
 
+use std::task::{Context, Poll};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -33,7 +35,7 @@ pub enum Field<'a> {
 /// The header fields of a request.
 pub trait Fields: Send + Sync {
     /// Returns a field by its name in lower case.
-    fn field(&self, name: &'static str) -> Field<'_>;
+    fn field(&self, name: &str) -> Field<'_>;
 }
 
 /// Why a body could not be read.
@@ -80,8 +82,31 @@ pub struct Exchange<'a> {
     pub trace: &'a str,
 }
 
+/// What is sent piece by piece: server-sent events, already in their wire form.
+pub trait EventSource: Send {
+    /// Returns the next piece; none: the stream ends. Dropping the source says that the client is gone.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>>;
+}
+
+/// The body of an answer.
+pub enum Body {
+    /// All of it.
+    Whole(Bytes),
+    /// What comes, as it comes.
+    Events(Box<dyn EventSource>),
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Whole(bytes) => f.debug_tuple("Whole").field(bytes).finish(),
+            Self::Events(_) => f.write_str("Events"),
+        }
+    }
+}
+
 /// The answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Reply {
     /// HTTP status.
     pub status: u16,
@@ -90,7 +115,28 @@ pub struct Reply {
     /// Further header fields.
     pub fields: Vec<(&'static str, String)>,
     /// The body.
-    pub body: Bytes,
+    pub body: Body,
+}
+
+impl Reply {
+    /// Returns an answer without a body.
+    #[must_use]
+    pub fn empty(status: u16) -> Self {
+        Self { status, content_type: None, fields: Vec::new(), body: Body::Whole(Bytes::new()) }
+    }
+
+    /// Returns JSON.
+    #[must_use]
+    pub fn json(status: u16, body: Vec<u8>) -> Self {
+        Self { status, content_type: Some("application/json"), fields: Vec::new(), body: Body::Whole(body.into()) }
+    }
+
+    /// Returns a stream of events; proxies are asked not to gather them.
+    #[must_use]
+    pub fn events(source: Box<dyn EventSource>) -> Self {
+        let fields = vec![("cache-control", "no-store".to_owned()), ("x-accel-buffering", "no".to_owned())];
+        Self { status: 200, content_type: Some("text/event-stream"), fields, body: Body::Events(source) }
+    }
 }
 
 /// A protocol behind a route.

@@ -2,7 +2,6 @@
 //!
 //! Driving port: the transport calls it, the services stand behind it.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -51,15 +50,6 @@ pub enum Rejected {
     },
 }
 
-/// A tool as listed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ToolDefinition {
-    /// `[a-z0-9_]{1,40}`.
-    pub name: Cow<'static, str>,
-    /// The whole `Tool` object as JSON text, serialised once.
-    pub json: Arc<str>,
-}
-
 /// The answer of a tool.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToolAnswer {
@@ -77,6 +67,18 @@ pub enum CallError {
     /// No such tool for this credential.
     #[error("unknown tool `{0}`")]
     UnknownTool(String),
+    /// No such resource for this credential.
+    #[error("unknown resource `{0}`")]
+    UnknownResource(String),
+    /// No such prompt.
+    #[error("unknown prompt `{0}`")]
+    UnknownPrompt(String),
+    /// No such deferred call of this principal, or no longer.
+    #[error("unknown task `{0}`")]
+    UnknownTask(String),
+    /// Parameters that fit nothing.
+    #[error("{0}")]
+    InvalidParams(String),
     /// A bug or a lost dependency; the details are in the log under the trace id.
     #[error("internal error, see the host's log for {trace}")]
     Internal {
@@ -97,10 +99,7 @@ pub trait Surface: Send + Sync {
     /// Returns the instructions for clients.
     fn instructions(&self) -> &'static str;
 
-    /// Returns the `tools` array of `tools/list` for this credential, as JSON text in a fixed order.
-    fn tools(&self, caller: &Caller) -> Arc<str>;
-
-    /// Calls a tool. Dropping the future cancels the wait of a long poll and nothing else: a started write goes on.
+    /// Calls one of the host's own tools. Dropping the future cancels the wait of a long poll and nothing else: a started write goes on.
     ///
     /// # Errors
     /// [`CallError`]; everything an agent can act on is a [`ToolAnswer`] with `is_error`.

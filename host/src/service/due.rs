@@ -4,6 +4,7 @@ use pointsman_core::agent::ProjectRecord;
 use pointsman_core::ids::ProjectId;
 use tokio_util::sync::CancellationToken;
 
+use super::deferred::DEFERRED;
 use super::failure::Failure;
 use super::intents::{Intent, Work};
 use super::kit::chain;
@@ -17,6 +18,9 @@ pub async fn run(services: Services, stop: CancellationToken) {
 }
 
 async fn handle(services: &Services, entry: DueEntry) -> Result<(), Failure> {
+    if let Some(id) = entry.name.strip_prefix(DEFERRED) {
+        return services.deferred.wake(entry.project, id).await;
+    }
     match entry.name.strip_prefix("claim/").and_then(|id| id.parse().ok()) {
         Some(task) => services.claims.lapse(entry.project, task).await,
         None => services.messaging.handle_due(&entry).await,

@@ -15,6 +15,7 @@ use super::settings::Settings;
 use crate::ports::clock::System;
 use crate::ports::keys::Keys;
 use crate::ports::plugins::Plugins;
+use crate::ports::provider::Providers;
 use crate::ports::repository::Repository;
 use crate::ports::store::{Commit, Committed, Expect, Idempotency, Store, StoreError, Version};
 
@@ -39,6 +40,8 @@ pub struct Kit {
     pub store: Arc<dyn Store>,
     /// The deciders.
     pub plugins: Arc<dyn Plugins>,
+    /// What offers to MCP clients.
+    pub providers: Arc<dyn Providers>,
     /// The repositories.
     pub repository: Arc<dyn Repository>,
     /// Randomness.

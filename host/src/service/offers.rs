@@ -1,30 +1,137 @@
-//! What components offer to MCP clients, as it stands now: checked, namespaced, in a fixed order.
+//! What components offer to MCP clients, as it stands now: checked, namespaced, in a fixed order; and the news of a project.
 //!
-//! Owns the lists and the news that they changed. Must not know transports, nor what an offer does.
+//! Must not know transports, nor what an offer does.
 //!
 //! **Invariants:** every list that can be read here was checked as a whole: a component's new offers replace its old ones
-//! together or not at all; no name stands twice, whoever offers it.
+//! together or not at all; no name stands twice, whoever offers it; news of a change comes after the change can be read.
 
-use std::collections::BTreeMap;
+mod check;
+mod news;
+mod template;
 
-use parking_lot::RwLock;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
 use pointsman_core::ids::ProjectId;
+use tokio::sync::broadcast;
 
+pub use check::{Prompt, Resource, Template, Tool};
+
+use super::failure::Failure;
+use super::kit::Kit;
+use crate::ports::offering::News;
 use crate::ports::provider::Offers;
+use check::Checked;
+
+/// What all components offer in one project.
+#[derive(Debug, Default)]
+pub struct ProjectOffers {
+    by_plugin: BTreeMap<String, Checked>,
+    /// Rises with every change.
+    pub generation: u64,
+}
+
+impl ProjectOffers {
+    /// Returns the tools by their full names.
+    pub fn tools(&self) -> impl Iterator<Item = &Arc<Tool>> {
+        self.by_plugin.values().flat_map(|checked| &checked.tools)
+    }
+
+    /// Returns the resources.
+    pub fn resources(&self) -> impl Iterator<Item = &Resource> {
+        self.by_plugin.values().flat_map(|checked| &checked.resources)
+    }
+
+    /// Returns the resource templates.
+    pub fn templates(&self) -> impl Iterator<Item = &Template> {
+        self.by_plugin.values().flat_map(|checked| &checked.templates)
+    }
+
+    /// Returns the prompts.
+    pub fn prompts(&self) -> impl Iterator<Item = &Prompt> {
+        self.by_plugin.values().flat_map(|checked| &checked.prompts)
+    }
+
+    /// Returns the tool of a full name.
+    #[must_use]
+    pub fn tool(&self, name: &str) -> Option<&Arc<Tool>> {
+        self.tools().find(|tool| tool.full_name == name)
+    }
+
+    /// Returns the prompt of a full name.
+    #[must_use]
+    pub fn prompt(&self, name: &str) -> Option<&Prompt> {
+        self.prompts().find(|prompt| prompt.full_name == name)
+    }
+
+    /// Returns the component that has a resource: one that lists it, else one whose template fits.
+    #[must_use]
+    pub fn owner_of(&self, uri: &str) -> Option<&str> {
+        let listed = self.resources().find(|resource| resource.uri == uri).map(|resource| resource.plugin.as_str());
+        listed.or_else(|| self.templates().find(|template| template.fits(uri)).map(|template| template.plugin.as_str()))
+    }
+}
 
 /// The offers of all components, by project.
 #[derive(Debug, Default)]
 pub struct OfferBook {
-    current: RwLock<BTreeMap<(ProjectId, String), Offers>>,
+    projects: RwLock<HashMap<ProjectId, Arc<ProjectOffers>>>,
+    hubs: Mutex<HashMap<ProjectId, broadcast::Sender<News>>>,
 }
 
 impl OfferBook {
-    /// Replaces what a component offers in a project.
+    /// Returns what is offered in a project.
+    #[must_use]
+    pub fn of(&self, project: ProjectId) -> Arc<ProjectOffers> {
+        self.projects.read().get(&project).cloned().unwrap_or_default()
+    }
+
+    /// Replaces what a component offers in a project; whoever listens is told what changed.
     ///
     /// # Errors
     /// What is wrong with the new offers, in words for the component's author; the old ones stay then.
     pub fn install(&self, project: ProjectId, plugin: &str, offers: Offers) -> Result<(), String> {
-        self.current.write().insert((project, plugin.to_owned()), offers);
+        let checked = Checked::of(plugin, offers)?;
+        let mut projects = self.projects.write();
+        let before = projects.get(&project).cloned().unwrap_or_default();
+        checked.clashes(before.by_plugin.iter().filter(|(name, _)| *name != plugin).map(|(_, other)| other))?;
+        let mut by_plugin = before.by_plugin.clone();
+        let old = by_plugin.insert(plugin.to_owned(), checked.clone()).unwrap_or_default();
+        projects.insert(project, Arc::new(ProjectOffers { by_plugin, generation: before.generation + 1 }));
+        drop(projects);
+        for news in checked.changes(&old) {
+            self.announce(project, news);
+        }
         Ok(())
+    }
+
+    /// Takes back everything a component offers in a project.
+    pub fn remove(&self, project: ProjectId, plugin: &str) {
+        let mut projects = self.projects.write();
+        let Some(before) = projects.get(&project).cloned() else { return };
+        let mut by_plugin = before.by_plugin.clone();
+        let Some(old) = by_plugin.remove(plugin) else { return };
+        projects.insert(project, Arc::new(ProjectOffers { by_plugin, generation: before.generation + 1 }));
+        drop(projects);
+        for news in Checked::default().changes(&old) {
+            self.announce(project, news);
+        }
+    }
+
+    /// Tells whoever listens in a project.
+    pub fn announce(&self, project: ProjectId, news: News) {
+        if let Some(hub) = self.hubs.lock().get(&project) {
+            // Nobody listening is no mistake.
+            drop(hub.send(news));
+        }
+    }
+
+    /// Returns the news of a project from now on, those that its event log brings included.
+    ///
+    /// # Errors
+    /// [`Failure`] when the log's end cannot be found.
+    pub async fn news(self: &Arc<Self>, kit: &Kit, project: ProjectId) -> Result<broadcast::Receiver<News>, Failure> {
+        news::subscribe(self, kit, project).await
     }
 }

@@ -16,15 +16,20 @@ use super::agents::{Agents, StartRequest, Started};
 use super::claims::{Claimed, Claims, Report};
 use super::commits::Commits;
 use super::contexts::{Contexts, WriteOutcome};
+use super::deferred::DeferredCalls;
 use super::failure::{Failure, Refusal};
 use super::kit::{Acting, Kit, chain};
 use super::merge_queue::{GiveReview, MergeQueue};
 use super::messaging::{Handed, Messaging, WaitRequest};
+use super::offers::OfferBook;
 use super::tasks::{CreateTask, Tasks};
+use crate::ports::offering::Listing;
 use crate::ports::surface::{CallError, Caller, Rejected, Surface, ToolAnswer};
 
 mod arguments;
 mod lookup;
+mod offering;
+mod own;
 pub mod tools;
 
 /// Open tasks that `start` names.
@@ -49,12 +54,16 @@ pub struct Services {
     pub commits: Commits,
     /// The queue.
     pub queue: MergeQueue,
+    /// What components offer.
+    pub offers: Arc<OfferBook>,
+    /// Components' calls that go on by themselves.
+    pub deferred: DeferredCalls,
 }
 
 /// The agents' surface.
 pub struct AgentSurface {
     services: Services,
-    lists: Mutex<HashMap<Vec<String>, Arc<str>>>,
+    lists: Mutex<HashMap<offering::ListKey, Arc<Listing>>>,
 }
 
 /// A result before it is worded: the value, what to do next, where more is.
@@ -87,11 +96,6 @@ impl Surface for AgentSurface {
 
     fn instructions(&self) -> &'static str {
         tools::INSTRUCTIONS
-    }
-
-    fn tools(&self, caller: &Caller) -> Arc<str> {
-        let mut lists = self.lists.lock();
-        lists.entry(caller.token.toolsets.clone()).or_insert_with(|| tools::list(&caller.token.toolsets)).clone()
     }
 
     async fn call(&self, caller: &Caller, tool: &str, arguments: &RawValue) -> Result<ToolAnswer, CallError> {

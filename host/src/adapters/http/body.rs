@@ -13,7 +13,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Sleep;
 
-use crate::ports::endpoint::{BodyError, BodySource};
+use crate::ports::endpoint::{BodyError, BodySource, EventSource};
 use crate::ports::repository::ByteStream;
 
 /// Bytes of a streamed answer that are sent at once.
@@ -218,6 +218,8 @@ pub(super) enum ReplyBody {
         /// What was read.
         buffer: BytesMut,
     },
+    /// Pieces as they come.
+    Events(Box<dyn EventSource>),
 }
 
 impl ReplyBody {
@@ -238,6 +240,7 @@ impl Body for ReplyBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut *self {
+            Self::Events(source) => Poll::Ready(ready!(source.poll_next(cx)).map(|piece| Ok(Frame::data(piece)))),
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Stream { from, buffer } => {
@@ -256,14 +259,14 @@ impl Body for ReplyBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_empty(),
-            Self::Stream { .. } => false,
+            Self::Stream { .. } | Self::Events(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Stream { .. } => SizeHint::default(),
+            Self::Stream { .. } | Self::Events(_) => SizeHint::default(),
         }
     }
 }

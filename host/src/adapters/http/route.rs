@@ -86,7 +86,7 @@ async fn dispatch(shared: &Shared, request: Request<Incoming>, trace: &str) -> R
 struct Headers<'a>(&'a HeaderMap);
 
 impl Fields for Headers<'_> {
-    fn field(&self, name: &'static str) -> Field<'_> {
+    fn field(&self, name: &str) -> Field<'_> {
         let mut values = self.0.get_all(name).iter();
         match (values.next(), values.next()) {
             (None, _) => Field::Absent,
@@ -115,7 +115,10 @@ async fn mcp(shared: &Shared, slug: Option<&str>, request: Request<Incoming>, tr
 }
 
 fn response(reply: Reply) -> Response<ReplyBody> {
-    let mut response = Response::new(ReplyBody::full(reply.body));
+    let mut response = Response::new(match reply.body {
+        endpoint::Body::Whole(bytes) => ReplyBody::full(bytes),
+        endpoint::Body::Events(source) => ReplyBody::Events(source),
+    });
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Some(content_type) = reply.content_type {
         response.headers_mut().insert(hyper::header::CONTENT_TYPE, hyper::header::HeaderValue::from_static(content_type));

@@ -55,6 +55,36 @@ pub(super) struct Params<'a> {
     /// `initialize`: what the client speaks.
     #[serde(borrow, default, deserialize_with = "present", rename = "protocolVersion")]
     pub(super) protocol_version: Option<&'a RawValue>,
+    /// `initialize`: what the client can do.
+    #[serde(borrow, default, deserialize_with = "present")]
+    pub(super) capabilities: Option<&'a RawValue>,
+    /// A resource.
+    #[serde(borrow, default, deserialize_with = "present")]
+    pub(super) uri: Option<&'a RawValue>,
+    /// The client's answers to what a call asked for.
+    #[serde(borrow, default, deserialize_with = "present", rename = "inputResponses")]
+    pub(super) input_responses: Option<&'a RawValue>,
+    /// What a call gave the client to bring back.
+    #[serde(borrow, default, deserialize_with = "present", rename = "requestState")]
+    pub(super) request_state: Option<&'a RawValue>,
+    /// `subscriptions/listen`: what to be told of.
+    #[serde(borrow, default, deserialize_with = "present")]
+    pub(super) notifications: Option<&'a RawValue>,
+    /// `tasks/…`: which.
+    #[serde(borrow, default, deserialize_with = "present", rename = "taskId")]
+    pub(super) task_id: Option<&'a RawValue>,
+    /// `completion/complete`: what the argument belongs to.
+    #[serde(borrow, default, deserialize_with = "present", rename = "ref")]
+    pub(super) reference: Option<&'a RawValue>,
+    /// `completion/complete`: name and what was typed.
+    #[serde(borrow, default, deserialize_with = "present")]
+    pub(super) argument: Option<&'a RawValue>,
+    /// `logging/setLevel`.
+    #[serde(borrow, default, deserialize_with = "present")]
+    pub(super) level: Option<&'a RawValue>,
+    /// `notifications/cancelled`: which request.
+    #[serde(borrow, default, deserialize_with = "present", rename = "requestId")]
+    pub(super) request_id: Option<&'a RawValue>,
 }
 
 /// What of `_meta` we read.
@@ -66,6 +96,12 @@ pub(super) struct Meta<'a> {
     /// What the client can do.
     #[serde(borrow, default, deserialize_with = "present", rename = "io.modelcontextprotocol/clientCapabilities")]
     pub(super) client_capabilities: Option<&'a RawValue>,
+    /// Log messages of this request the client wants, from this level on.
+    #[serde(borrow, default, deserialize_with = "present", rename = "io.modelcontextprotocol/logLevel")]
+    pub(super) log_level: Option<&'a RawValue>,
+    /// Progress of this request is told under this token.
+    #[serde(borrow, default, deserialize_with = "present", rename = "progressToken")]
+    pub(super) progress_token: Option<&'a RawValue>,
 }
 
 /// A message.
@@ -81,11 +117,20 @@ pub(super) enum Message<'a> {
     },
     /// It wants none.
     Notification {
+        /// What happened.
+        method: Cow<'a, str>,
         /// Whose `_meta` may tell the era.
         params: Option<&'a RawValue>,
     },
-    /// An answer to a request that we never sent.
-    Response,
+    /// An answer to a request of ours, which only sessions have.
+    Response {
+        /// Which request.
+        id: Option<&'a RawValue>,
+        /// Its result, or none for an error.
+        result: Option<&'a RawValue>,
+        /// Its error.
+        error: Option<&'a RawValue>,
+    },
 }
 
 /// A fault with the id of the request it answers, where that could be read.
@@ -171,7 +216,7 @@ fn classify<'a>(envelope: &Envelope<'a>, id: Option<&'a RawValue>) -> Result<Mes
     }
     let Some(method) = envelope.method else {
         return match (id, envelope.result.is_some() || envelope.error.is_some()) {
-            (_, true) => Ok(Message::Response),
+            (id, true) => Ok(Message::Response { id, result: envelope.result, error: envelope.error }),
             (Some(_) | None, false) => Err(not_a_message("`method` is missing")),
         };
     };
@@ -184,7 +229,7 @@ fn classify<'a>(envelope: &Envelope<'a>, id: Option<&'a RawValue>) -> Result<Mes
     }
     Ok(match id {
         Some(id) => Message::Request { id, method, params: envelope.params },
-        None => Message::Notification { params: envelope.params },
+        None => Message::Notification { method, params: envelope.params },
     })
 }
 

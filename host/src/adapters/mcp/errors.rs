@@ -8,7 +8,6 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::{LEGACY_VERSIONS, MODERN_VERSION};
@@ -27,8 +26,8 @@ pub enum Era {
 /// Why a request has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// GET, PUT and the like.
-    #[error("this endpoint takes POST, and DELETE to end a legacy session")]
+    /// PUT and the like, or GET outside a session.
+    #[error("this endpoint takes POST; in sessions also GET for a stream and DELETE to end them")]
     MethodNotAllowed,
     /// The client takes no JSON.
     #[error("the `Accept` header excludes `application/json`")]
@@ -124,6 +123,50 @@ pub enum Fault {
         /// Its name, cut.
         name: String,
     },
+    /// A resource this credential does not have.
+    #[error("Resource not found: {uri}")]
+    UnknownResource {
+        /// Its URI, cut.
+        uri: String,
+    },
+    /// A prompt that is not there.
+    #[error("Unknown prompt: {name}")]
+    UnknownPrompt {
+        /// Its name, cut.
+        name: String,
+    },
+    /// A deferred call that is not there, or another principal's.
+    #[error("Invalid params: unknown task {id}")]
+    UnknownTask {
+        /// Its id, cut.
+        id: String,
+    },
+    /// What the call needs of the client.
+    #[error("Missing required client capability")]
+    CapabilityMissing {
+        /// `requiredCapabilities`, a JSON object.
+        required: String,
+    },
+    /// What a client brought back was not given to it for this request, or is too old.
+    #[error("Invalid params: `requestState` is not of this request, or too old")]
+    StateRefused,
+    /// A header that should mirror an argument does not.
+    #[error("Header mismatch: {name} {why}")]
+    ParamHeader {
+        /// Which.
+        name: String,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// Something that is only answered as a stream.
+    #[error("this method answers with a stream, and the `Accept` header excludes `text/event-stream`")]
+    EventsNotAccepted,
+    /// The client cancelled the request.
+    #[error("the request was cancelled")]
+    Cancelled,
+    /// A stream that cannot be gone on with.
+    #[error("the stream of `Last-Event-ID` is not kept any more")]
+    StreamGone,
     /// A legacy request outside a session.
     #[error("no `Mcp-Session-Id` header")]
     SessionMissing,
@@ -142,6 +185,10 @@ impl From<CallError> for Fault {
     fn from(error: CallError) -> Self {
         match error {
             CallError::UnknownTool(name) => Self::UnknownTool { name: cut(&name) },
+            CallError::UnknownResource(uri) => Self::UnknownResource { uri: cut(&uri) },
+            CallError::UnknownPrompt(name) => Self::UnknownPrompt { name: cut(&name) },
+            CallError::UnknownTask(id) => Self::UnknownTask { id: cut(&id) },
+            CallError::InvalidParams(why) => Self::InvalidParams { why: why.into() },
             CallError::Internal { trace } => Self::Internal { trace },
         }
     }
@@ -158,6 +205,9 @@ const METHOD_NOT_FOUND: i32 = -32601;
 const INVALID_PARAMS: i32 = -32602;
 const INTERNAL_ERROR: i32 = -32603;
 const HEADER_MISMATCH: i32 = -32020;
+const CAPABILITY_MISSING: i32 = -32021;
+/// Only in the legacy revisions.
+const RESOURCE_NOT_FOUND: i32 = -32002;
 const UNSUPPORTED_PROTOCOL_VERSION: i32 = -32022;
 
 /// How a fault looks from outside.
@@ -219,18 +269,20 @@ impl Fault {
             Self::BatchNotAllowed => Shape::new(INVALID_REQUEST, 400, "batch_not_allowed", "Send each message in a request of its own."),
             Self::UnknownMethod { .. } => {
                 let advice = format!(
-                    "In {MODERN_VERSION} this host has server/discover, tools/list and tools/call. Sessions opened by a bare `initialize` \
-                     (without `_meta`) speak {}.",
+                    "`server/discover` says what {MODERN_VERSION} has here. Sessions opened by a bare `initialize` (without `_meta`) speak {}.",
                     LEGACY_VERSIONS.join(", ")
                 );
                 Shape::new(METHOD_NOT_FOUND, in_band(404), "unknown_method", advice)
             }
-            Self::HeaderMissing { .. } | Self::HeaderMismatch { .. } | Self::HeaderMalformed { .. } => Shape::new(
-                HEADER_MISMATCH,
-                400,
-                "header_mismatch",
-                "Mirror the body into MCP-Protocol-Version (`_meta`), Mcp-Method (`method`) and, for tools/call, Mcp-Name (`params.name`).",
-            ),
+            Self::HeaderMissing { .. } | Self::HeaderMismatch { .. } | Self::HeaderMalformed { .. } | Self::ParamHeader { .. } => {
+                Shape::new(
+                    HEADER_MISMATCH,
+                    400,
+                    "header_mismatch",
+                    "Mirror the body into MCP-Protocol-Version (`_meta`), Mcp-Method (`method`), Mcp-Name (`params.name`, `uri` or `taskId`) and the \
+                 Mcp-Param-… headers that the tool's schema names.",
+                )
+            }
             Self::MetaInvalid { .. } => Shape::new(
                 INVALID_PARAMS,
                 400,
@@ -241,10 +293,28 @@ impl Fault {
                 Shape::new(UNSUPPORTED_PROTOCOL_VERSION, 400, "unsupported_version", "Use one of the supported versions.")
             }
             Self::InvalidParams { .. } => Shape::new(INVALID_PARAMS, in_band(400), "invalid_params", "Correct the parameters."),
-            Self::UnknownCursor => Shape::new(INVALID_PARAMS, 200, "unknown_cursor", "Leave `cursor` out: lists come whole."),
+            Self::UnknownCursor => Shape::new(INVALID_PARAMS, 200, "unknown_cursor", "Begin the list again without `cursor`: it changed."),
             Self::UnknownTool { .. } => {
                 Shape::new(INVALID_PARAMS, 200, "unknown_tool", "Call tools/list for the tools this credential has.")
             }
+            Self::UnknownResource { .. } => match era {
+                Era::Modern => Shape::new(INVALID_PARAMS, 200, "unknown_resource", "Call resources/list, or resources/templates/list."),
+                Era::Legacy => Shape::new(RESOURCE_NOT_FOUND, 200, "unknown_resource", "Call resources/list, or resources/templates/list."),
+            },
+            Self::UnknownPrompt { .. } => Shape::new(INVALID_PARAMS, 200, "unknown_prompt", "Call prompts/list for what there is."),
+            Self::UnknownTask { .. } => {
+                Shape::new(INVALID_PARAMS, 200, "unknown_task", "Make the call again: tasks are dropped an hour after they end.")
+            }
+            Self::CapabilityMissing { .. } => match era {
+                Era::Modern => Shape::new(CAPABILITY_MISSING, 400, "capability_missing", "Declare it in `_meta` if the client has it."),
+                Era::Legacy => Shape::new(INVALID_PARAMS, 200, "capability_missing", "Declare it in `initialize` if the client has it."),
+            },
+            Self::StateRefused => Shape::new(INVALID_PARAMS, 200, "state_refused", "Make the call again from the beginning."),
+            Self::EventsNotAccepted => {
+                Shape::new(INVALID_REQUEST, 406, "events_not_accepted", "Send `Accept: application/json, text/event-stream`.")
+            }
+            Self::Cancelled => Shape::new(INVALID_REQUEST, 200, "cancelled", "Nothing: it was cancelled by the client itself."),
+            Self::StreamGone => Shape::new(INVALID_REQUEST, 404, "stream_gone", "Open a new stream without `Last-Event-ID`."),
             Self::SessionMissing => Shape::new(
                 INVALID_REQUEST,
                 400,
@@ -281,7 +351,19 @@ impl Fault {
                 let supported: Vec<_> = std::iter::once(MODERN_VERSION).chain(LEGACY_VERSIONS).collect();
                 serde_json::json!({"supported": supported, "requested": requested})
             }
-            Self::MethodNotAllowed
+            Self::CapabilityMissing { required } => {
+                let required: serde_json::Value = serde_json::from_str(required).unwrap_or_default();
+                serde_json::json!({"requiredCapabilities": required, "code": shape.name, "do": shape.advice})
+            }
+            Self::UnknownResource { uri } => serde_json::json!({"uri": uri, "code": shape.name, "do": shape.advice}),
+            Self::UnknownPrompt { .. }
+            | Self::UnknownTask { .. }
+            | Self::StateRefused
+            | Self::ParamHeader { .. }
+            | Self::EventsNotAccepted
+            | Self::Cancelled
+            | Self::StreamGone
+            | Self::MethodNotAllowed
             | Self::NotAcceptable
             | Self::UnsupportedMediaType
             | Self::Body(_)
@@ -313,7 +395,7 @@ impl Fault {
     pub(super) fn reply(&self, id: Option<&RawValue>, era: Era) -> Reply {
         let shape = self.shape(era);
         let fields = match self {
-            Self::MethodNotAllowed => vec![("allow", "POST, DELETE".to_owned())],
+            Self::MethodNotAllowed => vec![("allow", "GET, POST, DELETE".to_owned())],
             Self::CredentialUnreadable { .. } | Self::Rejected(Rejected::Missing) => {
                 vec![("www-authenticate", "Bearer realm=\"pointsman\"".to_owned())]
             }
@@ -324,7 +406,16 @@ impl Fault {
             Self::Rejected(Rejected::Unavailable { retry_after_ms }) => {
                 vec![("retry-after", retry_after_ms.div_ceil(1_000).max(1).to_string())]
             }
-            Self::Rejected(Rejected::Forbidden { .. })
+            Self::UnknownResource { .. }
+            | Self::UnknownPrompt { .. }
+            | Self::UnknownTask { .. }
+            | Self::CapabilityMissing { .. }
+            | Self::StateRefused
+            | Self::ParamHeader { .. }
+            | Self::EventsNotAccepted
+            | Self::Cancelled
+            | Self::StreamGone
+            | Self::Rejected(Rejected::Forbidden { .. })
             | Self::NotAcceptable
             | Self::UnsupportedMediaType
             | Self::Body(_)
@@ -344,6 +435,6 @@ impl Fault {
             | Self::SessionDead
             | Self::Internal { .. } => Vec::new(),
         };
-        Reply { status: shape.http, content_type: Some("application/json"), fields, body: Bytes::from(self.write(id, &shape)) }
+        Reply { fields, ..Reply::json(shape.http, self.write(id, &shape)) }
     }
 }

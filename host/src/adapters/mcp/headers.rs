@@ -5,9 +5,12 @@
 use std::borrow::Cow;
 
 use data_encoding::BASE64;
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::errors::{Fault, cut};
 use crate::ports::endpoint::{Field, Fields};
+use crate::ports::offering::ParamHeader;
 
 /// The revision of the request.
 pub(super) const PROTOCOL_VERSION: &str = "mcp-protocol-version";
@@ -15,8 +18,10 @@ pub(super) const PROTOCOL_VERSION: &str = "mcp-protocol-version";
 pub(super) const SESSION_ID: &str = "mcp-session-id";
 /// Mirrors `method`.
 pub(super) const METHOD: &str = "mcp-method";
-/// Mirrors `params.name`.
+/// Mirrors `params.name`, `params.uri` or `params.taskId`.
 pub(super) const NAME: &str = "mcp-name";
+/// The last event of a stream that a session's client saw.
+pub(super) const LAST_EVENT_ID: &str = "last-event-id";
 
 /// Returns the value when it is one of visible ASCII, spaces and tabs (RFC 9110, section 5.5).
 pub(super) fn plain(value: &[u8]) -> Option<&str> {
@@ -90,7 +95,7 @@ pub(super) fn bearer(fields: &dyn Fields) -> Result<Option<&str>, Fault> {
 ///
 /// # Errors
 /// `HeaderMissing`, `HeaderMalformed`, `HeaderMismatch`.
-pub(super) fn mirrors(fields: &dyn Fields, header: &'static str, shown: &'static str, body: &str) -> Result<(), Fault> {
+pub(super) fn mirrors(fields: &dyn Fields, header: &str, shown: &'static str, body: &str) -> Result<(), Fault> {
     let value = required(fields, header, shown)?;
     if value == body { Ok(()) } else { Err(Fault::HeaderMismatch { name: shown, header: cut(value), body: cut(body) }) }
 }
@@ -106,11 +111,65 @@ pub(super) fn mirrors_name(fields: &dyn Fields, body: &str) -> Result<(), Fault>
     if value == body { Ok(()) } else { Err(Fault::HeaderMismatch { name: SHOWN, header: cut(&value), body: cut(body) }) }
 }
 
+/// Checks that headers mirror a tool's arguments (streamable HTTP, server behaviour for custom headers).
+///
+/// # Errors
+/// `HeaderMissing`, `HeaderMalformed`, `HeaderMismatch`.
+pub(super) fn mirrors_arguments(fields: &dyn Fields, headers: &[ParamHeader], arguments: &RawValue) -> Result<(), Fault> {
+    if headers.is_empty() {
+        return Ok(());
+    }
+    let arguments: Value = serde_json::from_str(arguments.get()).unwrap_or_default();
+    for mirrored in headers {
+        let value = mirrored.path.iter().try_fold(&arguments, |at, name| at.get(name)).filter(|value| !value.is_null());
+        let shown = || mirrored.header.clone();
+        let sent = match (fields.field(&mirrored.header), value) {
+            (Field::Absent, None) => continue,
+            (Field::Absent, Some(_)) => return Err(Fault::ParamHeader { name: shown(), why: "is missing" }),
+            (Field::Repeated, _) => return Err(Fault::ParamHeader { name: shown(), why: "is there more than once" }),
+            (Field::One(sent), _) => {
+                plain(sent).and_then(decoded).ok_or(Fault::ParamHeader { name: shown(), why: "has invalid characters" })?
+            }
+        };
+        if !value.is_some_and(|value| says(value, &sent)) {
+            return Err(Fault::ParamHeader { name: shown(), why: "does not match the body" });
+        }
+    }
+    Ok(())
+}
+
+/// Returns whether a header says what an argument is; numbers are compared as numbers.
+fn says(value: &Value, sent: &str) -> bool {
+    match value {
+        Value::String(text) => text == sent,
+        Value::Bool(flag) => sent == if *flag { "true" } else { "false" },
+        Value::Number(number) => match (number.as_i64(), sent.trim().parse::<i64>()) {
+            (Some(number), Ok(sent)) => number == sent,
+            _ => number.as_f64().zip(sent.trim().parse().ok()).is_some_and(|(number, sent): (f64, f64)| number == sent),
+        },
+        Value::Null | Value::Array(_) | Value::Object(_) => false,
+    }
+}
+
+/// Returns whether the client takes server-sent events.
+pub(super) fn takes_events(fields: &dyn Fields) -> bool {
+    match fields.field("accept") {
+        Field::Absent => false,
+        Field::Repeated => true,
+        Field::One(value) => plain(value).is_some_and(|text| {
+            text.split(',').any(|range| {
+                let media = range.split(';').next().unwrap_or_default().trim();
+                ["text/event-stream", "text/*", "*/*"].iter().any(|taken| media.eq_ignore_ascii_case(taken))
+            })
+        }),
+    }
+}
+
 /// Returns a header that must be there.
 ///
 /// # Errors
 /// `HeaderMissing`, `HeaderMalformed`.
-pub(super) fn required<'a>(fields: &'a dyn Fields, header: &'static str, shown: &'static str) -> Result<&'a str, Fault> {
+pub(super) fn required<'a>(fields: &'a dyn Fields, header: &str, shown: &'static str) -> Result<&'a str, Fault> {
     match fields.field(header) {
         Field::Absent => Err(Fault::HeaderMissing { name: shown }),
         Field::Repeated => Err(Fault::HeaderMalformed { name: shown, why: "is there more than once" }),
@@ -133,7 +192,7 @@ mod tests {
     struct One(&'static str, Vec<u8>);
 
     impl Fields for One {
-        fn field(&self, name: &'static str) -> Field<'_> {
+        fn field(&self, name: &str) -> Field<'_> {
             if name == self.0 { Field::One(&self.1) } else { Field::Absent }
         }
     }

@@ -15,7 +15,9 @@ use parking_lot::Mutex;
 use pointsman_core::ids::{ProjectId, TokenId};
 use pointsman_core::time::TimeMs;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use serde_json::{Value, json};
 
+use super::call::declares;
 use crate::ports::clock::System;
 
 /// Milliseconds a session id is good for; clients open a new one then.
@@ -25,7 +27,7 @@ pub const SESSIONS_REMEMBERED_MAX: usize = 16_384;
 
 const FORMAT: u8 = 1;
 const HEAD: usize = 2;
-const STATE: usize = 16 + 16 + 1 + 8;
+const STATE: usize = 16 + 16 + 1 + 1 + 8;
 const TAG: usize = 16;
 const SEALED: usize = HEAD + NONCE_LEN + STATE + TAG;
 /// Characters of an id: base64 of [`SEALED`] bytes.
@@ -90,6 +92,26 @@ impl Revision {
     }
 }
 
+/// What a session's client declared that it can be asked; a bit each, in the order of [`ASKABLE`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Capabilities(u8);
+
+const ASKABLE: [&str; 3] = ["elicitation", "sampling", "roots"];
+
+impl Capabilities {
+    /// Returns what a declaration holds.
+    pub(super) fn declared(json: Option<&str>) -> Self {
+        let bits = ASKABLE.iter().enumerate().filter(|(_, name)| declares(json.unwrap_or("{}"), &[name])).map(|(bit, _)| 1 << bit);
+        Self(bits.sum())
+    }
+
+    /// Returns the declaration as JSON.
+    pub(super) fn json(self) -> String {
+        let declared = ASKABLE.iter().enumerate().filter(|(bit, _)| self.0 & (1 << bit) != 0);
+        Value::Object(declared.map(|(_, name)| ((*name).to_owned(), json!({}))).collect()).to_string()
+    }
+}
+
 /// Names a session in memory: the nonce of its id.
 pub(super) type SessionKey = [u8; NONCE_LEN];
 
@@ -102,6 +124,8 @@ pub(super) struct SessionState {
     pub(super) project: ProjectId,
     /// What was negotiated.
     pub(super) revision: Revision,
+    /// What the client can be asked.
+    pub(super) capabilities: Capabilities,
     /// When.
     pub(super) issued_at: TimeMs,
 }
@@ -113,6 +137,8 @@ pub(super) struct Session {
     pub(super) key: SessionKey,
     /// What was negotiated.
     pub(super) revision: Revision,
+    /// What the client can be asked.
+    pub(super) capabilities: Capabilities,
 }
 
 enum Remembered {
@@ -171,7 +197,8 @@ impl Sessions {
         body[..16].copy_from_slice(state.token.as_bytes());
         body[16..32].copy_from_slice(state.project.as_bytes());
         body[32] = state.revision.byte();
-        body[33..STATE].copy_from_slice(&state.issued_at.0.to_be_bytes());
+        body[33] = state.capabilities.0;
+        body[34..STATE].copy_from_slice(&state.issued_at.0.to_be_bytes());
         let tag = key
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from([FORMAT, *key_id]), &mut body[..STATE])
             .expect("a few bytes are within the algorithm's limit");
@@ -194,7 +221,8 @@ impl Sessions {
             token: TokenId::from_bytes(state[..16].try_into().ok()?),
             project: ProjectId::from_bytes(state[16..32].try_into().ok()?),
             revision: Revision::of_byte(state[32])?,
-            issued_at: TimeMs(i64::from_be_bytes(state[33..].try_into().ok()?)),
+            capabilities: Capabilities(state[33]),
+            issued_at: TimeMs(i64::from_be_bytes(state[34..].try_into().ok()?)),
         };
         (head[0] == FORMAT).then_some((nonce, state))
     }
@@ -205,7 +233,7 @@ impl Sessions {
         let ours = state.token == token && state.project == project;
         let fresh = now.since_ms(state.issued_at) <= SESSION_AGE_MS_MAX;
         let ended = matches!(self.memory.lock().known.get(&key), Some(Remembered::Ended));
-        (ours && fresh && !ended).then_some(Session { key, revision: state.revision })
+        (ours && fresh && !ended).then_some(Session { key, revision: state.revision, capabilities: state.capabilities })
     }
 
     /// Returns the agent that `start` chose in this session, if this process saw it.

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use pointsman_core::agent::TokenRecord;
 use pointsman_core::event::Provenance;
 use pointsman_core::ids::{PrincipalId, ProjectId, TokenId};
@@ -10,7 +12,11 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::ports::endpoint::{BodyError, BodySource};
+use tokio::sync::broadcast;
+
+use crate::ports::endpoint::{Body, BodyError, BodySource};
+use crate::ports::offering::{Listing, News, ParamHeader, Round};
+use crate::ports::provider::{Emission, Emit, ProviderCall, ProviderOutcome};
 use crate::ports::surface::{CallError, Rejected};
 
 struct Echo;
@@ -43,10 +49,6 @@ impl Surface for Echo {
         "Say it, hear it."
     }
 
-    fn tools(&self, _: &Caller) -> Arc<str> {
-        r#"[{"name":"echo","inputSchema":{"type":"object"}}]"#.into()
-    }
-
     async fn call(&self, caller: &Caller, tool: &str, arguments: &RawValue) -> Result<ToolAnswer, CallError> {
         match tool {
             "echo" => Ok(ToolAnswer {
@@ -61,6 +63,62 @@ impl Surface for Echo {
 
     async fn ready(&self) -> Result<(), String> {
         Ok(())
+    }
+}
+
+/// Offers a tool that asks the client's name before it greets.
+#[async_trait]
+impl Offering for Echo {
+    fn list(&self, _: &Caller, kind: ListKind) -> Arc<Listing> {
+        let tools = [("echo", r#"{"name":"echo","inputSchema":{"type":"object"}}"#)];
+        Arc::new(Listing::new(tools.into_iter().filter(|_| kind == ListKind::Tools)))
+    }
+
+    fn provided(&self, _: &Caller, tool: &str) -> Option<Arc<[ParamHeader]>> {
+        (tool == "greet").then(|| [ParamHeader { header: "mcp-param-tone".to_owned(), path: vec!["tone".to_owned()] }].into())
+    }
+
+    async fn round(&self, _: &Caller, call: &ProviderCall, round: Round, emit: Arc<dyn Emit>) -> Result<ProviderOutcome, CallError> {
+        emit.emit(Emission::Progress { done: 1.0, total: 2.0, message: String::new() });
+        let ProviderCall::Tool { .. } = call else { return Err(CallError::UnknownResource("x".to_owned())) };
+        let answers: Value = serde_json::from_str(&round.answers).expect("an object");
+        match answers["name"]["content"]["name"].as_str() {
+            Some(name) => Ok(ProviderOutcome::Complete(json!({"content": [], "hello": name}).to_string())),
+            None => Ok(ProviderOutcome::InputRequired {
+                requests: json!({"name": {"method": "elicitation/create", "params": {"message": "who?"}}}).to_string(),
+                state: b"asked".to_vec(),
+            }),
+        }
+    }
+
+    async fn abandoned(&self, _: &Caller, _: &ProviderCall, _: String, _: Vec<u8>) {}
+
+    async fn complete(&self, _: &Caller, _: Reference, _: &str, typed: &str) -> Result<(Vec<String>, usize), CallError> {
+        Ok((vec![format!("{typed}!")], 1))
+    }
+
+    fn has_resource(&self, _: &Caller, uri: &str) -> bool {
+        uri == "known://x"
+    }
+
+    async fn news(&self, _: &Caller) -> Result<broadcast::Receiver<News>, CallError> {
+        Ok(broadcast::channel(1).1)
+    }
+
+    async fn defer(&self, _: &Caller, _: ProviderCall, _: Round, _: u32) -> Result<Box<RawValue>, CallError> {
+        Err(CallError::UnknownTask("x".to_owned()))
+    }
+
+    async fn deferred(&self, _: &Caller, id: &str) -> Result<Box<RawValue>, CallError> {
+        Err(CallError::UnknownTask(id.to_owned()))
+    }
+
+    async fn answer_deferred(&self, _: &Caller, id: &str, _: &RawValue) -> Result<(), CallError> {
+        Err(CallError::UnknownTask(id.to_owned()))
+    }
+
+    async fn cancel_deferred(&self, _: &Caller, id: &str) -> Result<(), CallError> {
+        Err(CallError::UnknownTask(id.to_owned()))
     }
 }
 
@@ -80,7 +138,7 @@ impl System for Plain {
 struct Sent<'a>(HashMap<&'static str, Vec<&'a [u8]>>);
 
 impl Fields for Sent<'_> {
-    fn field(&self, name: &'static str) -> Field<'_> {
+    fn field(&self, name: &str) -> Field<'_> {
         match self.0.get(name).map(Vec::as_slice) {
             None | Some([]) => Field::Absent,
             Some([value]) => Field::One(value),
@@ -101,11 +159,13 @@ impl BodySource for Ready {
 fn endpoint() -> Mcp {
     Mcp::new(
         Arc::new(Echo),
+        Arc::new(Echo),
         McpConfig {
             server_name: "pointsman",
             server_version: "0",
             sealing_key: SealingKey { id: 1, bytes: [1; 32] },
             older_keys: Vec::new(),
+            state_key: [2; 32],
             system: Arc::new(Plain),
             now: Arc::new(|| TimeMs(1_790_000_000_000)),
             draining: CancellationToken::new(),
@@ -128,8 +188,15 @@ fn post(endpoint: &Mcp, body: &[u8], headers: &[(&'static str, &[u8])]) -> Reply
     runtime.block_on(endpoint.serve(exchange))
 }
 
+fn bytes_of(reply: &Reply) -> &[u8] {
+    match &reply.body {
+        Body::Whole(bytes) => bytes,
+        Body::Events(_) => panic!("a stream"),
+    }
+}
+
 fn body_of(reply: &Reply) -> Value {
-    serde_json::from_slice(&reply.body).expect("an answer is JSON")
+    serde_json::from_slice(bytes_of(reply)).expect("an answer is JSON")
 }
 
 const MODERN: [(&str, &[u8]); 1] = [("mcp-protocol-version", b"2026-07-28")];
@@ -145,7 +212,38 @@ fn a_modern_call_is_answered_whole() {
     let headers = [MODERN[0], ("mcp-method", b"tools/call"), ("mcp-name", b"echo")];
     let reply = post(&endpoint(), modern_call("echo", r#"{"x":"a \"quoted\" ü\n"}"#).as_bytes(), &headers);
     assert_eq!(reply.status, 200);
-    insta::assert_snapshot!(String::from_utf8_lossy(&reply.body), @r#"{"jsonrpc":"2.0","id":"a\"b","result":{"content":[{"type":"text","text":"{\"as\":null,\"said\":{\"x\":\"a \\\"quoted\\\" ü\\n\"}}"}],"structuredContent":{"as":null,"said":{"x":"a \"quoted\" ü\n"}},"isError":false,"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"pointsman","title":"Pointsman","version":"0"}}}}"#);
+    insta::assert_snapshot!(String::from_utf8_lossy(bytes_of(&reply)), @r#"{"jsonrpc":"2.0","id":"a\"b","result":{"content":[{"type":"text","text":"{\"as\":null,\"said\":{\"x\":\"a \\\"quoted\\\" ü\\n\"}}"}],"structuredContent":{"as":null,"said":{"x":"a \"quoted\" ü\n"}},"isError":false,"resultType":"complete","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"pointsman","title":"Pointsman","version":"0"}}}}"#);
+}
+
+fn greet(endpoint: &Mcp, capabilities: &str, extra: &str, tone: &str) -> Value {
+    let body = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"greet","arguments":{{"tone":"warm"}}{extra},"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{capabilities}}}}}}}"#
+    );
+    let headers = [MODERN[0], ("mcp-method", b"tools/call".as_slice()), ("mcp-name", b"greet"), ("mcp-param-tone", tone.as_bytes())];
+    let reply = post(endpoint, body.as_bytes(), &headers);
+    let mut answer = body_of(&reply);
+    answer["status"] = reply.status.into();
+    answer
+}
+
+#[test]
+fn a_call_that_asks_back_goes_on_with_the_answer_and_with_nothing_else() {
+    let endpoint = endpoint();
+    let missing = greet(&endpoint, "{}", "", "warm");
+    assert_eq!((&missing["status"], &missing["error"]["code"]), (&json!(400), &json!(-32021)));
+    assert_eq!(missing["error"]["data"]["requiredCapabilities"], json!({"elicitation": {}}));
+    let asked = greet(&endpoint, r#"{"elicitation":{}}"#, "", "=?base64?d2FybQ==?=");
+    assert_eq!(asked["result"]["resultType"], "input_required", "{asked}");
+    assert_eq!(asked["result"]["inputRequests"]["name"]["method"], "elicitation/create");
+    let state = asked["result"]["requestState"].as_str().expect("a state").to_owned();
+    let answers = r#","inputResponses":{"name":{"action":"accept","content":{"name":"ana"}}}"#;
+    let done = greet(&endpoint, "{}", &format!(r#"{answers},"requestState":"{state}""#), "warm");
+    assert_eq!((&done["result"]["hello"], &done["result"]["resultType"]), (&json!("ana"), &json!("complete")));
+    for forged in [format!("{state}A"), state.replace(&state[20..22], "zz"), String::new(), "A".repeat(60)] {
+        let refused = greet(&endpoint, "{}", &format!(r#"{answers},"requestState":"{forged}""#), "warm");
+        assert_eq!(refused["error"]["code"], -32602, "{forged}");
+    }
+    assert_eq!(greet(&endpoint, "{}", "", "cold")["error"]["code"], -32020, "the header says another thing than the body");
 }
 
 #[test]
@@ -180,7 +278,7 @@ fn credentials_are_told_apart() {
 /// Whatever comes in is answered with one of these.
 fn is_known(reply: &Reply) -> bool {
     match reply.status {
-        202 => reply.body.is_empty(),
+        202 => bytes_of(reply).is_empty(),
         200 | 400 | 404 | 415 => {
             let body = body_of(reply);
             body.is_array() || (body["jsonrpc"] == "2.0" && (body["result"].is_object() || body["error"]["code"].is_i64()))

@@ -3,8 +3,6 @@
 //! **Invariants:** the whole list stays within [`LIST_BYTES_MAX`]; no schema has `oneOf`, `anyOf` or `allOf` at its root
 //! (clients reject the whole list for one such tool).
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
 /// Bytes of `tools/list`.
@@ -260,20 +258,19 @@ pub const TOOLS: &[Tool] = &[
     },
 ];
 
-/// Returns the `tools` array for these toolsets, as JSON text.
+/// Returns the tools that these toolsets open: the name and the `Tool` object of each.
 #[must_use]
-pub fn list(toolsets: &[String]) -> Arc<str> {
+pub fn list(toolsets: &[String]) -> Vec<(String, String)> {
     let shown = TOOLS.iter().filter(|tool| tool.toolset.is_none_or(|set| toolsets.iter().any(|granted| granted == set)));
-    let all: Vec<Value> = shown
+    shown
         .map(|tool| {
             let mut shown = json!({"name": tool.name, "description": tool.description, "inputSchema": (tool.schema)()});
             if tool.read_only {
                 shown["annotations"] = json!({"readOnlyHint": true});
             }
-            shown
+            (tool.name.to_owned(), shown.to_string())
         })
-        .collect();
-    Value::Array(all).to_string().into()
+        .collect()
 }
 
 #[cfg(test)]
@@ -283,10 +280,11 @@ mod tests {
     #[test]
     fn the_list_is_small_and_its_schemas_are_flat() {
         let everything = list(&["files".to_owned()]);
-        assert!(everything.len() <= LIST_BYTES_MAX, "{} bytes", everything.len());
+        let bytes: usize = everything.iter().map(|(_, json)| json.len() + 1).sum();
+        assert!(bytes < LIST_BYTES_MAX, "{bytes} bytes");
         assert!(INSTRUCTIONS.len() <= 1280, "{} bytes", INSTRUCTIONS.len());
-        let tools: Vec<Value> = serde_json::from_str(&everything).expect("JSON");
-        for tool in tools {
+        for (_, json) in everything {
+            let tool: Value = serde_json::from_str(&json).expect("JSON");
             let name = tool["name"].as_str().expect("a name");
             assert!(name.len() <= 40 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'), "{name}");
             let schema = tool["inputSchema"].as_object().expect("a schema");

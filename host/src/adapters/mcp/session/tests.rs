@@ -37,12 +37,21 @@ fn state(n: u8) -> SessionState {
         token: TokenId::from_bytes([n; 16]),
         project: ProjectId::from_bytes([n; 16]),
         revision: Revision::V2025_11_25,
+        capabilities: Capabilities::declared(Some(r#"{"elicitation":{},"roots":{},"x":{}}"#)),
         issued_at: NOW,
     }
 }
 
 fn open(sessions: &Sessions, id: &str, state: &SessionState, now: TimeMs) -> Option<Session> {
     sessions.open(id.as_bytes(), state.token, state.project, now)
+}
+
+#[test]
+fn an_id_carries_what_the_client_can_be_asked() {
+    let sessions = sessions(1, &[]);
+    let session = open(&sessions, &sessions.seal(&state(1)), &state(1), NOW).expect("it opens");
+    assert_eq!(session.capabilities.json(), r#"{"elicitation":{},"roots":{}}"#);
+    assert_eq!(Capabilities::declared(Some("no JSON")), Capabilities::default());
 }
 
 #[test]

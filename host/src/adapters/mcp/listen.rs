@@ -1,0 +1,240 @@
+//! Being told of changes: `subscriptions/listen` of 2026-07-28, and the stream that sessions open by GET.
+//!
+//! **Invariants:** the acknowledgement comes first; nothing is told that was not asked for; who was too slow for the news is told
+//! that everything it asked for may have changed, so nothing is missed in silence.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{self, Texts};
+use super::call::{TASKS, declares};
+use super::errors::{Era, Fault};
+use super::live::{Live, STANDALONE, SUBSCRIPTIONS_MAX};
+use super::stream::{FRAMES_MAX, Frame, Frames};
+use super::{Mcp, envelope};
+use crate::ports::endpoint::Reply;
+use crate::ports::offering::{News, Offering};
+use crate::ports::surface::Caller;
+
+const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
+
+/// What a client asks to be told of.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Filter {
+    tools_list_changed: bool,
+    prompts_list_changed: bool,
+    resources_list_changed: bool,
+    resource_subscriptions: BTreeSet<String>,
+    task_ids: BTreeSet<String>,
+}
+
+impl Filter {
+    /// Returns the filter as it is acknowledged: what was not asked for is left out.
+    fn shown(&self) -> Value {
+        let mut shown = Map::new();
+        for (name, asked) in [
+            ("toolsListChanged", self.tools_list_changed),
+            ("promptsListChanged", self.prompts_list_changed),
+            ("resourcesListChanged", self.resources_list_changed),
+        ] {
+            if asked {
+                shown.insert(name.to_owned(), true.into());
+            }
+        }
+        for (name, asked) in [("resourceSubscriptions", &self.resource_subscriptions), ("taskIds", &self.task_ids)] {
+            if !asked.is_empty() {
+                shown.insert(name.to_owned(), json!(asked));
+            }
+        }
+        Value::Object(shown)
+    }
+
+    fn covers(&self, news: &News) -> bool {
+        match news {
+            News::Tools => self.tools_list_changed,
+            News::Prompts => self.prompts_list_changed,
+            News::Resources => self.resources_list_changed,
+            News::Resource(uri) => self.resource_subscriptions.contains(&**uri),
+            News::Deferred(id) => self.task_ids.contains(&**id),
+        }
+    }
+
+    /// Returns everything that may have been missed.
+    fn everything(&self) -> Vec<News> {
+        let lists = [News::Tools, News::Prompts, News::Resources];
+        let resources = self.resource_subscriptions.iter().map(|uri| News::Resource(uri.as_str().into()));
+        let deferred = self.task_ids.iter().map(|id| News::Deferred(id.as_str().into()));
+        lists.into_iter().filter(|news| self.covers(news)).chain(resources).chain(deferred).collect()
+    }
+}
+
+/// Returns method and parameters of a list's or a resource's change; none for a deferred call, which is told with its state.
+fn change(news: &News) -> Option<(&'static str, Map<String, Value>)> {
+    Some(match news {
+        News::Tools => ("notifications/tools/list_changed", Map::new()),
+        News::Prompts => ("notifications/prompts/list_changed", Map::new()),
+        News::Resources => ("notifications/resources/list_changed", Map::new()),
+        News::Resource(uri) => ("notifications/resources/updated", Map::from_iter([("uri".to_owned(), json!(uri))])),
+        News::Deferred(_) => return None,
+    })
+}
+
+/// One `subscriptions/listen`.
+struct Listener {
+    offering: Arc<dyn Offering>,
+    caller: Caller,
+    filter: Filter,
+    id: Box<RawValue>,
+    texts: Arc<Texts>,
+    frames: mpsc::Sender<Frame>,
+}
+
+impl Listener {
+    async fn run(self, mut news: broadcast::Receiver<News>, draining: CancellationToken) {
+        loop {
+            let heard = tokio::select! {
+                heard = news.recv() => heard,
+                () = self.frames.closed() => return,
+                () = draining.cancelled() => {
+                    let object = json!({"_meta": {SUBSCRIPTION_ID: self.id}}).to_string();
+                    let last = answer::spliced(&self.id, &self.texts, &object, "complete");
+                    drop(self.frames.send(Frame::Last(Ok(last))).await);
+                    return;
+                }
+            };
+            let told = match heard {
+                Ok(news) if self.filter.covers(&news) => vec![news],
+                Ok(_) => continue,
+                Err(RecvError::Lagged(_)) => self.filter.everything(),
+                Err(RecvError::Closed) => return,
+            };
+            for news in &told {
+                if !self.tell(news).await {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Sends one notification; false when nobody reads any more.
+    async fn tell(&self, news: &News) -> bool {
+        let (method, mut params) = match (change(news), news) {
+            (Some(change), _) => change,
+            (None, News::Deferred(id)) => match self.offering.deferred(&self.caller, id).await {
+                Ok(task) => ("notifications/tasks", serde_json::from_str(task.get()).unwrap_or_default()),
+                Err(_) => return true,
+            },
+            (None, News::Tools | News::Prompts | News::Resources | News::Resource(_)) => return true,
+        };
+        params.insert("_meta".to_owned(), json!({SUBSCRIPTION_ID: self.id}));
+        self.frames.send(Frame::Message(answer::notification(method, params))).await.is_ok()
+    }
+}
+
+impl Mcp {
+    /// Opens a stream of what the client asked to be told of.
+    pub(super) async fn listen(
+        &self,
+        caller: Caller,
+        wanted: Option<&RawValue>,
+        id: &RawValue,
+        capabilities: &str,
+    ) -> Result<Reply, Fault> {
+        let wanted = wanted.filter(|raw| envelope::is_object(raw)).map(RawValue::get).unwrap_or("{}");
+        let mut filter: Filter =
+            serde_json::from_str(wanted).map_err(|error| Fault::InvalidParams { why: format!("`notifications`: {error}").into() })?;
+        if filter.resource_subscriptions.len() + filter.task_ids.len() > SUBSCRIPTIONS_MAX {
+            return Err(Fault::InvalidParams { why: format!("more than {SUBSCRIPTIONS_MAX} resources and tasks").into() });
+        }
+        if !filter.task_ids.is_empty() && !declares(capabilities, &["extensions", TASKS]) {
+            return Err(Fault::CapabilityMissing { required: json!({"extensions": {TASKS: {}}}).to_string() });
+        }
+        let news = self.desk.offering.news(&caller).await?;
+        filter.resource_subscriptions.retain(|uri| self.desk.offering.has_resource(&caller, uri));
+        let mut known = BTreeSet::new();
+        for id in std::mem::take(&mut filter.task_ids) {
+            if self.desk.offering.deferred(&caller, &id).await.is_ok() {
+                known.insert(id);
+            }
+        }
+        filter.task_ids = known;
+        let (frames, source) = mpsc::channel(FRAMES_MAX);
+        let acknowledged =
+            Map::from_iter([("_meta".to_owned(), json!({SUBSCRIPTION_ID: id})), ("notifications".to_owned(), filter.shown())]);
+        let head = super::stream::event(&answer::notification("notifications/subscriptions/acknowledged", acknowledged));
+        let listener = Listener {
+            offering: Arc::clone(&self.desk.offering),
+            caller,
+            filter,
+            id: id.to_owned(),
+            texts: Arc::clone(&self.desk.texts),
+            frames,
+        };
+        tokio::spawn(listener.run(news, self.draining.clone()));
+        let id = id.to_owned();
+        Ok(Reply::events(Box::new(Frames::new(Some(head), source, Box::new(move |fault| fault.body(Some(&id), Era::Modern))))))
+    }
+
+    /// Sees to it that a session is told on its own stream what changes. `missed`: it may have missed something before.
+    pub(super) async fn keep_told(&self, caller: &Caller, live: &Arc<Live>, missed: Missed) -> Result<(), Fault> {
+        let news = self.desk.offering.news(caller).await?;
+        if !live.take_telling() {
+            return Ok(());
+        }
+        if missed == Missed::Perhaps {
+            for news in [News::Tools, News::Prompts, News::Resources] {
+                push(live, &news);
+            }
+        }
+        tokio::spawn(tell_session(Arc::downgrade(live), news, self.draining.clone()));
+        Ok(())
+    }
+}
+
+/// Whether a session may have missed changes while nobody told it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missed {
+    /// It comes back to a stream this process does not know.
+    Perhaps,
+    /// It never had a stream.
+    Nothing,
+}
+
+async fn tell_session(live: Weak<Live>, mut news: broadcast::Receiver<News>, draining: CancellationToken) {
+    loop {
+        let heard = tokio::select! {
+            heard = news.recv() => heard,
+            () = draining.cancelled() => return,
+        };
+        let Some(live) = live.upgrade() else { return };
+        match heard {
+            Ok(news) => push(&live, &news),
+            Err(RecvError::Lagged(_)) => {
+                let resources = live.subscriptions().into_iter().map(|uri| News::Resource(uri.into()));
+                for news in [News::Tools, News::Prompts, News::Resources].into_iter().chain(resources) {
+                    push(&live, &news);
+                }
+            }
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+fn push(live: &Live, news: &News) {
+    if let News::Resource(uri) = news
+        && !live.is_subscribed(uri)
+    {
+        return;
+    }
+    if let Some((method, params)) = change(news) {
+        live.push(STANDALONE, &answer::notification(method, params));
+    }
+}

@@ -1,0 +1,305 @@
+//! Everything on offer besides the host's own tools: the host's resources and prompts, and what components offer.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::sync::broadcast;
+
+use super::{AgentSurface, own, tools, worded};
+use crate::ports::offering::{ListKind, Listing, News, Offering, ParamHeader, Reference, Round};
+use crate::ports::plugins::PluginFailure;
+use crate::ports::provider::{Emit, ProviderCall, ProviderContext, ProviderOutcome};
+use crate::ports::store::Commit;
+use crate::ports::surface::{CallError, Caller};
+use crate::service::deferred::called;
+use crate::service::failure::Failure;
+use crate::service::kit::chain;
+use crate::service::offers::Tool;
+
+/// Values of one completion.
+const COMPLETIONS_MAX: usize = 100;
+/// Findings about arguments that are named at once.
+const FINDINGS_MAX: usize = 5;
+
+/// Which list of which credential, of which state of the offers.
+pub(super) type ListKey = (pointsman_core::ids::ProjectId, ListKind, Vec<String>, u64);
+
+#[async_trait]
+impl Offering for AgentSurface {
+    fn list(&self, caller: &Caller, kind: ListKind) -> Arc<Listing> {
+        let offers = self.services.offers.of(caller.project);
+        // Only the host's own tools differ by credential.
+        let toolsets = if kind == ListKind::Tools { caller.token.toolsets.clone() } else { Vec::new() };
+        let key = (caller.project, kind, toolsets, offers.generation);
+        let mut lists = self.lists.lock();
+        if let Some(list) = lists.get(&key) {
+            return Arc::clone(list);
+        }
+        lists.retain(|(project, _, _, generation), _| *project != caller.project || *generation == offers.generation);
+        let own = own::list(kind, &caller.token.toolsets);
+        let provided: Vec<(&str, &str)> = match kind {
+            ListKind::Tools => offers.tools().map(|tool| (tool.full_name.as_str(), tool.json.as_str())).collect(),
+            ListKind::Resources => offers.resources().map(|one| (one.uri.as_str(), one.json.as_str())).collect(),
+            ListKind::Templates => offers.templates().map(|one| (one.uri_template.as_str(), one.json.as_str())).collect(),
+            ListKind::Prompts => offers.prompts().map(|one| (one.full_name.as_str(), one.json.as_str())).collect(),
+        };
+        let all = own.iter().map(|(name, json)| (name.as_str(), json.as_str())).chain(provided);
+        let list = Arc::new(Listing::new(all));
+        lists.insert(key, Arc::clone(&list));
+        list
+    }
+
+    fn provided(&self, caller: &Caller, tool: &str) -> Option<Arc<[ParamHeader]>> {
+        if tools::TOOLS.iter().any(|own| own.name == tool) {
+            return None;
+        }
+        self.services.offers.of(caller.project).tool(tool).map(|tool| Arc::clone(&tool.headers))
+    }
+
+    async fn round(&self, caller: &Caller, call: &ProviderCall, round: Round, emit: Arc<dyn Emit>) -> Result<ProviderOutcome, CallError> {
+        match call {
+            ProviderCall::Resource { uri } if uri.starts_with(own::SCHEME) => self.own_resource(caller, uri).await,
+            ProviderCall::Prompt { name, arguments } if own::is_prompt(name) => own::prompt(name, arguments).map(ProviderOutcome::Complete),
+            ProviderCall::Tool { .. } | ProviderCall::Resource { .. } | ProviderCall::Prompt { .. } => {
+                self.provided_round(caller, call, round, emit).await
+            }
+        }
+    }
+
+    async fn abandoned(&self, caller: &Caller, call: &ProviderCall, call_id: String, state: Vec<u8>) {
+        let Ok((plugin, _, _)) = self.owner(caller, call) else { return };
+        if let Err(failure) = self.services.kit.providers.cancelled(&plugin, call_id, state).await {
+            tracing::info!(plugin, %failure, "a component was not told that its call is over");
+        }
+    }
+
+    async fn complete(
+        &self,
+        caller: &Caller,
+        reference: Reference,
+        argument: &str,
+        typed: &str,
+    ) -> Result<(Vec<String>, usize), CallError> {
+        let offers = self.services.offers.of(caller.project);
+        let (plugin, reference) = match &reference {
+            Reference::Prompt(name) if own::is_prompt(name) => return self.own_completion(caller, argument, typed).await,
+            Reference::Resource(uri) if uri.starts_with(own::SCHEME) => {
+                let noun = own::noun_of_template(uri).unwrap_or(argument);
+                return self.own_completion(caller, noun, typed).await;
+            }
+            Reference::Prompt(name) => {
+                let prompt = offers.prompt(name).ok_or_else(|| CallError::UnknownPrompt(name.clone()))?;
+                (prompt.plugin.clone(), json!({"type": "ref/prompt", "name": prompt.name}))
+            }
+            Reference::Resource(uri) => {
+                let template = offers.templates().find(|template| template.uri_template == *uri || template.fits(uri));
+                let plugin = template.map(|template| template.plugin.clone()).or_else(|| offers.owner_of(uri).map(str::to_owned));
+                (plugin.ok_or_else(|| CallError::UnknownResource(uri.clone()))?, json!({"type": "ref/resource", "uri": uri}))
+            }
+        };
+        let asked = self.services.kit.providers.complete(&plugin, reference.to_string(), argument.to_owned(), typed.to_owned()).await;
+        let values = asked.map_err(|failure| internal(caller, &plugin, &failure))?;
+        Ok((values.iter().take(COMPLETIONS_MAX).cloned().collect(), values.len()))
+    }
+
+    fn has_resource(&self, caller: &Caller, uri: &str) -> bool {
+        uri.starts_with(own::SCHEME) || self.services.offers.of(caller.project).owner_of(uri).is_some()
+    }
+
+    async fn news(&self, caller: &Caller) -> Result<broadcast::Receiver<News>, CallError> {
+        let news = self.services.offers.news(&self.services.kit, caller.project).await;
+        news.map_err(|failure| failed(caller, &failure))
+    }
+
+    async fn defer(&self, caller: &Caller, call: ProviderCall, round: Round, wake_ms: u32) -> Result<Box<RawValue>, CallError> {
+        let agent = self.agent_name(caller).await;
+        let made = self.services.deferred.open(caller, agent, call, round, wake_ms).await;
+        made.map_err(|failure| failed(caller, &failure))
+    }
+
+    async fn deferred(&self, caller: &Caller, id: &str) -> Result<Box<RawValue>, CallError> {
+        let found = self.services.deferred.get(caller, id).await.map_err(|failure| failed(caller, &failure))?;
+        found.ok_or_else(|| CallError::UnknownTask(id.to_owned()))
+    }
+
+    async fn answer_deferred(&self, caller: &Caller, id: &str, answers: &RawValue) -> Result<(), CallError> {
+        let known = self.services.deferred.answer(caller, id, answers).await.map_err(|failure| failed(caller, &failure))?;
+        if known { Ok(()) } else { Err(CallError::UnknownTask(id.to_owned())) }
+    }
+
+    async fn cancel_deferred(&self, caller: &Caller, id: &str) -> Result<(), CallError> {
+        let known = self.services.deferred.cancel(caller, id).await.map_err(|failure| failed(caller, &failure))?;
+        if known { Ok(()) } else { Err(CallError::UnknownTask(id.to_owned())) }
+    }
+}
+
+impl AgentSurface {
+    async fn agent_name(&self, caller: &Caller) -> String {
+        self.services.agents.acting(caller, None).await.map_or_else(|_| String::new(), |acting| acting.agent.name)
+    }
+
+    async fn own_resource(&self, caller: &Caller, uri: &str) -> Result<ProviderOutcome, CallError> {
+        let read = async {
+            let acting = self.services.agents.acting(caller, None).await?;
+            super::lookup::lookup(&self.services, &acting, uri).await
+        };
+        match read.await {
+            Ok(said) => {
+                let contents = json!([{"uri": uri, "mimeType": "application/json", "text": said.result.to_string()}]);
+                Ok(ProviderOutcome::Complete(json!({"contents": contents}).to_string()))
+            }
+            Err(Failure::Refused(refusal)) if refusal.code == "not_found" => Err(CallError::UnknownResource(uri.to_owned())),
+            Err(failure) => match worded(failure, caller, "resources/read")? {
+                refused => Err(CallError::InvalidParams(refused.json)),
+            },
+        }
+    }
+
+    async fn own_completion(&self, caller: &Caller, argument: &str, typed: &str) -> Result<(Vec<String>, usize), CallError> {
+        let services = &self.services;
+        let found = async {
+            let mut values: Vec<String> = match argument {
+                "task" | "conflict" | "pull_request" => {
+                    services.tasks.all(caller.project).await?.iter().map(|task| task.id.to_string()).collect()
+                }
+                "merge" => services.queue.all(caller.project).await?.iter().map(|merge| merge.id.to_string()).collect(),
+                "agent" | "to" => services.agents.agents(caller.project).await?.iter().map(|agent| agent.name.clone()).collect(),
+                "context" => services
+                    .contexts
+                    .list(caller.project, typed, COMPLETIONS_MAX)
+                    .await?
+                    .into_iter()
+                    .map(|head| head.key.to_string())
+                    .collect(),
+                _ => Vec::new(),
+            };
+            values.retain(|value| value.starts_with(typed));
+            values.reverse();
+            Ok::<_, Failure>(values)
+        };
+        let mut values = found.await.map_err(|failure| failed(caller, &failure))?;
+        let total = values.len();
+        values.truncate(COMPLETIONS_MAX);
+        Ok((values, total))
+    }
+
+    /// Returns whose a call is, the call as the component knows it, and the tool it is of.
+    fn owner(&self, caller: &Caller, call: &ProviderCall) -> Result<(String, ProviderCall, Option<Arc<Tool>>), CallError> {
+        let offers = self.services.offers.of(caller.project);
+        match call {
+            ProviderCall::Tool { name, arguments } => {
+                let tool = offers.tool(name).ok_or_else(|| CallError::UnknownTool(name.clone()))?;
+                let call = ProviderCall::Tool { name: tool.name.clone(), arguments: arguments.clone() };
+                Ok((tool.plugin.clone(), call, Some(Arc::clone(tool))))
+            }
+            ProviderCall::Resource { uri } => {
+                let plugin = offers.owner_of(uri).ok_or_else(|| CallError::UnknownResource(uri.clone()))?;
+                Ok((plugin.to_owned(), call.clone(), None))
+            }
+            ProviderCall::Prompt { name, arguments } => {
+                let prompt = offers.prompt(name).ok_or_else(|| CallError::UnknownPrompt(name.clone()))?;
+                Ok((prompt.plugin.clone(), ProviderCall::Prompt { name: prompt.name.clone(), arguments: arguments.clone() }, None))
+            }
+        }
+    }
+
+    async fn provided_round(
+        &self,
+        caller: &Caller,
+        call: &ProviderCall,
+        round: Round,
+        emit: Arc<dyn Emit>,
+    ) -> Result<ProviderOutcome, CallError> {
+        let (plugin, own_call, tool) = self.owner(caller, call)?;
+        let is_first = round.state.is_empty() && round.answers == "{}";
+        if let (Some(tool), ProviderCall::Tool { arguments, .. }, true) = (&tool, &own_call, is_first)
+            && let Some(refused) = unfit(tool, arguments)
+        {
+            return Ok(ProviderOutcome::Complete(refused));
+        }
+        let kit = &self.services.kit;
+        let context = ProviderContext {
+            agent: self.agent_name(caller).await,
+            principal: caller.token.principal_name.clone(),
+            call_id: round.call_id,
+            client_capabilities: round.client_capabilities,
+            state: round.state,
+            answers: round.answers,
+            at_ms: kit.now().0,
+        };
+        let outcome = kit.providers.provide(&plugin, context, own_call.clone(), emit).await;
+        let outcome = outcome.map_err(|failure| internal(caller, &plugin, &failure))?;
+        if let (Some(tool), ProviderOutcome::Complete(result)) = (&tool, &outcome) {
+            check_result(tool, result).map_err(|why| {
+                tracing::error!(trace = %caller.trace, plugin, tool = tool.full_name, why, "a component gave a result that is not of its own schema");
+                CallError::Internal { trace: caller.trace.clone() }
+            })?;
+        }
+        match &outcome {
+            ProviderOutcome::Complete(_) => {
+                let commit = Commit { project: Some(caller.project), events: vec![called(&plugin, call)], ..Commit::default() };
+                kit.store.commit(commit).await.map_err(|error| failed(caller, &error.into()))?;
+                Ok(outcome)
+            }
+            ProviderOutcome::ProtocolError { code, message } if *code != INVALID_PARAMS => {
+                tracing::error!(trace = %caller.trace, plugin, ?call, message, "a component reports an error of its own");
+                Err(CallError::Internal { trace: caller.trace.clone() })
+            }
+            ProviderOutcome::ProtocolError { .. }
+            | ProviderOutcome::InputRequired { .. }
+            | ProviderOutcome::Pending { .. }
+            | ProviderOutcome::MissingCapability(_) => Ok(outcome),
+        }
+    }
+}
+
+/// JSON-RPC: what was asked names nothing, or does not fit.
+const INVALID_PARAMS: i32 = -32602;
+
+/// Returns what a model is told when its arguments do not fit a tool's schema.
+fn unfit(tool: &Tool, arguments: &str) -> Option<String> {
+    let arguments: Value = serde_json::from_str(arguments).unwrap_or_default();
+    let findings: Vec<String> = tool
+        .input
+        .iter_errors(&arguments)
+        .take(FINDINGS_MAX)
+        .map(|error| match error.instance_path().to_string() {
+            at if at.is_empty() => error.to_string(),
+            at => format!("{at}: {error}"),
+        })
+        .collect();
+    if findings.is_empty() {
+        return None;
+    }
+    let text =
+        format!("The arguments of `{}` do not fit its schema: {}. Correct them and call again.", tool.full_name, findings.join("; "));
+    Some(json!({"content": [{"type": "text", "text": text}], "isError": true}).to_string())
+}
+
+/// Checks what a tool gave against what it promised.
+fn check_result(tool: &Tool, result: &str) -> Result<(), String> {
+    let result: Value = serde_json::from_str(result).map_err(|error| error.to_string())?;
+    if !result["content"].is_array() {
+        return Err("`content` is no list".to_owned());
+    }
+    if result["isError"] == true {
+        return Ok(());
+    }
+    match (&tool.output, result.get("structuredContent")) {
+        (None, _) => Ok(()),
+        (Some(_), None) => Err("`structuredContent` is missing, though `outputSchema` promises it".to_owned()),
+        (Some(schema), Some(content)) => schema.validate(content).map_err(|error| format!("`structuredContent`: {error}")),
+    }
+}
+
+fn internal(caller: &Caller, plugin: &str, failure: &PluginFailure) -> CallError {
+    tracing::error!(trace = %caller.trace, plugin, %failure, "a component's call failed");
+    CallError::Internal { trace: caller.trace.clone() }
+}
+
+fn failed(caller: &Caller, failure: &Failure) -> CallError {
+    tracing::error!(trace = %caller.trace, error = %chain(failure), "a call failed");
+    CallError::Internal { trace: caller.trace.clone() }
+}

@@ -10,7 +10,7 @@ use super::BuildError;
 use super::manifest::{MANIFEST_BYTES_MAX, SECTION, World};
 
 /// The packages of `wit/`, those that others use first.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 9] = [
     ("types.wit", include_str!("../../../wit/types/types.wit")),
     ("router.wit", include_str!("../../../wit/router/router.wit")),
     ("merger.wit", include_str!("../../../wit/merger/merger.wit")),
@@ -19,11 +19,11 @@ const PACKAGES: [(&str, &str); 8] = [
     ("policy.wit", include_str!("../../../wit/policy/policy.wit")),
     ("agent.wit", include_str!("../../../wit/agent/agent.wit")),
     ("mcp-provider.wit", include_str!("../../../wit/mcp-provider/mcp-provider.wit")),
+    ("agent-provider.wit", include_str!("../../../wit/agent-provider/agent-provider.wit")),
 ];
 
-/// An agent may offer MCP as well: the two worlds as one.
-const BOTH: &str = "package pointsman:both@0.1.0; world agent-with-mcp { \
-     include pointsman:agent/agent@0.1.0; include pointsman:mcp-provider/mcp-provider@0.1.0; }";
+/// The world of an agent that offers MCP as well, which is the name of its WIT package, too.
+const AGENT_PROVIDER: &str = "agent-provider";
 
 /// The interface whose export makes an agent an MCP provider, too.
 const PROVIDER: &str = "pointsman:mcp-provider/provider@0.1.0";
@@ -86,18 +86,14 @@ pub fn check(component: &[u8], world: World) -> Result<(), BuildError> {
 /// Returns the world a component is held against.
 fn target(world: World, offers_mcp: bool) -> Result<(Resolve, WorldId), BuildError> {
     let broken = |error: Box<dyn std::error::Error + Send + Sync>| BuildError::BrokenWit { source: error };
+    let name = if world == World::Agent && offers_mcp { AGENT_PROVIDER } else { world.name() };
     let mut resolve = Resolve::default();
     let mut package = None;
     for (path, text) in PACKAGES {
         let id = resolve.push_source(path, text).map_err(|error| broken(error.into()))?;
-        if path.strip_suffix(".wit") == Some(world.name()) {
+        if path.strip_suffix(".wit") == Some(name) {
             package = Some(id);
         }
-    }
-    let mut name = world.name();
-    if world == World::Agent && offers_mcp {
-        package = Some(resolve.push_source("both.wit", BOTH).map_err(|error| broken(error.into()))?);
-        name = "agent-with-mcp";
     }
     let package = package.expect("each world has a package of its own name");
     let id = resolve.select_world(&[package], Some(name)).map_err(|error| broken(error.into()))?;
@@ -193,6 +189,15 @@ mod tests {
                 assert!(shape.exports.contains("pointsman:types/setup@0.1.0"), "{world}: {shape:?}");
             }
         }
+    }
+
+    #[test]
+    fn an_agent_may_export_what_a_provider_exports() {
+        let shape = |offers_mcp| target(World::Agent, offers_mcp).map(|(resolve, id)| Shape::of(&resolve, id)).expect("wit/ resolves");
+        let (agent, both) = (shape(false), shape(true));
+        assert!(agent.exports.is_subset(&both.exports) && agent.imports.is_subset(&both.imports), "{both:?}");
+        assert!(!agent.exports.contains(PROVIDER) && both.exports.contains(PROVIDER), "{both:?}");
+        assert!(both.imports.contains("pointsman:mcp-provider/calls@0.1.0"), "{both:?}");
     }
 
     #[test]

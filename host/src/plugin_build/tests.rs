@@ -68,3 +68,12 @@ fn a_tampered_component_is_found_before_a_rebuild() {
     let error = verify(&Options::new(crate_folder, out.path())).expect_err("not the locked bytes");
     assert!(matches!(error, BuildError::Differs { what: "the shipped file", .. }), "{error}");
 }
+
+#[test]
+fn an_agent_that_offers_mcp_is_of_the_world_agent() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/conformance/components/conformance-fixtures.wasm");
+    let bytes = std::fs::read(path).expect("the fixtures are committed");
+    component::check(&bytes, World::Agent).expect("targets its world");
+    let error = component::check(&bytes, World::McpProvider).expect_err("it is an agent, too");
+    assert!(error.to_string().contains("exports pointsman:agent/handling@0.1.0, which belongs to another world"), "{error}");
+}

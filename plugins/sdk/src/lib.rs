@@ -42,6 +42,8 @@ pub mod setup;
 
 #[cfg(feature = "agent")]
 pub mod agent;
+#[cfg(feature = "agent-provider")]
+pub mod agent_provider;
 #[cfg(feature = "json")]
 pub mod json;
 #[cfg(feature = "mcp-provider")]

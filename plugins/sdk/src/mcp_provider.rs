@@ -1,5 +1,7 @@
 //! The world `mcp-provider`.
 
+pub mod emit;
+
 pub use crate::bindings::mcp_provider::exports::pointsman::mcp_provider::provider::{
     Context, InputRequired, Offers, Outcome, Pending, ProtocolError,
 };
@@ -63,39 +65,48 @@ macro_rules! mcp_provider {
         #[allow(unsafe_code, reason = "the export glue of the component")]
         const _: () = {
             $crate::__setup!($plugin);
-            impl $crate::bindings::mcp_provider::exports::pointsman::mcp_provider::provider::Guest for Glue {
-                fn initial_offers() -> $crate::mcp_provider::Offers {
-                    SLOT.with(|slot| $crate::mcp_provider::Provider::initial_offers(slot.plugin()))
-                }
-                fn call(
-                    ctx: $crate::mcp_provider::Context,
-                    name: ::std::string::String,
-                    arguments: ::std::string::String,
-                ) -> $crate::mcp_provider::Outcome {
-                    SLOT.with(|slot| $crate::mcp_provider::Provider::call(slot.plugin(), &ctx, &name, &arguments))
-                }
-                fn read_resource(ctx: $crate::mcp_provider::Context, uri: ::std::string::String) -> $crate::mcp_provider::Outcome {
-                    SLOT.with(|slot| $crate::mcp_provider::Provider::read_resource(slot.plugin(), &ctx, &uri))
-                }
-                fn get_prompt(
-                    ctx: $crate::mcp_provider::Context,
-                    name: ::std::string::String,
-                    arguments: ::std::string::String,
-                ) -> $crate::mcp_provider::Outcome {
-                    SLOT.with(|slot| $crate::mcp_provider::Provider::get_prompt(slot.plugin(), &ctx, &name, &arguments))
-                }
-                fn complete(
-                    reference: ::std::string::String,
-                    argument: ::std::string::String,
-                    typed: ::std::string::String,
-                ) -> ::std::vec::Vec<::std::string::String> {
-                    SLOT.with(|slot| $crate::mcp_provider::Provider::complete(slot.plugin(), &reference, &argument, &typed))
-                }
-                fn cancelled(call_id: ::std::string::String, state: ::std::vec::Vec<u8>) {
-                    SLOT.with(|slot| $crate::mcp_provider::Provider::cancelled(slot.plugin(), &call_id, &state));
-                }
-            }
-    $crate::bindings::mcp_provider::export!(Glue with_types_in $crate::bindings::mcp_provider);
+            $crate::__mcp_provider!();
         };
+    };
+}
+
+/// Exports the `provider` of what `__setup!` declared.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __mcp_provider {
+    () => {
+        impl $crate::bindings::mcp_provider::exports::pointsman::mcp_provider::provider::Guest for Glue {
+            fn initial_offers() -> $crate::mcp_provider::Offers {
+                SLOT.with(|slot| $crate::mcp_provider::Provider::initial_offers(slot.plugin()))
+            }
+            fn call(
+                ctx: $crate::mcp_provider::Context,
+                name: ::std::string::String,
+                arguments: ::std::string::String,
+            ) -> $crate::mcp_provider::Outcome {
+                SLOT.with(|slot| $crate::mcp_provider::Provider::call(slot.plugin(), &ctx, &name, &arguments))
+            }
+            fn read_resource(ctx: $crate::mcp_provider::Context, uri: ::std::string::String) -> $crate::mcp_provider::Outcome {
+                SLOT.with(|slot| $crate::mcp_provider::Provider::read_resource(slot.plugin(), &ctx, &uri))
+            }
+            fn get_prompt(
+                ctx: $crate::mcp_provider::Context,
+                name: ::std::string::String,
+                arguments: ::std::string::String,
+            ) -> $crate::mcp_provider::Outcome {
+                SLOT.with(|slot| $crate::mcp_provider::Provider::get_prompt(slot.plugin(), &ctx, &name, &arguments))
+            }
+            fn complete(
+                reference: ::std::string::String,
+                argument: ::std::string::String,
+                typed: ::std::string::String,
+            ) -> ::std::vec::Vec<::std::string::String> {
+                SLOT.with(|slot| $crate::mcp_provider::Provider::complete(slot.plugin(), &reference, &argument, &typed))
+            }
+            fn cancelled(call_id: ::std::string::String, state: ::std::vec::Vec<u8>) {
+                SLOT.with(|slot| $crate::mcp_provider::Provider::cancelled(slot.plugin(), &call_id, &state));
+            }
+        }
+        $crate::bindings::mcp_provider::export!(Glue with_types_in $crate::bindings::mcp_provider);
     };
 }

@@ -213,7 +213,7 @@ impl AgentSurface {
         emit: Arc<dyn Emit>,
     ) -> Result<ProviderOutcome, CallError> {
         let (plugin, own_call, tool) = self.owner(caller, call)?;
-        let is_first = round.state.is_empty() && round.answers == "{}";
+        let is_first = round.state.is_empty();
         if let (Some(tool), ProviderCall::Tool { arguments, .. }, true) = (&tool, &own_call, is_first)
             && let Some(refused) = unfit(tool, arguments)
         {

@@ -60,6 +60,31 @@ pub struct Services {
     pub deferred: DeferredCalls,
 }
 
+impl Services {
+    /// Returns the use cases over these ports.
+    #[must_use]
+    pub fn new(kit: Kit) -> Self {
+        let agents = Arc::new(Agents::new(kit.clone()));
+        let messaging = Arc::new(Messaging::new(kit.clone(), Arc::clone(&agents)));
+        let contexts = Arc::new(Contexts::new(kit.clone()));
+        let tasks = Tasks::new(kit.clone());
+        let claims = Claims::new(kit.clone(), Arc::clone(&agents), tasks.clone(), Arc::clone(&messaging));
+        let commits = Commits::new(kit.clone(), tasks.clone(), claims.clone());
+        let queue = MergeQueue::new(kit.clone(), tasks.clone(), claims.clone(), commits.clone(), Arc::clone(&messaging));
+        let offers: Arc<OfferBook> = Arc::default();
+        let deferred = DeferredCalls::new(kit.clone(), Arc::clone(&offers));
+        Self { kit, agents, messaging, contexts, tasks, claims, commits, queue, offers, deferred }
+    }
+}
+
+/// Reads what a `pointsman://` URI names, as `lookup` shows it.
+///
+/// # Errors
+/// `not_found`, `bad_argument`.
+pub(in crate::service) async fn read(services: &Services, acting: &Acting, uri: &str) -> Result<Value, Failure> {
+    Ok(lookup::lookup(services, acting, uri).await?.result)
+}
+
 /// The agents' surface.
 pub struct AgentSurface {
     services: Services,

@@ -132,6 +132,20 @@ impl Messaging {
         self.post(&message, &[acting.agent.id], once.as_ref(), Some(&acting.trace)).await
     }
 
+    /// Adds a message of an agent and its deliveries to a commit under way.
+    ///
+    /// # Errors
+    /// As [`Messaging::send`].
+    pub(in crate::service) async fn stage_send(
+        &self,
+        commit: &mut Commit,
+        acting: &Acting,
+        request: &SendRequest,
+    ) -> Result<SendReceipt, Failure> {
+        let message = self.compose(acting, request).await?;
+        self.stage_post(commit, &message, &[acting.agent.id], Some(&acting.trace)).await
+    }
+
     /// Sends a message of the host.
     ///
     /// # Errors
@@ -219,25 +233,29 @@ impl Messaging {
     }
 
     async fn post(&self, message: &Message, except: &[AgentId], once: Option<&Once>, trace: Option<&str>) -> Result<SendReceipt, Failure> {
-        let board = self.agents.board(message.project).await?;
-        let place = self.next_place(message);
         let mut commit = Commit { project: Some(message.project), ..Commit::default() };
-        stage_message(&mut commit, message, place, trace);
-        let plan = self.plan(&board, message, &message.to, place, except)?;
-        self.stage_plan(&mut commit, message, &plan, 0);
-        self.stage_deferred(&mut commit, message, &plan, Deferred { addresses: Vec::new(), place, tries: 0, except: except.to_vec() });
-        let receipt = SendReceipt {
-            message: message.id,
-            thread: message.thread,
-            routed: plan.routed,
-            deferred: plan.deferred,
-            dropped: plan.dropped,
-        };
+        let receipt = self.stage_post(&mut commit, message, except, trace).await?;
         commit.idempotency = once.map(|once| once.record(&receipt));
         match self.kit.store.commit(commit).await? {
             Committed::Done { .. } => Ok(receipt),
             Committed::Replayed(stored) => Ok(serde_json::from_slice(&stored).unwrap_or(receipt)),
         }
+    }
+
+    async fn stage_post(
+        &self,
+        commit: &mut Commit,
+        message: &Message,
+        except: &[AgentId],
+        trace: Option<&str>,
+    ) -> Result<SendReceipt, Failure> {
+        let board = self.agents.board(message.project).await?;
+        let place = self.next_place(message);
+        stage_message(commit, message, place, trace);
+        let plan = self.plan(&board, message, &message.to, place, except)?;
+        self.stage_plan(commit, message, &plan, 0);
+        self.stage_deferred(commit, message, &plan, Deferred { addresses: Vec::new(), place, tries: 0, except: except.to_vec() });
+        Ok(SendReceipt { message: message.id, thread: message.thread, routed: plan.routed, deferred: plan.deferred, dropped: plan.dropped })
     }
 
     fn stage_plan(&self, commit: &mut Commit, message: &Message, plan: &Plan, attempt: u32) {

@@ -4,6 +4,8 @@
 //! Order matters: the store's lock first (it keeps a second host out), then keys, then git's leftovers, then plugins, then
 //! recovery, and only then the listener's first answer.
 
+mod access;
+
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -19,9 +21,10 @@ use tokio_util::sync::CancellationToken;
 use crate::adapters::admin::{self, AdminClient};
 use crate::adapters::embedded::{EmbeddedStore, OpenError, Options};
 use crate::adapters::git::{CheckOptions, GitLimits, GitOptions, GitRepositories, GitStartError};
-use crate::adapters::http::{self, HttpLimits, Routes};
+use crate::adapters::http::{self, Entry, Routes, TlsError};
 use crate::adapters::keys::{FileKeys, KeysError};
 use crate::adapters::mcp::{Mcp, McpConfig, SealingKey};
+use crate::adapters::oauth::OAuthSetupError;
 use crate::adapters::system::{OsSystem, wall_clock_ms};
 use crate::adapters::wasm::{Wasm, WasmError, WasmOptions};
 use crate::config::{ComponentOrigin, Config, Environment, PluginSpec};
@@ -32,7 +35,7 @@ use crate::ports::plugins::{PluginFailure, PluginSource, Plugins};
 use crate::ports::repository::Origin;
 use crate::ports::store::Store;
 use crate::service::admin::Admin;
-use crate::service::agents::Agents;
+use crate::service::agents::{Access, Agents};
 use crate::service::claims::Claims;
 use crate::service::commits::Commits;
 use crate::service::contexts::Contexts;
@@ -88,6 +91,12 @@ pub enum AppError {
         #[source]
         source: PluginFailure,
     },
+    /// The certificate or its key.
+    #[error("`server.tls` cannot be used")]
+    Tls(#[from] TlsError),
+    /// The authorization server.
+    #[error("`auth.issuer` cannot be used")]
+    OAuth(#[from] OAuthSetupError),
     /// The listener.
     #[error("{address} cannot be listened on")]
     Listen {
@@ -118,7 +127,7 @@ struct Opened {
     git: GitRepositories,
 }
 
-async fn open(config: &Config, public_url: String) -> Result<Opened, AppError> {
+async fn open(config: &Config, public_url: String, access: Access) -> Result<Opened, AppError> {
     let system: Arc<dyn System> = Arc::new(OsSystem);
     let folder = config.data_dir.join("store");
     let options = Options::new(wall_clock_ms, Arc::clone(&system));
@@ -136,11 +145,11 @@ async fn open(config: &Config, public_url: String) -> Result<Opened, AppError> {
         keys,
         settings: Arc::new(config.settings(public_url)),
     };
-    Ok(Opened { services: services(kit), store, git })
+    Ok(Opened { services: services(kit, access), store, git })
 }
 
-fn services(kit: Kit) -> Services {
-    let agents = Arc::new(Agents::new(kit.clone()));
+fn services(kit: Kit, access: Access) -> Services {
+    let agents = Arc::new(Agents::new(kit.clone()).with_access(access));
     let messaging = Arc::new(Messaging::new(kit.clone(), Arc::clone(&agents)));
     let contexts = Arc::new(Contexts::new(kit.clone()));
     let tasks = Tasks::new(kit.clone());
@@ -227,10 +236,19 @@ pub async fn up(config: Config) -> Result<(), AppError> {
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     let bound = listener.local_addr().map_err(listen)?;
     let url = config.public_url(bound);
-    let opened = open(&config, url.clone()).await?;
+    let system: Arc<dyn System> = Arc::new(OsSystem);
+    let gate = access::Gate::open(&config, &system)?;
+    let opened = open(&config, url.clone(), gate.access(&config)).await?;
     make_ready(&config, &opened).await?;
     let stop = CancellationToken::new();
     let mut background = JoinSet::new();
+    if let Some(issuer) = &gate.issuer {
+        background.spawn(Arc::clone(issuer).keep_keys(stop.clone()));
+    }
+    if let Some(tls) = &gate.tls {
+        let hang_up = signal(SignalKind::hangup()).map_err(|source| AppError::System { what: "signals cannot be taken", source })?;
+        background.spawn(access::keep_certificate(Arc::clone(tls), hang_up, stop.clone()));
+    }
     let services = &opened.services;
     background.spawn(due::run(services.clone(), stop.clone()));
     background.spawn(services.queue.clone().run(stop.clone()));
@@ -240,7 +258,11 @@ pub async fn up(config: Config) -> Result<(), AppError> {
     let signalled = signalled(stop.clone())?;
     tracing::info!(%url, data = %config.data_dir.display(), git = opened.git.git_version(), "ready");
     eprintln!("pointsman serves {url}/mcp (stop with Ctrl-C)");
-    let drained = http::serve(listener, routes(&opened, &config, stop.clone()), limits(&config), stop.clone()).await.map_err(listen)?;
+    if config.server.anonymous {
+        tracing::warn!("callers without a token are let in, as `server.anonymous` says");
+    }
+    let routes = routes(&opened, &config, gate.entry(&config, &url), stop.clone());
+    let drained = http::serve(listener, routes, access::limits(&config), stop.clone()).await.map_err(listen)?;
     signalled.abort();
     let waited = Duration::from_millis(config.server.drain_ms);
     let finish = async {
@@ -269,7 +291,7 @@ fn signalled(stop: CancellationToken) -> Result<tokio::task::JoinHandle<()>, App
     }))
 }
 
-fn routes(opened: &Opened, config: &Config, stop: CancellationToken) -> Routes {
+fn routes(opened: &Opened, config: &Config, entry: Entry, stop: CancellationToken) -> Routes {
     let services = &opened.services;
     let kit = &services.kit;
     let surface = Arc::new(AgentSurface::new(services.clone()));
@@ -298,18 +320,9 @@ fn routes(opened: &Opened, config: &Config, stop: CancellationToken) -> Routes {
         git: Arc::new(git),
         surface,
         system: Arc::clone(&kit.system),
-        origins: config.server.allowed_origins.clone(),
-        hosts: Vec::new(),
-    }
-}
-
-fn limits(config: &Config) -> HttpLimits {
-    HttpLimits {
-        connections_max: config.server.connections_max,
-        header_read_ms: config.server.header_timeout_ms,
-        body_bytes_max: config.server.body_bytes_max,
-        drain_ms: config.server.drain_ms,
-        ..HttpLimits::default()
+        origins: config.origins(),
+        hosts: config.public_names(),
+        entry,
     }
 }
 
@@ -328,7 +341,7 @@ pub async fn running(config: &Config) -> Result<Option<Box<dyn AdminSurface>>, A
 /// # Errors
 /// [`AppError`].
 pub async fn offline(config: &Config) -> Result<Box<dyn AdminSurface>, AppError> {
-    let opened = open(config, config.public_url(config.server.bind)).await?;
+    let opened = open(config, config.public_url(config.server.bind), Access::default()).await?;
     make_ready(config, &opened).await?;
     Ok(Box::new(Admin::new(opened.services, None)))
 }

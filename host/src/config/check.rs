@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use figment::value::{Dict, Tag, Value};
 
-use super::Environment;
+use super::{Environment, access};
 use super::layers::{Layer, Layers, Part, Step, dotted};
 use super::problem::{Place, Problem, nearest};
 use super::schema::{CONFIG_VERSION, Key, Need, ROOT, SHIPPED, Shape, homes_of};
@@ -35,6 +35,7 @@ pub(super) fn check(layers: &Layers, environment: &Environment, values: &mut Val
     check.plugins(values, &uses);
     check.unique(values, "project", "slug");
     check.unique(values, "check", "name");
+    check.problems.extend(access::check(layers, values));
     check.problems
 }
 
@@ -168,7 +169,7 @@ impl Check<'_> {
                     path.pop();
                 }
             }
-            (Shape::Any, Value::Dict(..)) => {}
+            (Shape::Any, Value::Dict(..)) | (Shape::Switch, Value::Bool(..)) => {}
             (Shape::Path | Shape::PluginSource, Value::String(_, text)) if !text.is_empty() => self.path(path, tag, text, shape),
             (Shape::Text(form), Value::String(_, text)) if (form.fits)(text) => {}
             (Shape::Choice(choices), Value::String(_, text)) if choices.contains(&text.as_str()) => {}
@@ -289,6 +290,7 @@ fn expected(shape: &Shape) -> String {
         Shape::PluginSource => "\"embedded\" or the path of a component".to_owned(),
         Shape::Integer { min, max } if min == max => format!("{min}"),
         Shape::Integer { min, max } => format!("a whole number from {min} to {max}"),
+        Shape::Switch => "true or false".to_owned(),
         Shape::Choice(choices) => {
             let choices: Vec<String> = choices.iter().map(|choice| format!("\"{choice}\"")).collect();
             choices.join(" or ")

@@ -5,6 +5,7 @@
 //! **Invariants:** identity comes from the credential; an argument, a session or a handle only selects among the agents of
 //! the principal the credential names. An agent never has a capability that its token does not grant.
 
+mod access;
 mod board;
 mod handle;
 mod tokens;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 pub(in crate::service) use board::{Board, Seat, Standing};
+pub use access::{Access, LOCAL_PRINCIPAL, OAuth, ScopeGrant, resource};
 pub use tokens::NewToken;
 
 use super::failure::Failure;
@@ -33,6 +35,7 @@ use super::messaging::stage_route_now;
 use crate::ports::store::Commit;
 use crate::ports::surface::Caller;
 use handle::{HandleError, Handles};
+use access::Gate;
 use tokens::Admissions;
 
 /// Where agents stand.
@@ -126,6 +129,7 @@ pub struct Agents {
     kit: Kit,
     handles: Handles,
     admissions: Admissions,
+    gate: Gate,
     last_calls: Mutex<HashMap<AgentId, TimeMs>>,
     boards: Mutex<HashMap<ProjectId, Arc<Board>>>,
 }
@@ -135,7 +139,7 @@ impl Agents {
     #[must_use]
     pub fn new(kit: Kit) -> Self {
         let handles = Handles::new(kit.keys.derive("agent-handle"));
-        Self { kit, handles, admissions: Admissions::default(), last_calls: Mutex::default(), boards: Mutex::default() }
+        Self { kit, handles, admissions: Admissions::default(), gate: Gate::default(), last_calls: Mutex::default(), boards: Mutex::default() }
     }
 
     /// Starts an agent, or starts it again: the same name of the same principal is the same agent.

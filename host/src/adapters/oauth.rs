@@ -72,9 +72,10 @@ pub struct OAuthSetupError(#[from] rustls::Error);
 /// What of a token is looked at. RFC 9068, section 2.2; `scp` and `azp` are what some servers write instead.
 #[derive(Debug, Deserialize)]
 struct Claims {
-    sub: String,
-    exp: f64,
-    aud: OneOrMany,
+    iss: Option<String>,
+    sub: Option<String>,
+    exp: Option<f64>,
+    aud: Option<OneOrMany>,
     scope: Option<OneOrMany>,
     scp: Option<OneOrMany>,
     client_id: Option<String>,
@@ -102,8 +103,14 @@ impl Claims {
         let scopes = [self.scope, self.scp].into_iter().flatten().flat_map(OneOrMany::into_vec);
         let scopes = scopes.flat_map(|list| list.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect();
         #[expect(clippy::cast_possible_truncation, reason = "a float that is no time saturates, and is checked before")]
-        let expires_at_ms = (self.exp * 1_000.0) as i64;
-        Grant { subject: self.sub, client: self.client_id.or(self.azp), scopes, audiences: self.aud.into_vec(), expires_at_ms }
+        let expires_at_ms = (self.exp.unwrap_or_default() * 1_000.0) as i64;
+        Grant {
+            subject: self.sub.unwrap_or_default(),
+            client: self.client_id.or(self.azp),
+            scopes,
+            audiences: self.aud.map(OneOrMany::into_vec).unwrap_or_default(),
+            expires_at_ms,
+        }
     }
 }
 
@@ -235,7 +242,14 @@ impl OAuthIssuer {
         validation.set_issuer(&[&self.options.issuer]);
         validation.set_audience(audiences);
         let decoded = decode::<Claims>(token, &key.key, &validation).map_err(|error| refused(error.kind(), audiences))?;
-        Ok(decoded.claims.into_grant())
+        // The library also takes a list of issuers, which no standard has.
+        if decoded.claims.iss.as_ref() != Some(&self.options.issuer) {
+            return Err(invalid("another authorization server issued it"));
+        }
+        match &decoded.claims.sub {
+            Some(subject) if !subject.is_empty() => Ok(decoded.claims.into_grant()),
+            Some(_) | None => Err(invalid("it has no `sub`")),
+        }
     }
 }
 
@@ -312,10 +326,8 @@ fn metadata_urls(issuer: &str) -> Vec<String> {
     let bare = issuer.trim_end_matches('/');
     let path_at = bare.find("://").and_then(|at| bare[at + 3..].find('/').map(|slash| at + 3 + slash)).unwrap_or(bare.len());
     let (origin, path) = bare.split_at(path_at);
-    let mut urls = vec![
-        format!("{origin}/.well-known/oauth-authorization-server{path}"),
-        format!("{origin}/.well-known/openid-configuration{path}"),
-    ];
+    let mut urls =
+        vec![format!("{origin}/.well-known/oauth-authorization-server{path}"), format!("{origin}/.well-known/openid-configuration{path}")];
     if !path.is_empty() {
         urls.push(format!("{bare}/.well-known/openid-configuration"));
     }

@@ -45,11 +45,7 @@ impl Gate {
             grants: auth
                 .grants
                 .iter()
-                .map(|grant| ScopeGrant {
-                    scope: grant.scope.clone(),
-                    projects: grant.projects.clone(),
-                    toolsets: grant.toolsets.clone(),
-                })
+                .map(|grant| ScopeGrant { scope: grant.scope.clone(), projects: grant.projects.clone(), toolsets: grant.toolsets.clone() })
                 .collect(),
         });
         Access { anonymous: config.server.anonymous, calls: config.limits.calls, oauth }

@@ -142,12 +142,22 @@ pub(super) fn check(layers: &Layers, values: &Value) -> Vec<Problem> {
         let bind = values.find_ref("server.bind").and_then(Value::as_str).and_then(|text| text.parse::<SocketAddr>().ok());
         if let Some(bind) = bind.filter(|bind| !bind.ip().is_loopback()) {
             let what = |name: &str| format!("`{name}` lets everybody in, and `server.bind` is {bind}, which others can reach");
-            report(&["server", "anonymous"], value, &what, "bind 127.0.0.1 or [::1], or give each client a token: `pointsman agent add NAME`");
+            report(
+                &["server", "anonymous"],
+                value,
+                &what,
+                "bind 127.0.0.1 or [::1], or give each client a token: `pointsman agent add NAME`",
+            );
         }
         let url = values.find_ref("server.public_url").and_then(Value::as_str);
         if let Some(url) = url.filter(|url| !is_loopback(host_of(url))) {
             let what = |name: &str| format!("`{name}` lets everybody in, and `server.public_url` is {url}, where others come from");
-            report(&["server", "anonymous"], value, &what, "leave `public_url` out, or give each client a token: `pointsman agent add NAME`");
+            report(
+                &["server", "anonymous"],
+                value,
+                &what,
+                "leave `public_url` out, or give each client a token: `pointsman agent add NAME`",
+            );
         }
     }
     let issuer = values.find_ref("auth.issuer");

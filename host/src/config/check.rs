@@ -7,10 +7,10 @@ use std::path::{Component, Path, PathBuf};
 
 use figment::value::{Dict, Tag, Value};
 
-use super::{Environment, access};
 use super::layers::{Layer, Layers, Part, Step, dotted};
 use super::problem::{Place, Problem, nearest};
 use super::schema::{CONFIG_VERSION, Key, Need, ROOT, SHIPPED, Shape, homes_of};
+use super::{Environment, access};
 use crate::ports::plugins::World;
 
 /// Where a plugin is asked for.

@@ -391,7 +391,10 @@ fn access_is_read() {
     assert!(config.limits.failures.is_some());
     let auth = config.auth.clone().expect("an issuer");
     assert_eq!((auth.required_scopes.join(" "), auth.grants.len()), ("a b".to_owned(), 1));
-    assert_eq!((config.public_names(), config.origins()), (vec!["p.example.org".to_owned()], vec!["https://p.example.org:8443".to_owned()]));
+    assert_eq!(
+        (config.public_names(), config.origins()),
+        (vec!["p.example.org".to_owned()], vec!["https://p.example.org:8443".to_owned()])
+    );
     let anonymous = load("config_version = 1\n", &[("POINTSMAN_SERVER_ANONYMOUS", "true")], &Flags::default()).expect("whole");
     assert!(anonymous.server.anonymous && anonymous.auth.is_none());
 }

@@ -25,8 +25,8 @@ use pointsman_core::value::Stored;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-pub(in crate::service) use board::{Board, Seat, Standing};
 pub use access::{Access, LOCAL_PRINCIPAL, OAuth, ScopeGrant, resource};
+pub(in crate::service) use board::{Board, Seat, Standing};
 pub use tokens::NewToken;
 
 use super::failure::Failure;
@@ -34,8 +34,8 @@ use super::kit::{Acting, CommitExt, Kit, Loaded};
 use super::messaging::stage_route_now;
 use crate::ports::store::Commit;
 use crate::ports::surface::Caller;
-use handle::{HandleError, Handles};
 use access::Gate;
+use handle::{HandleError, Handles};
 use tokens::Admissions;
 
 /// Where agents stand.
@@ -139,7 +139,14 @@ impl Agents {
     #[must_use]
     pub fn new(kit: Kit) -> Self {
         let handles = Handles::new(kit.keys.derive("agent-handle"));
-        Self { kit, handles, admissions: Admissions::default(), gate: Gate::default(), last_calls: Mutex::default(), boards: Mutex::default() }
+        Self {
+            kit,
+            handles,
+            admissions: Admissions::default(),
+            gate: Gate::default(),
+            last_calls: Mutex::default(),
+            boards: Mutex::default(),
+        }
     }
 
     /// Starts an agent, or starts it again: the same name of the same principal is the same agent.

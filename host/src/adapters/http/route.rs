@@ -6,8 +6,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use tracing::Instrument;
 
 use super::body::{ReplyBody, WholeBody};
-use super::plain::{Refusal, add_field, json};
 use super::peers::Peer;
+use super::plain::{Refusal, add_field, json};
 use super::{Shared, access, git};
 use crate::ports::endpoint::{self, Exchange, Field, Fields, Reply};
 

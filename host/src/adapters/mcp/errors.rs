@@ -225,9 +225,12 @@ impl Fault {
                 "insufficient_scope",
                 format!("Authorize the client again, for the scopes `{}`.", scopes.join(" ")),
             ),
-            Self::Rejected(Rejected::TooMany { .. }) => {
-                Shape::new(INVALID_REQUEST, 429, "too_many_requests", "Wait as long as `Retry-After` says; wait for events instead of asking.")
-            }
+            Self::Rejected(Rejected::TooMany { .. }) => Shape::new(
+                INVALID_REQUEST,
+                429,
+                "too_many_requests",
+                "Wait as long as `Retry-After` says; wait for events instead of asking.",
+            ),
             Self::Rejected(Rejected::Forbidden { .. }) => {
                 Shape::new(INVALID_REQUEST, 403, "forbidden", "Use `/mcp` for the token's own project, or ask for a token for this one.")
             }

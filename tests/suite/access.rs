@@ -134,7 +134,7 @@ async fn a_token_is_good_for_its_issuer_audience_and_time_only() {
         ("/mcp", forged, "signature is wrong"),
         ("/mcp", unknown, "no key of the authorization server"),
         ("/mcp", secret, "not signed by RS256"),
-        ("/mcp", none, "algorithm is not known"),
+        ("/mcp", none, "not signed by RS256"),
         ("/mcp", critical, "extensions that are not known"),
         ("/mcp", id_token, "another use than access"),
         ("/mcp", unsigned, "neither a token of this host"),

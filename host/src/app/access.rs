@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::AppError;
 use crate::adapters::http::{Entry, HttpLimits, ProtectedResource, Tls};
 use crate::adapters::oauth::{OAuthIssuer, OAuthOptions};
-use crate::adapters::system::raise_open_files;
+use crate::adapters::system::{raise_open_files, wall_clock_ms};
 use crate::config::{AuthConfig, Config};
 use crate::ports::clock::System;
 use crate::service::agents::{Access, OAuth, ScopeGrant};
@@ -32,7 +32,7 @@ impl Gate {
     /// Reads the certificate and sets up the issuer; nothing is fetched yet.
     pub(super) fn open(config: &Config, system: &Arc<dyn System>) -> Result<Self, AppError> {
         let tls = config.server.tls.as_ref().map(|tls| Tls::open(&tls.cert, &tls.key)).transpose()?.map(Arc::new);
-        let issuer = config.auth.as_ref().map(|auth| OAuthIssuer::new(options(auth), Arc::clone(system))).transpose()?;
+        let issuer = config.auth.as_ref().map(|auth| OAuthIssuer::new(options(auth), Arc::clone(system), wall_clock_ms)).transpose()?;
         Ok(Self { tls, issuer: issuer.map(Arc::new) })
     }
 

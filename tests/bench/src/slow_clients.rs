@@ -9,10 +9,10 @@ use pointsman::adapters::system::raise_open_files;
 use pointsman_client::{Client, Era};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::Command;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::figures::{BenchError, Figures, median, now, setup};
 use crate::startup;
@@ -32,6 +32,9 @@ const GATHER_MS_MAX: u128 = 30_000;
 /// Milliseconds between two bytes of one that sends slowly.
 const TRICKLE_MS: u64 = 200;
 
+/// Bytes that a client which does not read takes into its buffer.
+const RECEIVE_BYTES: u32 = 4 << 10;
+
 const LIMITS: &str = "[server]\nconnections_max = 4096\nconnections_per_peer_max = 4096\nheader_timeout_ms = 3000\n\
                       body_timeout_ms = 3000\nwrite_timeout_ms = 3000";
 
@@ -49,9 +52,9 @@ pub(crate) async fn measure() -> Result<Figures, BenchError> {
     let crowd = Crowd::new(&address, &token);
     for _ in 0..ROUNDS {
         alone.push(good(&address, &token, MEASURE_S).await?);
-        crowd.gather().await?;
+        let gathered = crowd.gather().await?;
         beside.push(good(&address, &token, MEASURE_S).await?);
-        crowd.scatter();
+        drop(gathered);
     }
     child.kill().await.map_err(setup)?;
     let of = |rounds: &[Latencies], which: fn(&Latencies) -> f64| median(rounds.iter().map(which).collect());
@@ -119,8 +122,6 @@ struct Crowd {
     /// The head of a call without its end, and the whole of one.
     requests: Arc<[Vec<u8>; 2]>,
     opened: Arc<AtomicU64>,
-    here: Arc<AtomicU64>,
-    stop: std::cell::RefCell<CancellationToken>,
 }
 
 impl Crowd {
@@ -134,54 +135,52 @@ impl Crowd {
             body.len()
         );
         let whole = format!("{head}\r\n{body}").into_bytes();
-        Self {
-            address: address.into(),
-            requests: Arc::new([head.into_bytes(), whole]),
-            opened: Arc::default(),
-            here: Arc::default(),
-            stop: std::cell::RefCell::default(),
-        }
+        Self { address: address.into(), requests: Arc::new([head.into_bytes(), whole]), opened: Arc::default() }
     }
 
-    /// Lets them come, and waits until all are there.
-    async fn gather(&self) -> Result<(), BenchError> {
+    /// Lets them come, and waits until nearly all are there. They go when what is returned is dropped.
+    async fn gather(&self) -> Result<DropGuard, BenchError> {
         let stop = CancellationToken::new();
-        self.stop.replace(stop.clone());
+        let here: Arc<AtomicU64> = Arc::default();
         for n in 0..BAD {
-            let (address, requests, opened, here) =
-                (Arc::clone(&self.address), Arc::clone(&self.requests), Arc::clone(&self.opened), Arc::clone(&self.here));
-            let stop = stop.clone();
+            let (address, requests) = (Arc::clone(&self.address), Arc::clone(&self.requests));
+            let (opened, here, stop) = (Arc::clone(&self.opened), Arc::clone(&here), stop.clone());
+            let again = async move {
+                loop {
+                    let Ok(stream) = connect(n, &address).await else {
+                        tokio::time::sleep(Duration::from_millis(TRICKLE_MS)).await;
+                        continue;
+                    };
+                    opened.fetch_add(1, Ordering::Relaxed);
+                    here.fetch_add(1, Ordering::Relaxed);
+                    misbehave(n, stream, &requests).await;
+                    here.fetch_sub(1, Ordering::Relaxed);
+                }
+            };
             tokio::spawn(async move {
-                let again = async {
-                    loop {
-                        let Ok(stream) = TcpStream::connect(&*address).await else {
-                            tokio::time::sleep(Duration::from_millis(TRICKLE_MS)).await;
-                            continue;
-                        };
-                        opened.fetch_add(1, Ordering::Relaxed);
-                        here.fetch_add(1, Ordering::Relaxed);
-                        misbehave(n, stream, &requests).await;
-                        here.fetch_sub(1, Ordering::Relaxed);
-                    }
-                };
                 tokio::select! { () = again => {}, () = stop.cancelled() => {} }
             });
         }
+        let guard = stop.drop_guard();
         let began = now();
         let enough = u64::try_from(BAD * 9 / 10).unwrap_or(0);
-        while self.here.load(Ordering::Relaxed) < enough {
+        while here.load(Ordering::Relaxed) < enough {
             if began.elapsed().as_millis() > GATHER_MS_MAX {
                 return Err(setup("the slow clients did not all connect"));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Ok(())
+        Ok(guard)
     }
+}
 
-    fn scatter(&self) {
-        self.stop.borrow().cancel();
-        self.here.store(0, Ordering::Relaxed);
+/// Connects; those that will not read take little at once, so that the host feels it.
+async fn connect(n: usize, address: &str) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    if n % 5 > 2 {
+        socket.set_recv_buffer_size(RECEIVE_BYTES)?;
     }
+    socket.connect(address.parse().map_err(std::io::Error::other)?).await
 }
 
 /// Takes a connection in one of the ways clients go wrong, until the host ends it.

@@ -1,14 +1,16 @@
 //! The public keys of an issuer (RFC 7517), as far as they can check a token.
-//!
-//! **Invariant:** the key decides the algorithm, not the token: a token never chooses how it is checked.
 
-use jsonwebtoken::{Algorithm, DecodingKey};
+use data_encoding::BASE64URL_NOPAD;
 use serde::Deserialize;
+
+use super::token::{Algorithm, PublicKey};
 
 /// Keys of one set.
 const KEYS_MAX: usize = 100;
+/// Bytes of a coordinate, and of a point of Ed25519.
+const COORDINATE_BYTES: usize = 32;
 
-/// A key as it is published. What it is not for is left out.
+/// A key as it is published.
 #[derive(Debug, Deserialize)]
 struct Published {
     kty: String,
@@ -24,42 +26,43 @@ struct Published {
     y: Option<String>,
 }
 
-/// A key that checks signatures.
-#[derive(Clone)]
-pub(super) struct Key {
-    pub(super) id: Option<String>,
-    pub(super) algorithm: Algorithm,
-    pub(super) key: DecodingKey,
+/// A key and its id.
+#[derive(Debug, Clone)]
+struct Key {
+    id: Option<String>,
+    key: PublicKey,
+}
+
+fn number(digits: &str) -> Option<Vec<u8>> {
+    let bytes = BASE64URL_NOPAD.decode(digits.trim_end_matches('=').as_bytes()).ok()?;
+    let first = bytes.iter().position(|byte| *byte != 0)?;
+    Some(bytes[first..].to_vec())
+}
+
+fn coordinate(digits: &str) -> Option<Vec<u8>> {
+    let bytes = BASE64URL_NOPAD.decode(digits.trim_end_matches('=').as_bytes()).ok()?;
+    (bytes.len() == COORDINATE_BYTES).then_some(bytes)
 }
 
 impl Published {
+    /// Returns the key, none when it is of another kind or for another use.
     fn into_key(self) -> Option<Key> {
         let is_for_signatures = self.purpose.as_deref().is_none_or(|purpose| purpose == "sig")
             && self.key_ops.as_ref().is_none_or(|operations| operations.iter().any(|operation| operation == "verify"));
-        let (algorithm, names, key) = match (self.kty.as_str(), self.crv.as_deref()) {
-            ("RSA", _) => (Algorithm::RS256, ["RS256", "RS256"], DecodingKey::from_rsa_components(&self.n?, &self.e?)),
-            ("EC", Some("P-256")) => (Algorithm::ES256, ["ES256", "ES256"], DecodingKey::from_ec_components(&self.x?, &self.y?)),
-            // RFC 9864 calls it by its full name.
-            ("OKP", Some("Ed25519")) => (Algorithm::EdDSA, ["EdDSA", "Ed25519"], DecodingKey::from_ed_components(&self.x?)),
+        let key = match (self.kty.as_str(), self.crv.as_deref()) {
+            ("RSA", _) => PublicKey::Rsa { n: number(&self.n?)?, e: number(&self.e?)? },
+            ("EC", Some("P-256")) => PublicKey::P256([vec![4], coordinate(&self.x?)?, coordinate(&self.y?)?].concat()),
+            ("OKP", Some("Ed25519")) => PublicKey::Ed25519(coordinate(&self.x?)?),
             _ => return None,
         };
-        let fits = self.alg.as_deref().is_none_or(|alg| names.contains(&alg));
-        if is_for_signatures && fits { Some(Key { id: self.kid, algorithm, key: key.ok()? }) } else { None }
+        let fits = self.alg.as_deref().is_none_or(|alg| Algorithm::named(alg) == Some(key.algorithm()));
+        (is_for_signatures && fits).then_some(Key { id: self.kid, key })
     }
 }
 
 /// The keys of an issuer.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct KeySet(Vec<Key>);
-
-/// Which key a token asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wanted<'a> {
-    /// By its id; none: the only one there is.
-    pub(super) id: Option<&'a str>,
-    /// Of this algorithm.
-    pub(super) algorithm: Algorithm,
-}
 
 impl KeySet {
     /// Reads a set; keys of unknown kinds are skipped, as the standard says.
@@ -72,13 +75,14 @@ impl KeySet {
         self.0.is_empty()
     }
 
-    /// Returns the key that a token asks for.
-    pub(super) fn find(&self, wanted: &Wanted<'_>) -> Option<&Key> {
-        let mut fitting = self.0.iter().filter(|key| key.algorithm == wanted.algorithm);
-        match wanted.id {
+    /// Returns the key of an id that is good for an algorithm; without an id the only one that is good for it.
+    pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<PublicKey> {
+        let mut fitting = self.0.iter().filter(|key| key.key.algorithm() == algorithm);
+        let found = match id {
             Some(id) => fitting.find(|key| key.id.as_deref() == Some(id)),
             None => fitting.next().filter(|_| fitting.next().is_none()),
-        }
+        };
+        found.map(|found| found.key.clone())
     }
 }
 
@@ -96,15 +100,16 @@ mod tests {
         of_another_algorithm["alg"] = json!("RS256");
         let set = json!({"keys": [
             ed("a"), for_encryption, of_another_algorithm, {"kty": "oct", "kid": "secret", "k": "c2VjcmV0"},
-            {"kty": "EC", "crv": "P-384", "kid": "p384", "x": "AA", "y": "AA"}, {"kty": "RSA", "kid": "no n", "e": "AQAB"}, "nonsense", 7,
+            {"kty": "EC", "crv": "P-384", "kid": "p384", "x": "AA", "y": "AA"}, {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"},
+            {"kty": "RSA", "kid": "no n", "e": "AQAB"}, {"kty": "RSA", "n": "AAEC", "e": "AQAB", "key_ops": ["encrypt"]}, "nonsense", 7,
         ]});
         let keys = KeySet::read(&set);
-        assert_eq!(keys.0.len(), 1);
-        let find = |id, algorithm| keys.find(&Wanted { id, algorithm }).is_some();
-        assert!(find(Some("a"), Algorithm::EdDSA) && find(None, Algorithm::EdDSA));
-        assert!(!find(Some("a"), Algorithm::RS256) && !find(Some("b"), Algorithm::EdDSA));
+        assert_eq!(keys.0.len(), 1, "{keys:?}");
+        assert!(keys.find(Some("a"), Algorithm::EdDsa).is_some() && keys.find(None, Algorithm::EdDsa).is_some());
+        assert!(keys.find(Some("a"), Algorithm::Rs256).is_none() && keys.find(Some("b"), Algorithm::EdDsa).is_none());
         let two = KeySet::read(&json!({"keys": [ed("a"), ed("b")]}));
-        assert!(two.find(&Wanted { id: None, algorithm: Algorithm::EdDSA }).is_none(), "which of the two?");
+        assert!(two.find(None, Algorithm::EdDsa).is_none(), "which of the two?");
         assert!(KeySet::read(&json!({"keys": "none"})).is_empty());
+        assert_eq!(number("AAEC"), Some(vec![1, 2]), "leading zeros are not part of a number");
     }
 }

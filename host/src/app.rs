@@ -4,6 +4,8 @@
 //! Order matters: the store's lock first (it keeps a second host out), then keys, then git's leftovers, then plugins, then
 //! recovery, and only then the listener's first answer.
 
+mod access;
+
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -19,9 +21,10 @@ use tokio_util::sync::CancellationToken;
 use crate::adapters::admin::{self, AdminClient};
 use crate::adapters::embedded::{EmbeddedStore, OpenError, Options};
 use crate::adapters::git::{CheckOptions, GitLimits, GitOptions, GitRepositories, GitStartError};
-use crate::adapters::http::{self, HttpLimits, PlainFetch, Routes};
+use crate::adapters::http::{self, Entry, PlainFetch, Routes, TlsError};
 use crate::adapters::keys::{FileKeys, KeysError};
 use crate::adapters::mcp::{Mcp, McpConfig, SealingKey};
+use crate::adapters::oauth::OAuthSetupError;
 use crate::adapters::system::{OsSystem, wall_clock_ms};
 use crate::adapters::wasm::{Wasm, WasmError, WasmOptions};
 use crate::config::{ComponentOrigin, Config, Environment, PluginSpec};
@@ -34,6 +37,7 @@ use crate::ports::provider::Providers;
 use crate::ports::repository::Origin;
 use crate::ports::store::Store;
 use crate::service::admin::Admin;
+use crate::service::agents::Access;
 use crate::service::due;
 use crate::service::failure::Failure;
 use crate::service::git_access::GitAccess;
@@ -94,6 +98,12 @@ pub enum AppError {
         #[source]
         source: PluginFailure,
     },
+    /// The certificate or its key.
+    #[error("`server.tls` cannot be used")]
+    Tls(#[from] TlsError),
+    /// The authorization server.
+    #[error("`auth.issuer` cannot be used")]
+    OAuth(#[from] OAuthSetupError),
     /// The listener.
     #[error("{address} cannot be listened on")]
     Listen {
@@ -124,7 +134,7 @@ struct Opened {
     git: GitRepositories,
 }
 
-async fn open(config: &Config, public_url: String) -> Result<Opened, AppError> {
+async fn open(config: &Config, public_url: String, access: Access) -> Result<Opened, AppError> {
     let system: Arc<dyn System> = Arc::new(OsSystem);
     let folder = config.data_dir.join("store");
     let options = Options::new(wall_clock_ms, Arc::clone(&system));
@@ -144,7 +154,7 @@ async fn open(config: &Config, public_url: String) -> Result<Opened, AppError> {
         keys,
         settings: Arc::new(config.settings(public_url)),
     };
-    Ok(Opened { services: Services::new(kit), store, git })
+    Ok(Opened { services: Services::new(kit, access), store, git })
 }
 
 fn git_options(config: &Config) -> Result<GitOptions, AppError> {
@@ -241,10 +251,19 @@ pub async fn up(config: Config) -> Result<(), AppError> {
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     let bound = listener.local_addr().map_err(listen)?;
     let url = config.public_url(bound);
-    let opened = open(&config, url.clone()).await?;
+    let system: Arc<dyn System> = Arc::new(OsSystem);
+    let gate = access::Gate::open(&config, &system)?;
+    let opened = open(&config, url.clone(), gate.access(&config)).await?;
     make_ready(&config, &opened).await?;
     let stop = CancellationToken::new();
     let mut background = JoinSet::new();
+    if let Some(issuer) = &gate.issuer {
+        background.spawn(Arc::clone(issuer).keep_keys(stop.clone()));
+    }
+    if let Some(tls) = &gate.tls {
+        let hang_up = signal(SignalKind::hangup()).map_err(|source| AppError::System { what: "signals cannot be taken", source })?;
+        background.spawn(access::keep_certificate(Arc::clone(tls), hang_up, stop.clone()));
+    }
     let services = &opened.services;
     let residency = Arc::new(Residency::new(services.clone(), Arc::new(PlainFetch)));
     residency.settle().await.map_err(AppError::State)?;
@@ -257,7 +276,11 @@ pub async fn up(config: Config) -> Result<(), AppError> {
     let signalled = signalled(stop.clone())?;
     tracing::info!(%url, data = %config.data_dir.display(), git = opened.git.git_version(), "ready");
     eprintln!("pointsman serves {url}/mcp (stop with Ctrl-C)");
-    let drained = http::serve(listener, routes(&opened, &config, stop.clone()), limits(&config), stop.clone()).await.map_err(listen)?;
+    if config.server.anonymous {
+        tracing::warn!("callers without a token are let in, as `server.anonymous` says");
+    }
+    let routes = routes(&opened, &config, gate.entry(&config, &url), stop.clone());
+    let drained = http::serve(listener, routes, access::limits(&config), stop.clone()).await.map_err(listen)?;
     signalled.abort();
     let waited = Duration::from_millis(config.server.drain_ms);
     let finish = async {
@@ -286,7 +309,7 @@ fn signalled(stop: CancellationToken) -> Result<tokio::task::JoinHandle<()>, App
     }))
 }
 
-fn routes(opened: &Opened, config: &Config, stop: CancellationToken) -> Routes {
+fn routes(opened: &Opened, config: &Config, entry: Entry, stop: CancellationToken) -> Routes {
     let services = &opened.services;
     let kit = &services.kit;
     let surface = Arc::new(AgentSurface::new(services.clone()));
@@ -317,18 +340,9 @@ fn routes(opened: &Opened, config: &Config, stop: CancellationToken) -> Routes {
         git: Arc::new(git),
         surface,
         system: Arc::clone(&kit.system),
-        origins: config.server.allowed_origins.clone(),
-        hosts: Vec::new(),
-    }
-}
-
-fn limits(config: &Config) -> HttpLimits {
-    HttpLimits {
-        connections_max: config.server.connections_max,
-        header_read_ms: config.server.header_timeout_ms,
-        body_bytes_max: config.server.body_bytes_max,
-        drain_ms: config.server.drain_ms,
-        ..HttpLimits::default()
+        origins: config.origins(),
+        hosts: config.public_names(),
+        entry,
     }
 }
 
@@ -347,7 +361,7 @@ pub async fn running(config: &Config) -> Result<Option<Box<dyn AdminSurface>>, A
 /// # Errors
 /// [`AppError`].
 pub async fn offline(config: &Config) -> Result<Box<dyn AdminSurface>, AppError> {
-    let opened = open(config, config.public_url(config.server.bind)).await?;
+    let opened = open(config, config.public_url(config.server.bind), Access::default()).await?;
     make_ready(config, &opened).await?;
     Ok(Box::new(Admin::new(opened.services, None)))
 }

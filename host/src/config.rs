@@ -6,6 +6,7 @@
 //! **Invariants:** a [`Config`] is whole and within its ranges; a refusal lists everything that is wrong, each with its
 //! place and what to write instead; nothing has started by then.
 
+mod access;
 mod check;
 mod layers;
 mod problem;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use pointsman_core::path_glob::PathGlob;
 use serde::Deserialize;
 
+pub use access::{AuthConfig, GrantConfig, LimitsConfig, TlsConfig};
 pub use problem::ConfigError;
 pub use schema::SHIPPED;
 
@@ -124,6 +126,16 @@ pub struct ServerConfig {
     pub drain_ms: u64,
     /// Web origins allowed besides the host's own.
     pub allowed_origins: Vec<String>,
+    /// Connections of one address at once.
+    pub connections_per_peer_max: usize,
+    /// Milliseconds a client has to send a body.
+    pub body_timeout_ms: u64,
+    /// Milliseconds that an answer may wait for the client to read on.
+    pub write_timeout_ms: u64,
+    /// Whether callers without a credential are let in; then no other machine can reach the listener.
+    pub anonymous: bool,
+    /// The certificate; none: plain HTTP.
+    pub tls: Option<TlsConfig>,
 }
 
 /// `[log]`.
@@ -235,6 +247,10 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// The listener.
     pub server: ServerConfig,
+    /// How often anyone may call.
+    pub limits: LimitsConfig,
+    /// The authorization server; none: only tokens of the host.
+    pub auth: Option<AuthConfig>,
     /// The data folder, absolute.
     pub data_dir: PathBuf,
     /// The log.
@@ -319,7 +335,21 @@ impl Config {
         if bound.ip().is_unspecified() {
             reached.set_ip(if bound.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
         }
-        self.server.public_url.clone().unwrap_or_else(|| format!("http://{reached}"))
+        let scheme = if self.server.tls.is_some() { "https" } else { "http" };
+        self.server.public_url.clone().unwrap_or_else(|| format!("{scheme}://{reached}"))
+    }
+
+    /// Returns the names by which clients may call the host, besides those of this machine: that of the public URL.
+    #[must_use]
+    pub fn public_names(&self) -> Vec<String> {
+        self.server.public_url.iter().map(|url| access::host_of(url).to_owned()).collect()
+    }
+
+    /// Returns the web origins that may call: those that are allowed, and that of the public URL.
+    #[must_use]
+    pub fn origins(&self) -> Vec<String> {
+        let own = self.server.public_url.iter().map(|url| access::origin_of(url).to_owned());
+        self.server.allowed_origins.iter().cloned().chain(own).collect()
     }
 
     /// Returns what the use cases need to know, for a host that clients reach at `public_url`.
@@ -377,6 +407,8 @@ pub fn file_for_project(slug: &str, source: &str, target: &str) -> String {
 #[derive(Deserialize)]
 struct Raw {
     server: RawServer,
+    limits: access::RawLimits,
+    auth: access::RawAuth,
     #[serde(default)]
     data: RawData,
     log: LogConfig,
@@ -408,6 +440,11 @@ struct RawServer {
     header_timeout_ms: u64,
     drain_ms: u64,
     allowed_origins: Vec<String>,
+    connections_per_peer_max: usize,
+    body_timeout_ms: u64,
+    write_timeout_ms: u64,
+    anonymous: bool,
+    tls: Option<TlsConfig>,
 }
 
 #[derive(Deserialize, Default)]
@@ -521,7 +558,14 @@ impl Raw {
                 header_timeout_ms: self.server.header_timeout_ms,
                 drain_ms: self.server.drain_ms,
                 allowed_origins: self.server.allowed_origins,
+                connections_per_peer_max: self.server.connections_per_peer_max,
+                body_timeout_ms: self.server.body_timeout_ms,
+                write_timeout_ms: self.server.write_timeout_ms,
+                anonymous: self.server.anonymous,
+                tls: self.server.tls,
             },
+            limits: self.limits.into(),
+            auth: self.auth.into_config(),
             data_dir,
             log: self.log,
             projects: self.project,

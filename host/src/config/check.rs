@@ -7,10 +7,10 @@ use std::path::{Component, Path, PathBuf};
 
 use figment::value::{Dict, Tag, Value};
 
-use super::Environment;
 use super::layers::{Layer, Layers, Part, Step, dotted};
 use super::problem::{Place, Problem, nearest};
 use super::schema::{CONFIG_VERSION, Key, Need, ROOT, SHIPPED, Shape, homes_of};
+use super::{Environment, access};
 use crate::ports::plugins::World;
 
 /// Where a plugin is asked for.
@@ -38,6 +38,7 @@ pub(super) fn check(layers: &Layers, environment: &Environment, values: &mut Val
     check.unique(values, "agent", "plugin");
     check.unique(values, "provider", "plugin");
     check.projects_are_known(values);
+    check.problems.extend(access::check(layers, values));
     check.problems
 }
 
@@ -183,7 +184,7 @@ impl Check<'_> {
                     path.pop();
                 }
             }
-            (Shape::Any, Value::Dict(..)) | (Shape::Bool, Value::Bool(..)) => {}
+            (Shape::Any, Value::Dict(..)) | (Shape::Switch, Value::Bool(..)) => {}
             (Shape::Path | Shape::PluginSource, Value::String(_, text)) if !text.is_empty() => self.path(path, tag, text, shape),
             (Shape::Text(form), Value::String(_, text)) if (form.fits)(text) => {}
             (Shape::Choice(choices), Value::String(_, text)) if choices.contains(&text.as_str()) => {}
@@ -210,7 +211,7 @@ impl Check<'_> {
                 nearest(text, choices.iter().copied()).map(|choice| format!("did you mean \"{choice}\"?"))
             }
             (Shape::Integer { .. }, Value::String(_, text)) if text.parse::<i64>().is_ok() => Some("write it without quotes".to_owned()),
-            (Shape::Bool, Value::String(_, text)) if matches!(text.as_str(), "true" | "false") => {
+            (Shape::Switch, Value::String(_, text)) if matches!(text.as_str(), "true" | "false") => {
                 Some("write it without quotes".to_owned())
             }
             (Shape::List(_), Value::String(..)) => Some(format!("write `[{}]`", written(value))),
@@ -334,7 +335,7 @@ fn expected(shape: &Shape) -> String {
         Shape::PluginSource => "\"embedded\" or the path of a component".to_owned(),
         Shape::Integer { min, max } if min == max => format!("{min}"),
         Shape::Integer { min, max } => format!("a whole number from {min} to {max}"),
-        Shape::Bool => "true or false".to_owned(),
+        Shape::Switch => "true or false".to_owned(),
         Shape::Choice(choices) => {
             let choices: Vec<String> = choices.iter().map(|choice| format!("\"{choice}\"")).collect();
             choices.join(" or ")

@@ -5,6 +5,7 @@
 //! **Invariants:** identity comes from the credential; an argument, a session or a handle only selects among the agents of
 //! the principal the credential names. An agent never has a capability that its token does not grant.
 
+mod access;
 mod board;
 mod handle;
 mod tokens;
@@ -24,6 +25,7 @@ use pointsman_core::value::Stored;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+pub use access::{Access, LOCAL_PRINCIPAL, OAuth, ScopeGrant, resource};
 pub(in crate::service) use board::{Board, Seat, Standing};
 pub use tokens::NewToken;
 
@@ -33,6 +35,7 @@ use super::messaging::stage_route_now;
 use crate::ports::resident::ResidentDescription;
 use crate::ports::store::Commit;
 use crate::ports::surface::Caller;
+use access::Gate;
 use handle::{HandleError, Handles};
 use tokens::Admissions;
 
@@ -127,6 +130,7 @@ pub struct Agents {
     kit: Kit,
     handles: Handles,
     admissions: Admissions,
+    gate: Gate,
     last_calls: Mutex<HashMap<AgentId, TimeMs>>,
     boards: Mutex<HashMap<ProjectId, Arc<Board>>>,
 }
@@ -136,7 +140,14 @@ impl Agents {
     #[must_use]
     pub fn new(kit: Kit) -> Self {
         let handles = Handles::new(kit.keys.derive("agent-handle"));
-        Self { kit, handles, admissions: Admissions::default(), last_calls: Mutex::default(), boards: Mutex::default() }
+        Self {
+            kit,
+            handles,
+            admissions: Admissions::default(),
+            gate: Gate::default(),
+            last_calls: Mutex::default(),
+            boards: Mutex::default(),
+        }
     }
 
     /// Starts an agent, or starts it again: the same name of the same principal is the same agent.

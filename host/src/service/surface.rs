@@ -12,7 +12,7 @@ use pointsman_core::task::{Task, TaskState};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::agents::{Agents, StartRequest, Started};
+use super::agents::{Access, Agents, StartRequest, Started};
 use super::claims::{Claimed, Claims, Report};
 use super::commits::Commits;
 use super::contexts::{Contexts, WriteOutcome};
@@ -63,8 +63,8 @@ pub struct Services {
 impl Services {
     /// Returns the use cases over these ports.
     #[must_use]
-    pub fn new(kit: Kit) -> Self {
-        let agents = Arc::new(Agents::new(kit.clone()));
+    pub fn new(kit: Kit, access: Access) -> Self {
+        let agents = Arc::new(Agents::new(kit.clone()).with_access(access));
         let messaging = Arc::new(Messaging::new(kit.clone(), Arc::clone(&agents)));
         let contexts = Arc::new(Contexts::new(kit.clone()));
         let tasks = Tasks::new(kit.clone());

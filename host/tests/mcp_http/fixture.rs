@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use pointsman::adapters::http::{self, Drained, HttpLimits, Routes};
+use pointsman::adapters::http::{self, Drained, Entry, HttpLimits, Routes};
 use pointsman::adapters::mcp::{Mcp, McpConfig, SealingKey};
 use pointsman::ports::clock::System;
 use pointsman::ports::offering::{ListKind, Listing, Offering};
@@ -282,6 +282,7 @@ impl Host {
             system: Arc::<Randomness>::clone(&system),
             origins: Vec::new(),
             hosts: Vec::new(),
+            entry: Entry::default(),
         };
         let limits = HttpLimits {
             connections_max: options.connections_max,
@@ -290,6 +291,7 @@ impl Host {
             body_bytes_max: options.body_bytes_max,
             git_body_bytes_max: 4 << 20,
             drain_ms: options.drain_ms,
+            ..HttpLimits::default()
         };
         let served = tokio::spawn(http::serve(listener, routes, limits, shutdown.clone()));
         Self { address, surface, system, shutdown, options, served }

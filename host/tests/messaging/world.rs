@@ -15,7 +15,7 @@ use pointsman::ports::clock::System;
 use pointsman::ports::plugins::{Instances, PluginLimits, PluginSource, Plugins, World as PluginWorld};
 use pointsman::ports::provider::Providers;
 use pointsman::ports::surface::Caller;
-use pointsman::service::agents::{Agents, NewToken, StartRequest};
+use pointsman::service::agents::{Access, Agents, NewToken, StartRequest};
 use pointsman::service::contexts::Contexts;
 use pointsman::service::due;
 use pointsman::service::failure::Failure;
@@ -167,7 +167,7 @@ impl World {
     }
 
     fn of(kit: Kit, folder: TempDir, clock: Arc<AtomicI64>, setup: Setup, project: ProjectId) -> Self {
-        let services = Services::new(kit.clone());
+        let services = Services::new(kit.clone(), Access::default());
         let (agents, messaging, contexts) = (Arc::clone(&services.agents), Arc::clone(&services.messaging), Arc::clone(&services.contexts));
         let residency = Arc::new(Residency::new(services.clone(), Arc::new(PlainFetch)));
         Self { kit, agents, messaging, contexts, services, residency, project, clock, setup, folder }

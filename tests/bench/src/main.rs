@@ -9,6 +9,7 @@ use clap::{Parser, ValueEnum};
 
 mod figures;
 mod routing;
+mod slow_clients;
 mod startup;
 
 use figures::{BenchError, Figures};
@@ -25,11 +26,14 @@ struct Arguments {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
 enum Suite {
     /// Time to ready, idle memory, number of crates.
     Startup,
     /// A router asked through the whole host path, against the same rule in Rust and an empty call.
     Routing,
+    /// Fifty good clients alone, and beside a thousand slow or half-dead ones.
+    SlowClients,
 }
 
 impl Suite {
@@ -37,6 +41,7 @@ impl Suite {
         match self {
             Self::Startup => "startup",
             Self::Routing => "routing",
+            Self::SlowClients => "slow_clients",
         }
     }
 }
@@ -47,6 +52,7 @@ async fn main() -> ExitCode {
     let measured: Result<Figures, BenchError> = match arguments.suite {
         Suite::Startup => startup::measure().await,
         Suite::Routing => routing::measure().await,
+        Suite::SlowClients => slow_clients::measure().await,
     };
     match measured {
         Ok(figures) => {

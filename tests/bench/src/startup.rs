@@ -37,12 +37,13 @@ pub(crate) async fn measure() -> Result<Figures, BenchError> {
     Ok(figures)
 }
 
-struct Configured {
-    file: PathBuf,
-    port: u16,
+/// A configuration and where its host will listen.
+pub(crate) struct Configured {
+    pub(crate) file: PathBuf,
+    pub(crate) port: u16,
 }
 
-fn configure(folder: &Path) -> Result<Configured, BenchError> {
+pub(crate) fn configure(folder: &Path) -> Result<Configured, BenchError> {
     let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).map_err(setup)?.port();
     let file = folder.join("pointsman.toml");
     let data = serde_json::Value::from(folder.join("data").to_string_lossy()).to_string();
@@ -52,7 +53,7 @@ fn configure(folder: &Path) -> Result<Configured, BenchError> {
     Ok(Configured { file, port })
 }
 
-async fn start_host(config: &Configured) -> Result<(Child, f64), BenchError> {
+pub(crate) async fn start_host(config: &Configured) -> Result<(Child, f64), BenchError> {
     let own = std::env::current_exe().map_err(setup)?;
     let binary = own.with_file_name("pointsman");
     let began = now();

@@ -232,6 +232,16 @@ const TOKEN_ADVICE: &str = "Send `Authorization: Bearer TOKEN`. The usual mistak
     variable written as `${VAR}` that is not set where the client runs (it then sends nothing or the literal text), `Bearer ` missing \
     before the token, or a token of another host. `pointsman connect CLIENT` prints a working entry.";
 
+const HEADER_ADVICE: &str = "Send `Authorization: Bearer TOKEN`. If the client's entry has `headers`, the client ignored them: it reads \
+    them only in an entry of type `http` (not `sse` or `stdio`), some read `requestInit.headers` or `http_headers` instead, some drop one \
+    whose variable `${VAR}` is not set where the client runs, and some forget them once they tried to sign in by OAuth (remove that \
+    sign-in). `pointsman connect CLIENT` prints a working entry.";
+
+/// Returns a text as a quoted value of a challenge can hold it (RFC 6750, section 3).
+fn described(text: &str) -> String {
+    text.chars().map(|c| if matches!(c, ' '..='~') && !matches!(c, '"' | '\\') { c } else { '\'' }).take(200).collect()
+}
+
 impl Fault {
     /// Returns code, status, name and advice. One line a refusal.
     fn shape(&self, era: Era) -> Shape {
@@ -252,9 +262,25 @@ impl Fault {
                 Shape::new(INVALID_REQUEST, 413, "body_too_large", "Send less at once, for example fewer or smaller files.")
             }
             Self::Body(BodyError::TimedOut { .. }) => Shape::new(INVALID_REQUEST, 408, "body_timed_out", "Send the request again."),
+            Self::Body(BodyError::TooDeep { .. }) => {
+                Shape::new(INVALID_REQUEST, 400, "body_too_deep", "Send flatter JSON, or the inner part as a string.")
+            }
             Self::Body(BodyError::Broken) => Shape::new(INVALID_REQUEST, 400, "body_broken", "Send the request again."),
             Self::CredentialUnreadable { .. } => Shape::new(INVALID_REQUEST, 401, "unauthorized", TOKEN_ADVICE),
-            Self::Rejected(Rejected::Missing | Rejected::Invalid { .. }) => Shape::new(INVALID_REQUEST, 401, "unauthorized", TOKEN_ADVICE),
+            Self::Rejected(Rejected::Missing) => Shape::new(INVALID_REQUEST, 401, "unauthorized", HEADER_ADVICE),
+            Self::Rejected(Rejected::Invalid { .. }) => Shape::new(INVALID_REQUEST, 401, "unauthorized", TOKEN_ADVICE),
+            Self::Rejected(Rejected::InsufficientScope { scopes }) => Shape::new(
+                INVALID_REQUEST,
+                403,
+                "insufficient_scope",
+                format!("Authorize the client again, for the scopes `{}`.", scopes.join(" ")),
+            ),
+            Self::Rejected(Rejected::TooMany { .. }) => Shape::new(
+                INVALID_REQUEST,
+                429,
+                "too_many_requests",
+                "Wait as long as `Retry-After` says; wait for events instead of asking.",
+            ),
             Self::Rejected(Rejected::Forbidden { .. }) => {
                 Shape::new(INVALID_REQUEST, 403, "forbidden", "Use `/mcp` for the token's own project, or ask for a token for this one.")
             }
@@ -400,10 +426,15 @@ impl Fault {
                 vec![("www-authenticate", "Bearer realm=\"pointsman\"".to_owned())]
             }
             // RFC 6750, section 3.1.
-            Self::Rejected(Rejected::Invalid { .. }) => {
-                vec![("www-authenticate", "Bearer realm=\"pointsman\", error=\"invalid_token\"".to_owned())]
+            Self::Rejected(Rejected::Invalid { why }) => {
+                let challenge = format!("Bearer realm=\"pointsman\", error=\"invalid_token\", error_description=\"{}\"", described(why));
+                vec![("www-authenticate", challenge)]
             }
-            Self::Rejected(Rejected::Unavailable { retry_after_ms }) => {
+            Self::Rejected(Rejected::InsufficientScope { scopes }) => {
+                let scope = described(&scopes.join(" "));
+                vec![("www-authenticate", format!("Bearer realm=\"pointsman\", error=\"insufficient_scope\", scope=\"{scope}\""))]
+            }
+            Self::Rejected(Rejected::Unavailable { retry_after_ms } | Rejected::TooMany { retry_after_ms }) => {
                 vec![("retry-after", retry_after_ms.div_ceil(1_000).max(1).to_string())]
             }
             Self::UnknownResource { .. }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pointsman_core::event::Event;
+use pointsman_core::ids::ProjectId;
 use pointsman_core::task::{Task, TaskState};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -81,8 +82,8 @@ impl Services {
 ///
 /// # Errors
 /// `not_found`, `bad_argument`.
-pub(in crate::service) async fn read(services: &Services, acting: &Acting, uri: &str) -> Result<Value, Failure> {
-    Ok(lookup::lookup(services, acting, uri).await?.result)
+pub(in crate::service) async fn read(services: &Services, project: ProjectId, uri: &str) -> Result<Value, Failure> {
+    Ok(lookup::lookup(services, project, uri).await?.result)
 }
 
 /// The agents' surface.
@@ -257,7 +258,7 @@ impl Call {
             }
             "lookup" => {
                 let arguments::Lookup { uri } = arguments::read(self.tool, arguments)?;
-                lookup::lookup(services, acting, &uri).await
+                lookup::lookup(services, acting.project, &uri).await
             }
             "create_task" => {
                 let request: CreateTask = arguments::read(self.tool, arguments)?;

@@ -111,7 +111,7 @@ impl ResidentMemory for StoreMemory {
         if self.lookups_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
             return Err(LookupRefusal::Limited(format!("{LOOKUPS_MAX} look-ups an event")));
         }
-        match self.wait(surface::read(&self.services, &self.acting, uri)) {
+        match self.wait(surface::read(&self.services, self.acting.project, uri)) {
             Some(Ok(value)) => {
                 let json = value.to_string();
                 if json.len() > LOOKUP_BYTES_MAX {

@@ -256,10 +256,10 @@ pub(super) fn leaves() -> Vec<Leaf> {
     fn collect(keys: &'static [Key], above: &[&'static str], leaves: &mut Vec<Leaf>) {
         for key in keys {
             let path = [above, &[key.name]].concat();
-            match &key.shape {
-                Shape::Table(inner) => collect(inner, &path, leaves),
-                shape if is_leaf(shape) => leaves.push(Leaf { path, shape }),
-                _ => {}
+            if let Shape::Table(inner) = &key.shape {
+                collect(inner, &path, leaves);
+            } else if is_leaf(&key.shape) {
+                leaves.push(Leaf { path, shape: &key.shape });
             }
         }
     }

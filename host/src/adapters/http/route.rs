@@ -53,21 +53,26 @@ fn route(path: &str) -> Option<Route<'_>> {
     match path {
         "/healthz" => return Some(Route::Health),
         "/readyz" => return Some(Route::Ready),
-        "/mcp" | "/mcp/" => return Some(Route::Mcp(None)),
+        access::METADATA_PATH => return Some(Route::Metadata(None)),
         _ => {}
     }
     if let Some(of) = path.strip_prefix(access::METADATA_PATH) {
-        return match if of.is_empty() { Some(Route::Mcp(None)) } else { route(of) } {
-            Some(Route::Mcp(slug)) => Some(Route::Metadata(slug)),
-            _ => None,
-        };
+        return endpoint_of(of).map(Route::Metadata);
     }
-    if let Some(slug) = path.strip_prefix("/mcp/") {
-        let slug = slug.strip_suffix('/').unwrap_or(slug);
-        let good = slug.len() <= SLUG_BYTES_MAX && slug.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-        return good.then_some(Route::Mcp(Some(slug)));
+    endpoint_of(path).map(Route::Mcp).or_else(|| path.strip_prefix("/git/").and_then(git::path).map(Route::Git))
+}
+
+/// Returns the project that a path of MCP names, if it is one.
+fn endpoint_of(path: &str) -> Option<Option<&str>> {
+    let rest = path.strip_prefix("/mcp")?;
+    if matches!(rest, "" | "/") {
+        return Some(None);
     }
-    path.strip_prefix("/git/").and_then(git::path).map(Route::Git)
+    let rest = rest.strip_prefix('/')?;
+    let slug = rest.strip_suffix('/').unwrap_or(rest);
+    let good =
+        (1..=SLUG_BYTES_MAX).contains(&slug.len()) && slug.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    good.then_some(Some(slug))
 }
 
 async fn dispatch(shared: &Shared, peer: Peer, request: Request<Incoming>, trace: &str) -> Response<ReplyBody> {

@@ -232,10 +232,10 @@ const TOKEN_ADVICE: &str = "Send `Authorization: Bearer TOKEN`. The usual mistak
     variable written as `${VAR}` that is not set where the client runs (it then sends nothing or the literal text), `Bearer ` missing \
     before the token, or a token of another host. `pointsman connect CLIENT` prints a working entry.";
 
-const HEADER_ADVICE: &str = "Send `Authorization: Bearer TOKEN`. If the client's entry has `headers`, the client ignored them: it reads \
-    them only in an entry of type `http` (not `sse` or `stdio`), some read `requestInit.headers` or `http_headers` instead, some drop one \
-    whose variable `${VAR}` is not set where the client runs, and some forget them once they tried to sign in by OAuth (remove that \
-    sign-in). `pointsman connect CLIENT` prints a working entry.";
+/// What to look at besides when nothing arrived at all.
+const HEADERS_ADVICE: &str = "If the entry has `headers`, the client ignored them: it reads them only in an entry of type `http` (not `sse` \
+    or `stdio`), some read `requestInit.headers` or `http_headers` instead, and some forget them once they tried to sign in by OAuth (remove \
+    that sign-in).";
 
 /// Returns a text as a quoted value of a challenge can hold it (RFC 6750, section 3).
 fn described(text: &str) -> String {
@@ -267,7 +267,9 @@ impl Fault {
             }
             Self::Body(BodyError::Broken) => Shape::new(INVALID_REQUEST, 400, "body_broken", "Send the request again."),
             Self::CredentialUnreadable { .. } => Shape::new(INVALID_REQUEST, 401, "unauthorized", TOKEN_ADVICE),
-            Self::Rejected(Rejected::Missing) => Shape::new(INVALID_REQUEST, 401, "unauthorized", HEADER_ADVICE),
+            Self::Rejected(Rejected::Missing) => {
+                Shape::new(INVALID_REQUEST, 401, "unauthorized", format!("{TOKEN_ADVICE} {HEADERS_ADVICE}"))
+            }
             Self::Rejected(Rejected::Invalid { .. }) => Shape::new(INVALID_REQUEST, 401, "unauthorized", TOKEN_ADVICE),
             Self::Rejected(Rejected::InsufficientScope { scopes }) => Shape::new(
                 INVALID_REQUEST,

@@ -28,7 +28,8 @@ use crate::adapters::oauth::OAuthSetupError;
 use crate::adapters::system::{OsSystem, wall_clock_ms};
 use crate::adapters::wasm::{Wasm, WasmError, WasmOptions};
 use crate::config::{ComponentOrigin, Config, Environment, PluginSpec};
-use crate::plugin_build::component::manifest_of;
+use crate::plugin_build::component::embedded_manifest;
+use crate::plugin_build::manifest::Manifest;
 use crate::ports::admin::AdminSurface;
 use crate::ports::clock::System;
 use crate::ports::keys::Keys;
@@ -211,7 +212,8 @@ fn source(spec: PluginSpec) -> Result<PluginSource, AppError> {
 
 /// Returns the world a component is loaded as. What it says of itself counts: one that is used as a provider may be an agent.
 fn world(spec: &PluginSpec, component: &[u8]) -> Result<World, AppError> {
-    let says = match manifest_of(component) {
+    let manifest = embedded_manifest(component).and_then(|text| text.map(|text| Manifest::parse(&text)).transpose());
+    let says = match manifest {
         Ok(manifest) => manifest.and_then(|manifest| World::ALL.into_iter().find(|world| world.name() == manifest.world.name())),
         Err(why) => {
             tracing::warn!(plugin = %spec.name, why, "the component's manifest cannot be read");

@@ -118,7 +118,7 @@ enum Bound {
     Workflow(Pool<workflow::bindings::Workflow>),
     Policy(Pool<policy::bindings::Policy>),
     /// The second one where the component offers MCP as well.
-    Agent(Pool<agent::bindings::Agent>, Option<Pool<provider::bindings::McpProvider>>),
+    Agent(Pool<agent::bindings::Agent>, Option<Box<Pool<provider::bindings::McpProvider>>>),
     McpProvider(Pool<provider::bindings::McpProvider>),
 }
 
@@ -219,7 +219,7 @@ impl Inner {
                 let pool = self.pool_of(&source, World::Agent, &component)?;
                 resident = Some(agent::describe(&pool)?);
                 let half = offers_mcp.then(|| self.pool_of(&source, World::McpProvider, &component)).transpose()?;
-                Bound::Agent(pool, half)
+                Bound::Agent(pool, half.map(Box::new))
             }
             World::McpProvider => Bound::McpProvider(self.probed(source, &reference.digest)?),
         };

@@ -7,7 +7,7 @@ use wit_component::{ComponentEncoder, DecodedWasm};
 use wit_parser::{Resolve, WorldId};
 
 use super::BuildError;
-use super::manifest::{MANIFEST_BYTES_MAX, Manifest, SECTION, World};
+use super::manifest::{MANIFEST_BYTES_MAX, SECTION, World};
 
 /// The packages of `wit/`, those that others use first.
 const PACKAGES: [(&str, &str); 9] = [
@@ -81,29 +81,6 @@ pub fn check(component: &[u8], world: World) -> Result<(), BuildError> {
         return Err(BuildError::WorldMismatch { world, missing, extra, foreign });
     }
     wit_component::targets(&resolve, id, component).map_err(|error| BuildError::WorldTypes { world, source: error.into() })
-}
-
-/// Returns the manifest inside a component; none where it has none.
-///
-/// # Errors
-/// It is no component, or its manifest does not fit.
-pub fn manifest_of(component: &[u8]) -> Result<Option<Manifest>, String> {
-    let mut depth = 0_u32;
-    for payload in Parser::new(0).parse_all(component) {
-        let payload = payload.map_err(|error| error.to_string())?;
-        if let Payload::Version { .. } = &payload {
-            depth += 1;
-        } else if let Payload::End(_) = &payload {
-            depth = depth.saturating_sub(1);
-        } else if depth == 1
-            && let Payload::CustomSection(section) = &payload
-            && section.name() == SECTION
-        {
-            let text = std::str::from_utf8(section.data()).map_err(|error| error.to_string())?;
-            return Manifest::parse(text).map(Some);
-        }
-    }
-    Ok(None)
 }
 
 /// Returns the world a component is held against.

@@ -175,6 +175,9 @@ impl Residency {
 
     async fn move_in(&self, project: &ProjectRecord, binding: &ResidentBinding) -> Result<(), Failure> {
         let plugin = &binding.plugin;
+        if self.bells.lock().contains_key(&(project.id, plugin.clone())) {
+            return Ok(());
+        }
         let known: HashMap<String, ResidentDescription> = self.services.kit.residents.residents().into_iter().collect();
         let Some(description) = known.get(plugin) else {
             return self.left_out(project.id, plugin, "resident.refused", "it is loaded, but not as an agent").await;

@@ -1,14 +1,20 @@
 //! Agents that live in the host, told with a component that does what its script says.
 
+use std::future::Future;
+use std::time::Duration;
+
+use pointsman::ports::store::Store;
 use pointsman::service::contexts::WriteRequest;
+use pointsman::service::due;
 use pointsman::service::kit::Acting;
 use pointsman::service::messaging::SendRequest;
 use pointsman::service::tasks::CreateTask;
-use pointsman_core::ids::MessageId;
+use pointsman_core::ids::{MessageId, ProjectId};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::world::{ATTEMPTS_MAX, Setup, World, subjects};
 
@@ -368,4 +374,40 @@ async fn a_resident_whose_name_is_taken_is_left_out_and_said_so() {
     tell(&world, &ana, json!({"do": [{"put": ["k", "v"]}]})).await;
     world.work().await;
     assert_eq!(world.kept("one", "k").await.as_deref(), Some("v"));
+}
+
+/// Waits until something is so, looking again after each change of a log.
+async fn until<F: Future<Output = bool>>(store: &dyn Store, project: Option<ProjectId>, what: &str, is_so: impl Fn() -> F) {
+    let mut hint = store.watch(project);
+    let looking = async {
+        loop {
+            hint.borrow_and_update();
+            if is_so().await {
+                break;
+            }
+            hint.changed().await.expect("the store is open");
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(60), looking).await.is_ok(), "{what} never came");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_loops_wake_it_by_themselves_and_end_when_told() {
+    let world = with_helper(json!({"on": {"timer:now": {"do": [{"count": "n"}, {"send": [["agent:ana"], "", "rang", "x"]}]}}})).await;
+    let ana = world.agent("ana", &[]).await;
+    let stop = CancellationToken::new();
+    let rings = tokio::spawn(due::run(world.services.clone(), world.residency.clone(), stop.clone()));
+    let lives = tokio::spawn(world.residency.clone().run(stop.clone()));
+    let store = &*world.kit.store;
+    tell(&world, &ana, json!({"do": [{"timer": ["now", 0]}]})).await;
+    until(store, Some(world.project), "the timer", || async { world.kept("helper", "n").await.is_some() }).await;
+    assert_eq!(subjects(&world.take(&ana).await), ["rang"]);
+
+    let second = ProjectId::new(world.kit.now(), world.kit.system.id_bytes());
+    world.agents.create_project(second, "second", "main").await.expect("a project");
+    let moved_in = || async { world.agents.agent(second, "helper").await.is_ok() };
+    until(store, Some(second), "the resident of a new project", moved_in).await;
+    stop.cancel();
+    let ended = async { (rings.await.is_ok(), lives.await.is_ok()) };
+    assert_eq!(tokio::time::timeout(Duration::from_secs(20), ended).await, Ok((true, true)));
 }

@@ -112,8 +112,8 @@ impl Agent for Scripted {
             return Err(why.clone());
         }
         assert!(!script.trap, "the script says so");
-        while script.spin {
-            std::hint::spin_loop();
+        if script.spin {
+            spin();
         }
         script.steps.iter().map(|step| step.action(event)).collect()
     }
@@ -164,6 +164,12 @@ impl Step {
             }
             Self::Offers(offers) => Action::ReplaceOffers(offers.to_string()),
         })
+    }
+}
+
+fn spin() -> ! {
+    loop {
+        std::hint::spin_loop();
     }
 }
 

@@ -40,7 +40,11 @@ guest!(
         exports: &["pointsman:types/setup@0.1.0", INTERFACE],
     },
     link: |linker| super::agent::link(linker),
-    pool: |bound| if let Bound::McpProvider(pool) | Bound::Agent(_, Some(pool)) = bound { Some(pool) } else { None }
+    pool: |bound| match bound {
+        Bound::McpProvider(pool) => Some(pool),
+        Bound::Agent(_, half) => half.as_deref(),
+        Bound::Router(_) | Bound::Merger(_) | Bound::Reconciler(_) | Bound::Workflow(_) | Bound::Policy(_) => None,
+    }
 );
 
 /// Adds `calls`.

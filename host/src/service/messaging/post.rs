@@ -132,20 +132,6 @@ impl Messaging {
         self.post(&message, &[acting.agent.id], once.as_ref(), Some(&acting.trace)).await
     }
 
-    /// Adds a message of an agent and its deliveries to a commit under way.
-    ///
-    /// # Errors
-    /// As [`Messaging::send`].
-    pub(in crate::service) async fn stage_send(
-        &self,
-        commit: &mut Commit,
-        acting: &Acting,
-        request: &SendRequest,
-    ) -> Result<SendReceipt, Failure> {
-        let message = self.compose(acting, request).await?;
-        self.stage_post(commit, &message, &[acting.agent.id], Some(&acting.trace)).await
-    }
-
     /// Sends a message of the host.
     ///
     /// # Errors
@@ -175,7 +161,7 @@ impl Messaging {
         self.post(&message, &host.except, None, None).await
     }
 
-    async fn compose(&self, acting: &Acting, request: &SendRequest) -> Result<Message, Failure> {
+    pub(super) async fn compose(&self, acting: &Acting, request: &SendRequest) -> Result<Message, Failure> {
         let now = self.kit.now();
         let answered = match request.reply_to {
             Some(id) => Some(self.message(acting.project, id).await?),
@@ -242,7 +228,7 @@ impl Messaging {
         }
     }
 
-    async fn stage_post(
+    pub(super) async fn stage_post(
         &self,
         commit: &mut Commit,
         message: &Message,

@@ -135,7 +135,11 @@ fn placed(failure: Failure, at: usize, action: &Action) -> Failure {
             let why = format!("action {at} (`{}`): {}", name(action), refusal.why);
             Failure::Refused(Box::new(Refusal { why, ..*refusal }))
         }
-        other => other,
+        other @ (Failure::Unavailable { .. }
+        | Failure::Damaged(_)
+        | Failure::Repository(_)
+        | Failure::Plugin(_)
+        | Failure::Contended { .. }) => other,
     }
 }
 

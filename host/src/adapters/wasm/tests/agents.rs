@@ -266,7 +266,7 @@ async fn only_the_two_shapes_of_an_agent_are_let_in() {
     );
     assert_eq!(
         refused(wasm.load(scripted("helper", World::McpProvider, &json!({}))).await),
-        "it imports `pointsman:agent/kv@0.1.0`, `pointsman:agent/lookups@0.1.0`, which the world `mcp-provider` does not give"
+        "it imports `pointsman:agent/lookups@0.1.0`, `pointsman:agent/kv@0.1.0`, which the world `mcp-provider` does not give"
     );
     assert_eq!(
         refused(wasm.load(scripted("helper", World::Policy, &json!({}))).await).split(',').next_back(),

@@ -148,7 +148,7 @@ async fn what_loads_badly_is_refused_by_name_and_changes_nothing() {
     let agent = source("router", World::Agent, PASS.component());
     assert_eq!(
         why(wasm.load(agent).await.expect_err("another world's import")),
-        "it imports `pointsman:types/symbols@0.1.0`, which the world `agent` does not give"
+        "it imports `pointsman:types/symbols@0.1.0`, `pointsman:types/origin@0.1.0`, which the world `agent` does not give"
     );
 
     assert_eq!(wasm.loaded()["router"].1, before);

@@ -123,7 +123,6 @@ impl Seat {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "the new offers and the ones before them")]
     async fn decide_answer(
         &self,
         acting: &Acting,
@@ -169,7 +168,11 @@ impl Seat {
         let staged = self.services.messaging.stage_settled(commit, acting, id, nack).await;
         staged.map_err(|failure| match failure {
             Failure::Refused(refusal) => superseded(refusal.why),
-            other => other,
+            other @ (Failure::Unavailable { .. }
+            | Failure::Damaged(_)
+            | Failure::Repository(_)
+            | Failure::Plugin(_)
+            | Failure::Contended { .. }) => other,
         })
     }
 

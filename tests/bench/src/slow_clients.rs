@@ -71,7 +71,7 @@ pub(crate) async fn measure() -> Result<Figures, BenchError> {
     Ok(figures)
 }
 
-async fn mint(config: &Path) -> Result<String, BenchError> {
+pub(crate) async fn mint(config: &Path) -> Result<String, BenchError> {
     let binary = std::env::current_exe().map_err(setup)?.with_file_name("pointsman");
     let out = Command::new(binary).args(["agent", "add", "bench", "--json", "--config"]).arg(config).output().await.map_err(setup)?;
     let answer: Value = serde_json::from_slice(&out.stdout).map_err(setup)?;

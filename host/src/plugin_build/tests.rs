@@ -68,3 +68,12 @@ fn a_tampered_component_is_found_before_a_rebuild() {
     let error = verify(&Options::new(crate_folder, out.path())).expect_err("not the locked bytes");
     assert!(matches!(error, BuildError::Differs { what: "the shipped file", .. }), "{error}");
 }
+
+#[test]
+fn an_agent_may_offer_mcp_besides() {
+    let bytes = include_bytes!("../adapters/wasm/tests/scripted-agent.wasm");
+    let text = component::embedded_manifest(bytes).expect("readable").expect("embedded");
+    assert_eq!(Manifest::parse(&text).expect("fits").world, World::Agent);
+    component::check(bytes, World::Agent).expect("it exports both");
+    component::check(bytes, World::McpProvider).expect_err("it is more than a provider");
+}

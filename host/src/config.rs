@@ -25,7 +25,7 @@ pub use schema::SHIPPED;
 
 use crate::ports::plugins::{Instances, PluginLimits, PluginSource, World};
 use crate::ports::repository::CheckSpec;
-use crate::service::settings::{PatternBinding, Settings};
+use crate::service::settings::{PatternBinding, ProviderBinding, ResidentBinding, Settings};
 use layers::{File, Layers};
 use problem::Place;
 
@@ -201,7 +201,7 @@ pub enum ComponentOrigin {
 pub struct PluginSpec {
     /// The binding's name.
     pub name: String,
-    /// Which extension point.
+    /// Which extension point: as its table says, else where it is used. A component that offers MCP may turn out an agent.
     pub world: World,
     /// Where its component comes from.
     pub origin: ComponentOrigin,
@@ -253,6 +253,10 @@ pub struct Config {
     pub workflow: String,
     /// Guards gates.
     pub policy: String,
+    /// Agents that live in the host.
+    pub residents: Vec<ResidentBinding>,
+    /// Offers to MCP clients.
+    pub providers: Vec<ProviderBinding>,
     /// Run on each merged tree.
     pub checks: Vec<CheckSpec>,
     /// Every plugin named above, once.
@@ -327,6 +331,8 @@ impl Config {
             reconcilers: self.reconcilers.clone(),
             workflow: self.workflow.clone(),
             policy: self.policy.clone(),
+            residents: self.residents.clone(),
+            providers: self.providers.clone(),
             checks: self.checks.clone(),
             claim_lease_ms: self.agents.claim_lease_ms,
             delivery_lease_ms: self.agents.delivery_lease_ms,
@@ -384,6 +390,10 @@ struct Raw {
     policy: RawNamed,
     #[serde(default)]
     check: Vec<RawCheck>,
+    #[serde(default)]
+    agent: Vec<RawResident>,
+    #[serde(default)]
+    provider: Vec<RawProvider>,
     #[serde(default)]
     plugins: BTreeMap<String, RawPlugin>,
     git: GitConfig,
@@ -449,6 +459,24 @@ struct RawNamed {
 }
 
 #[derive(Deserialize)]
+struct RawResident {
+    plugin: String,
+    #[serde(default)]
+    projects: Vec<String>,
+    #[serde(default)]
+    fetch_hosts: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct RawProvider {
+    plugin: String,
+    #[serde(default)]
+    projects: Vec<String>,
+    #[serde(default)]
+    allow_empty_namespace: bool,
+}
+
+#[derive(Deserialize)]
 struct RawCheck {
     name: String,
     command: String,
@@ -466,6 +494,7 @@ fn default_check_limit_s() -> u64 {
 #[derive(Deserialize, Default)]
 struct RawPlugin {
     source: Option<String>,
+    world: Option<World>,
     instances: Option<Instances>,
     #[serde(default)]
     limits: PluginLimits,
@@ -506,6 +535,8 @@ impl Raw {
             reconcilers: self.context.reconciler.into_iter().map(|r| PatternBinding { patterns: r.keys, plugin: r.plugin }).collect(),
             workflow: self.workflow.plugin,
             policy: self.policy.plugin,
+            residents: self.agent.into_iter().map(RawResident::into_binding).collect(),
+            providers: self.provider.into_iter().map(RawProvider::into_binding).collect(),
             checks: self
                 .check
                 .into_iter()
@@ -517,11 +548,23 @@ impl Raw {
     }
 }
 
+impl RawResident {
+    fn into_binding(self) -> ResidentBinding {
+        ResidentBinding { plugin: self.plugin, projects: self.projects, fetch_hosts: self.fetch_hosts }
+    }
+}
+
+impl RawProvider {
+    fn into_binding(self) -> ProviderBinding {
+        ProviderBinding { plugin: self.plugin, projects: self.projects, allow_empty_namespace: self.allow_empty_namespace }
+    }
+}
+
 impl RawPlugin {
     fn into_spec(self, used: &check::Use) -> PluginSpec {
         PluginSpec {
             name: used.plugin.clone(),
-            world: used.world,
+            world: self.world.unwrap_or(used.world),
             origin: match self.source {
                 None => ComponentOrigin::Embedded,
                 Some(source) if source == "embedded" => ComponentOrigin::Embedded,

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use pointsman_core::path_glob::PathGlob;
 
+use crate::ports::fetch::FetchUrl;
 use crate::ports::plugins::World;
 
 /// A kind of text.
@@ -34,6 +35,8 @@ pub(super) enum Shape {
         /// The most.
         max: i64,
     },
+    /// `true` or `false`.
+    Bool,
     /// One of these texts.
     Choice(&'static [&'static str]),
     /// A list.
@@ -101,11 +104,17 @@ static SLUG: Form = Form { expected: "1 to 40 of a-z, 0-9 and `-`, starting with
 static NAME: Form = Form { expected: "1 to 64 of a-z, 0-9, `-`, `_` and `.`, starting with a letter or digit", fits: is_name };
 static BRANCH: Form = Form { expected: "a branch name such as \"main\", without `refs/heads/`", fits: is_branch };
 static GLOB: Form = Form { expected: "a glob relative to the repository's root, such as \"src/**\" or \"CHANGELOG.md\"", fits: is_glob };
+static HOST: Form = Form {
+    expected: "a host such as \"example.com\", or with its port \"127.0.0.1:8080\"; an IPv6 address in brackets",
+    fits: |text| !text.contains(['/', '@', '#', '?']) && FetchUrl::parse(&format!("http://{text}")).is_ok(),
+};
 static COMMAND: Form = Form { expected: "a shell command", fits: |text| !text.trim().is_empty() && !text.contains('\0') };
 
 static GLOBS: Shape = Shape::Text(&GLOB);
 static ORIGINS: Shape = Shape::Text(&ORIGIN);
 static NAMES: Shape = Shape::Text(&NAME);
+static SLUGS: Shape = Shape::Text(&SLUG);
+static HOSTS: Shape = Shape::Text(&HOST);
 
 static LIMITS: [Key; 4] = [
     may("memory_bytes_max", integer(1 << 16, 4 << 30)),
@@ -139,8 +148,13 @@ static CONTEXT: [Key; 1] = [may("reconciler", Shape::Tables(&RECONCILER))];
 static WORKFLOW: [Key; 1] = [may("plugin", Shape::Text(&NAME))];
 static POLICY: [Key; 1] = [may("plugin", Shape::Text(&NAME))];
 static CHECK: [Key; 3] = [must("name", Shape::Text(&NAME)), must("command", Shape::Text(&COMMAND)), may("limit_s", integer(1, DAY_S))];
-static PLUGIN: [Key; 4] = [
+static AGENT: [Key; 3] =
+    [must("plugin", Shape::Text(&NAME)), may("projects", Shape::List(&SLUGS)), may("fetch_hosts", Shape::List(&HOSTS))];
+static PROVIDER: [Key; 3] =
+    [must("plugin", Shape::Text(&NAME)), may("projects", Shape::List(&SLUGS)), may("allow_empty_namespace", Shape::Bool)];
+static PLUGIN: [Key; 5] = [
     may("source", Shape::PluginSource),
+    may("world", Shape::Choice(&["router", "merger", "reconciler", "workflow", "policy", "agent", "mcp-provider"])),
     may("instances", Shape::Choice(&["warm", "fresh"])),
     may("limits", Shape::Table(&LIMITS)),
     may("config", Shape::Any),
@@ -153,7 +167,7 @@ static GIT: [Key; 4] = [
 ];
 
 /// The whole configuration.
-pub(super) static ROOT: [Key; 14] = [
+pub(super) static ROOT: [Key; 16] = [
     must("config_version", integer(CONFIG_VERSION, CONFIG_VERSION)),
     may("server", Shape::Table(&SERVER)),
     may("data", Shape::Table(&DATA)),
@@ -166,6 +180,8 @@ pub(super) static ROOT: [Key; 14] = [
     may("workflow", Shape::Table(&WORKFLOW)),
     may("policy", Shape::Table(&POLICY)),
     may("check", Shape::Tables(&CHECK)),
+    may("agent", Shape::Tables(&AGENT)),
+    may("provider", Shape::Tables(&PROVIDER)),
     may("plugins", Shape::Named(&PLUGIN)),
     may("git", Shape::Table(&GIT)),
 ];
@@ -217,7 +233,10 @@ pub(super) fn leaves() -> Vec<Leaf> {
 }
 
 fn is_leaf(shape: &Shape) -> bool {
-    matches!(shape, Shape::Text(_) | Shape::Path | Shape::PluginSource | Shape::Integer { .. } | Shape::Choice(_) | Shape::List(_))
+    matches!(
+        shape,
+        Shape::Text(_) | Shape::Path | Shape::PluginSource | Shape::Integer { .. } | Shape::Bool | Shape::Choice(_) | Shape::List(_)
+    )
 }
 
 /// Returns the tables that have a key of this name, as they are written in a file: `[server]`.
@@ -233,6 +252,7 @@ pub(super) fn homes_of(name: &str) -> Vec<String> {
                 | Shape::Path
                 | Shape::PluginSource
                 | Shape::Integer { .. }
+                | Shape::Bool
                 | Shape::Choice(_)
                 | Shape::List(_)
                 | Shape::Any => {}
@@ -333,6 +353,7 @@ mod tests {
             (&ORIGIN, vec!["https://h", "vscode-file://app"], vec!["https://h/", "h", "https://"]),
             (&LOG_LEVEL, vec!["info", "off", "info,pointsman::service=debug"], vec!["", "inof", "pointsman=", "info;debug"]),
             (&SLUG, vec!["a", "my-repo-2"], vec!["", "-a", "My", "a_b"]),
+            (&HOST, vec!["example.com", "127.0.0.1:8080", "[::1]:1"], vec!["", "http://a", "a/b", "a:b", "a@b", "::1"]),
             (&BRANCH, vec!["main", "release/1.x"], vec!["", "-x", "a b", "refs/heads/main", "a..b", "x.lock", "/a", "a/"]),
         ] {
             for text in good {
@@ -347,7 +368,10 @@ mod tests {
     #[test]
     fn a_key_is_found_where_it_belongs() {
         assert_eq!(homes_of("bind"), ["[server]"]);
-        assert_eq!(homes_of("plugin"), ["[[merging.strategy]]", "[[context.reconciler]]", "[workflow]", "[policy]"]);
+        assert_eq!(
+            homes_of("plugin"),
+            ["[[merging.strategy]]", "[[context.reconciler]]", "[workflow]", "[policy]", "[[agent]]", "[[provider]]"]
+        );
         assert_eq!(homes_of("deadline_ms"), ["[plugins.NAME.limits]"]);
     }
 }

@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod residents;
+
 const FOLDER: &str = "/srv/repo";
 
 fn environment(variables: &[(&str, &str)]) -> Environment {

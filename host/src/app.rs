@@ -19,31 +19,28 @@ use tokio_util::sync::CancellationToken;
 use crate::adapters::admin::{self, AdminClient};
 use crate::adapters::embedded::{EmbeddedStore, OpenError, Options};
 use crate::adapters::git::{CheckOptions, GitLimits, GitOptions, GitRepositories, GitStartError};
-use crate::adapters::http::{self, HttpLimits, Routes};
+use crate::adapters::http::{self, HttpLimits, PlainFetch, Routes};
 use crate::adapters::keys::{FileKeys, KeysError};
 use crate::adapters::mcp::{Mcp, McpConfig, SealingKey};
 use crate::adapters::system::{OsSystem, wall_clock_ms};
 use crate::adapters::wasm::{Wasm, WasmError, WasmOptions};
 use crate::config::{ComponentOrigin, Config, Environment, PluginSpec};
+use crate::plugin_build::component::embedded_manifest;
+use crate::plugin_build::manifest::Manifest;
 use crate::ports::admin::AdminSurface;
 use crate::ports::clock::System;
 use crate::ports::keys::Keys;
-use crate::ports::plugins::{PluginFailure, PluginSource, Plugins};
+use crate::ports::plugins::{PluginFailure, PluginSource, Plugins, World};
+use crate::ports::provider::Providers;
 use crate::ports::repository::Origin;
 use crate::ports::store::Store;
 use crate::service::admin::Admin;
-use crate::service::agents::Agents;
-use crate::service::claims::Claims;
-use crate::service::commits::Commits;
-use crate::service::contexts::Contexts;
 use crate::service::due;
 use crate::service::failure::Failure;
 use crate::service::git_access::GitAccess;
 use crate::service::kit::Kit;
-use crate::service::merge_queue::MergeQueue;
-use crate::service::messaging::Messaging;
+use crate::service::residents::Residency;
 use crate::service::surface::{AgentSurface, Services};
-use crate::service::tasks::Tasks;
 use crate::shipped;
 
 /// Identifies the key that seals sessions; a second one comes with the first rotation.
@@ -78,6 +75,16 @@ pub enum AppError {
     NotShipped {
         /// Which plugin.
         plugin: String,
+    },
+    /// A plugin that was made for something else.
+    #[error("plugin `{plugin}` is of the world `{}`, and cannot be used as one of `{}`", says.name(), used.name())]
+    OtherWorld {
+        /// Which.
+        plugin: String,
+        /// What its manifest says.
+        says: World,
+        /// What the configuration asks of it.
+        used: World,
     },
     /// A plugin that does not load.
     #[error("plugin `{plugin}` cannot be loaded")]
@@ -127,27 +134,18 @@ async fn open(config: &Config, public_url: String) -> Result<Opened, AppError> {
     let keys: Arc<dyn Keys> = Arc::new(FileKeys::open(&config.data_dir, system.as_ref())?);
     let (git, plugins) =
         tokio::join!(GitRepositories::open(git_options(config)?, Arc::clone(&system)), load_plugins(config, keys.as_ref()));
-    let git = git?;
+    let (git, plugins) = (git?, Arc::new(plugins?));
     let kit = Kit {
         store: Arc::clone(&store) as Arc<dyn Store>,
-        plugins: Arc::new(plugins?),
+        plugins: Arc::clone(&plugins) as Arc<dyn Plugins>,
+        providers: Arc::clone(&plugins) as Arc<dyn Providers>,
+        residents: plugins,
         repository: Arc::new(git.clone()),
         system,
         keys,
         settings: Arc::new(config.settings(public_url)),
     };
-    Ok(Opened { services: services(kit), store, git })
-}
-
-fn services(kit: Kit) -> Services {
-    let agents = Arc::new(Agents::new(kit.clone()));
-    let messaging = Arc::new(Messaging::new(kit.clone(), Arc::clone(&agents)));
-    let contexts = Arc::new(Contexts::new(kit.clone()));
-    let tasks = Tasks::new(kit.clone());
-    let claims = Claims::new(kit.clone(), Arc::clone(&agents), tasks.clone(), Arc::clone(&messaging));
-    let commits = Commits::new(kit.clone(), tasks.clone(), claims.clone());
-    let queue = MergeQueue::new(kit.clone(), tasks.clone(), claims.clone(), commits.clone(), Arc::clone(&messaging));
-    Services { kit, agents, messaging, contexts, tasks, claims, commits, queue }
+    Ok(Opened { services: Services::new(kit), store, git })
 }
 
 fn git_options(config: &Config) -> Result<GitOptions, AppError> {
@@ -198,7 +196,25 @@ fn source(spec: PluginSpec) -> Result<PluginSource, AppError> {
             bytes.into()
         }
     };
-    Ok(spec.with_component(component))
+    let world = world(&spec, &component)?;
+    Ok(PluginSpec { world, ..spec }.with_component(component))
+}
+
+/// Returns the world a component is loaded as. What it says of itself counts: one that is used as a provider may be an agent.
+fn world(spec: &PluginSpec, component: &[u8]) -> Result<World, AppError> {
+    let manifest = embedded_manifest(component).and_then(|text| text.map(|text| Manifest::parse(&text)).transpose());
+    let says = match manifest {
+        Ok(manifest) => manifest.and_then(|manifest| World::ALL.into_iter().find(|world| world.name() == manifest.world.name())),
+        Err(why) => {
+            tracing::warn!(plugin = %spec.name, why, "the component's manifest cannot be read");
+            None
+        }
+    };
+    match says {
+        None | Some(World::Agent) if spec.world == World::McpProvider => Ok(says.unwrap_or(spec.world)),
+        Some(says) if says != spec.world => Err(AppError::OtherWorld { plugin: spec.name.clone(), says, used: spec.world }),
+        Some(_) | None => Ok(spec.world),
+    }
 }
 
 async fn make_ready(config: &Config, opened: &Opened) -> Result<(), AppError> {
@@ -232,7 +248,10 @@ pub async fn up(config: Config) -> Result<(), AppError> {
     let stop = CancellationToken::new();
     let mut background = JoinSet::new();
     let services = &opened.services;
-    background.spawn(due::run(services.clone(), stop.clone()));
+    let residency = Arc::new(Residency::new(services.clone(), Arc::new(PlainFetch)));
+    residency.settle().await.map_err(AppError::State)?;
+    background.spawn(due::run(services.clone(), Arc::clone(&residency), stop.clone()));
+    background.spawn(residency.run(stop.clone()));
     background.spawn(services.queue.clone().run(stop.clone()));
     let socket = admin::bind(&config.data_dir).map_err(|source| AppError::System { what: "no socket in the data folder", source })?;
     let operator: Arc<dyn AdminSurface> = Arc::new(Admin::new(services.clone(), Some(url.clone())));

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod clock;
 pub mod endpoint;
+pub mod fetch;
 pub mod keys;
 pub mod plugins;
 pub mod provider;

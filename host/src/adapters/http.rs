@@ -6,6 +6,7 @@
 //! whoever is turned away is told so; a page of another site reaches no route.
 
 mod body;
+mod fetch;
 mod git;
 mod guard;
 mod plain;
@@ -27,6 +28,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+pub use self::fetch::PlainFetch;
 
 use crate::ports::clock::System;
 use crate::ports::endpoint::Endpoint;

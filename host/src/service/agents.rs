@@ -15,8 +15,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use pointsman_core::agent::{AgentRecord, TokenRecord};
 use pointsman_core::capability::Capability;
-use pointsman_core::event::NewEvent;
-use pointsman_core::ids::{AgentId, ProjectId};
+use pointsman_core::event::{NewEvent, Provenance};
+use pointsman_core::ids::{AgentId, PrincipalId, ProjectId, TokenId};
 use pointsman_core::limits::{CAPABILITIES_MAX, TITLE_CHARS_MAX, TOPICS_MAX};
 use pointsman_core::message::{check_agent_name, check_label};
 use pointsman_core::time::TimeMs;
@@ -30,6 +30,7 @@ pub use tokens::NewToken;
 use super::failure::Failure;
 use super::kit::{Acting, CommitExt, Kit, Loaded};
 use super::messaging::stage_route_now;
+use crate::ports::resident::ResidentDescription;
 use crate::ports::store::Commit;
 use crate::ports::surface::Caller;
 use handle::{HandleError, Handles};
@@ -191,6 +192,31 @@ impl Agents {
         Ok((commit, (agent, is_new)))
     }
 
+    /// Makes a component an agent of a project, so that messages reach it; one that was it before is brought up to date.
+    ///
+    /// # Errors
+    /// `bad_argument`, `bad_capability`, `name_taken`.
+    pub(in crate::service) async fn enrol(
+        &self,
+        project: ProjectId,
+        plugin: &str,
+        description: &ResidentDescription,
+    ) -> Result<AgentRecord, Failure> {
+        let now = self.kit.now();
+        let token = resident_token(project, plugin, now);
+        let request = StartRequest {
+            name: Some(description.name.clone()),
+            capabilities: Some(description.capabilities.clone()),
+            ..StartRequest::default()
+        };
+        let claims = Claims::check(&token, &request)?;
+        let trace = format!("resident-{plugin}");
+        let caller = Caller { token: Arc::new(token), project, handle: None, trace };
+        let ((agent, _), _) = self.kit.decide(|| self.decide_start(&caller, &claims)).await?;
+        self.touch(agent.id);
+        Ok(agent)
+    }
+
     async fn find(&self, project: ProjectId, name: &str) -> Result<Option<Loaded<AgentRecord>>, Failure> {
         match self.kit.load::<Named>(Some(project), &name_key(name)).await? {
             Some(named) => self.kit.load(Some(project), &agent_key(named.value.0)).await,
@@ -295,6 +321,31 @@ impl Agents {
         board.catch_up(&self.kit).await?;
         Ok(board)
     }
+}
+
+/// Returns what stands for a credential where a component acts: there is no secret to it, and no way to present it.
+fn resident_token(project: ProjectId, plugin: &str, now: TimeMs) -> TokenRecord {
+    let digest = blake3::derive_key("pointsman resident principal 2026", plugin.as_bytes());
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    TokenRecord {
+        id: TokenId::from_bytes(id),
+        principal: PrincipalId::from_bytes(id),
+        principal_name: principal_of(plugin),
+        provenance: Provenance::Plugin,
+        projects: vec![project],
+        capabilities: Vec::new(),
+        toolsets: Vec::new(),
+        created_at: now,
+        expires_at: None,
+        revoked_at: None,
+    }
+}
+
+/// Returns the name of the principal that a component acts for: one that no token can have.
+#[must_use]
+pub(in crate::service) fn principal_of(plugin: &str) -> String {
+    format!("plugin:{plugin}")
 }
 
 /// A checked [`StartRequest`].

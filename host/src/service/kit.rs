@@ -15,7 +15,9 @@ use super::settings::Settings;
 use crate::ports::clock::System;
 use crate::ports::keys::Keys;
 use crate::ports::plugins::Plugins;
+use crate::ports::provider::Providers;
 use crate::ports::repository::Repository;
+use crate::ports::resident::Residents;
 use crate::ports::store::{Commit, Committed, Expect, Idempotency, Store, StoreError, Version};
 
 /// Times a decision is made again because something it rested on changed.
@@ -39,6 +41,10 @@ pub struct Kit {
     pub store: Arc<dyn Store>,
     /// The deciders.
     pub plugins: Arc<dyn Plugins>,
+    /// Those that offer MCP.
+    pub providers: Arc<dyn Providers>,
+    /// Those that act.
+    pub residents: Arc<dyn Residents>,
     /// The repositories.
     pub repository: Arc<dyn Repository>,
     /// Randomness.

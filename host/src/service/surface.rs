@@ -20,6 +20,7 @@ use super::failure::{Failure, Refusal};
 use super::kit::{Acting, Kit, chain};
 use super::merge_queue::{GiveReview, MergeQueue};
 use super::messaging::{Handed, Messaging, WaitRequest};
+use super::offers::OfferBook;
 use super::tasks::{CreateTask, Tasks};
 use crate::ports::surface::{CallError, Caller, Rejected, Surface, ToolAnswer};
 
@@ -49,6 +50,31 @@ pub struct Services {
     pub commits: Commits,
     /// The queue.
     pub queue: MergeQueue,
+    /// What components offer.
+    pub offers: Arc<OfferBook>,
+}
+
+impl Services {
+    /// Returns the use cases over these ports.
+    #[must_use]
+    pub fn new(kit: Kit) -> Self {
+        let agents = Arc::new(Agents::new(kit.clone()));
+        let messaging = Arc::new(Messaging::new(kit.clone(), Arc::clone(&agents)));
+        let contexts = Arc::new(Contexts::new(kit.clone()));
+        let tasks = Tasks::new(kit.clone());
+        let claims = Claims::new(kit.clone(), Arc::clone(&agents), tasks.clone(), Arc::clone(&messaging));
+        let commits = Commits::new(kit.clone(), tasks.clone(), claims.clone());
+        let queue = MergeQueue::new(kit.clone(), tasks.clone(), claims.clone(), commits.clone(), Arc::clone(&messaging));
+        Self { kit, agents, messaging, contexts, tasks, claims, commits, queue, offers: Arc::default() }
+    }
+}
+
+/// Reads what a `pointsman://` URI names, as `lookup` shows it.
+///
+/// # Errors
+/// `not_found`, `bad_argument`.
+pub(in crate::service) async fn read(services: &Services, acting: &Acting, uri: &str) -> Result<Value, Failure> {
+    Ok(lookup::lookup(services, acting, uri).await?.result)
 }
 
 /// The agents' surface.

@@ -106,7 +106,6 @@ async fn kit(folder: &Path, clock: &Arc<AtomicI64>, setup: &Setup) -> Kit {
     let git = GitOptions::new(folder.join("git"), folder.join("scratch"), "/bin/false".into());
     let keys = folder.join("keys");
     std::fs::create_dir_all(&keys).expect("a folder for keys");
-    let plugins = Arc::new(plugins);
     Kit {
         store: Arc::new(store),
         plugins: Arc::clone(&plugins) as Arc<dyn Plugins>,

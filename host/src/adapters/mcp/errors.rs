@@ -242,6 +242,23 @@ fn described(text: &str) -> String {
     text.chars().map(|c| if matches!(c, ' '..='~') && !matches!(c, '"' | '\\') { c } else { '\'' }).take(200).collect()
 }
 
+const MIRROR_ADVICE: &str = "Mirror the body into MCP-Protocol-Version (`_meta`), Mcp-Method (`method`), Mcp-Name (`params.name`, `uri` or \
+    `taskId`) and the Mcp-Param-… headers that the tool's schema names.";
+
+fn method_advice() -> String {
+    format!(
+        "`server/discover` says what {MODERN_VERSION} has here. Sessions opened by a bare `initialize` (without `_meta`) speak {}.",
+        LEGACY_VERSIONS.join(", ")
+    )
+}
+
+fn session_advice() -> String {
+    format!(
+        "Open a session with `initialize` and send its `Mcp-Session-Id`, or speak {MODERN_VERSION}: its fields in `params._meta` and its \
+         headers."
+    )
+}
+
 impl Fault {
     /// Returns code, status, name and advice. One line a refusal.
     fn shape(&self, era: Era) -> Shape {
@@ -295,21 +312,9 @@ impl Fault {
                 "Send an object with `jsonrpc: \"2.0\"`, a string or integer `id`, a string `method` and, if any, an object `params`.",
             ),
             Self::BatchNotAllowed => Shape::new(INVALID_REQUEST, 400, "batch_not_allowed", "Send each message in a request of its own."),
-            Self::UnknownMethod { .. } => {
-                let advice = format!(
-                    "`server/discover` says what {MODERN_VERSION} has here. Sessions opened by a bare `initialize` (without `_meta`) speak {}.",
-                    LEGACY_VERSIONS.join(", ")
-                );
-                Shape::new(METHOD_NOT_FOUND, in_band(404), "unknown_method", advice)
-            }
+            Self::UnknownMethod { .. } => Shape::new(METHOD_NOT_FOUND, in_band(404), "unknown_method", method_advice()),
             Self::HeaderMissing { .. } | Self::HeaderMismatch { .. } | Self::HeaderMalformed { .. } | Self::ParamHeader { .. } => {
-                Shape::new(
-                    HEADER_MISMATCH,
-                    400,
-                    "header_mismatch",
-                    "Mirror the body into MCP-Protocol-Version (`_meta`), Mcp-Method (`method`), Mcp-Name (`params.name`, `uri` or `taskId`) and the \
-                 Mcp-Param-… headers that the tool's schema names.",
-                )
+                Shape::new(HEADER_MISMATCH, 400, "header_mismatch", MIRROR_ADVICE)
             }
             Self::MetaInvalid { .. } => Shape::new(
                 INVALID_PARAMS,
@@ -343,15 +348,7 @@ impl Fault {
             }
             Self::Cancelled => Shape::new(INVALID_REQUEST, 200, "cancelled", "Nothing: it was cancelled by the client itself."),
             Self::StreamGone => Shape::new(INVALID_REQUEST, 404, "stream_gone", "Open a new stream without `Last-Event-ID`."),
-            Self::SessionMissing => Shape::new(
-                INVALID_REQUEST,
-                400,
-                "session_missing",
-                format!(
-                    "Open a session with `initialize` and send its `Mcp-Session-Id`, or speak {MODERN_VERSION}: its fields in `params._meta` \
-                     and its headers."
-                ),
-            ),
+            Self::SessionMissing => Shape::new(INVALID_REQUEST, 400, "session_missing", session_advice()),
             Self::SessionDead => Shape::new(INVALID_REQUEST, 404, "session_dead", "Open a new session with `initialize`."),
             Self::Internal { .. } => Shape::new(INTERNAL_ERROR, 200, "internal", "Report it with the id; other calls may work."),
         }

@@ -147,9 +147,7 @@ impl AgentSurface {
                 Ok(ProviderOutcome::Complete(json!({"contents": contents}).to_string()))
             }
             Err(Failure::Refused(refusal)) if refusal.code == "not_found" => Err(CallError::UnknownResource(uri.to_owned())),
-            Err(failure) => match worded(failure, caller, "resources/read")? {
-                refused => Err(CallError::InvalidParams(refused.json)),
-            },
+            Err(failure) => Err(CallError::InvalidParams(worded(failure, caller, "resources/read")?.json)),
         }
     }
 

@@ -9,7 +9,7 @@ mod check;
 mod news;
 mod template;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -20,6 +20,7 @@ pub use check::{Prompt, Resource, Template, Tool};
 
 use super::failure::Failure;
 use super::kit::Kit;
+use super::settings::Settings;
 use crate::ports::offering::News;
 use crate::ports::provider::Offers;
 use check::Checked;
@@ -76,11 +77,20 @@ impl ProjectOffers {
 /// The offers of all components, by project.
 #[derive(Debug, Default)]
 pub struct OfferBook {
+    /// Components that may offer under bare names.
+    bare: BTreeSet<String>,
     projects: RwLock<HashMap<ProjectId, Arc<ProjectOffers>>>,
     hubs: Mutex<HashMap<ProjectId, broadcast::Sender<News>>>,
 }
 
 impl OfferBook {
+    /// Returns an empty book, in which the components that the operator allows to may offer under bare names.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        let bare = settings.providers.iter().filter(|provider| provider.allow_empty_namespace).map(|provider| provider.plugin.clone());
+        Self { bare: bare.collect(), ..Self::default() }
+    }
+
     /// Returns what is offered in a project.
     #[must_use]
     pub fn of(&self, project: ProjectId) -> Arc<ProjectOffers> {
@@ -92,6 +102,9 @@ impl OfferBook {
     /// # Errors
     /// What is wrong with the new offers, in words for the component's author; the old ones stay then.
     pub fn install(&self, project: ProjectId, plugin: &str, offers: Offers) -> Result<(), String> {
+        if offers.namespace.is_empty() && !self.bare.contains(plugin) {
+            return Err("`namespace` is empty, which the operator has to allow by `allow_empty_namespace`".to_owned());
+        }
         let checked = Checked::of(plugin, offers)?;
         let mut projects = self.projects.write();
         let before = projects.get(&project).cloned().unwrap_or_default();

@@ -72,7 +72,7 @@ impl Services {
         let claims = Claims::new(kit.clone(), Arc::clone(&agents), tasks.clone(), Arc::clone(&messaging));
         let commits = Commits::new(kit.clone(), tasks.clone(), claims.clone());
         let queue = MergeQueue::new(kit.clone(), tasks.clone(), claims.clone(), commits.clone(), Arc::clone(&messaging));
-        let offers: Arc<OfferBook> = Arc::default();
+        let offers = Arc::new(OfferBook::new(&kit.settings));
         let deferred = DeferredCalls::new(kit.clone(), Arc::clone(&offers));
         Self { kit, agents, messaging, contexts, tasks, claims, commits, queue, offers, deferred }
     }

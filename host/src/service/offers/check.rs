@@ -100,10 +100,12 @@ impl Checked {
     /// # Errors
     /// The first thing that is wrong, and where.
     pub(super) fn of(plugin: &str, offers: Offers) -> Result<Self, String> {
-        let namespace = offers.namespace;
-        let is_prefix = is_name(&namespace) && namespace.ends_with('_');
-        if !namespace.is_empty() && !is_prefix {
-            return Err(format!("the namespace `{namespace}` is not of a-z, 0-9 and `_` with `_` at its end"));
+        let mut namespace = offers.namespace;
+        if !is_name(&namespace) {
+            return Err(format!("the namespace `{namespace}` is not of a-z, 0-9 and `_`"));
+        }
+        if !namespace.is_empty() && !namespace.ends_with('_') {
+            namespace.push('_');
         }
         let mut checked = Self::default();
         for (at, text) in all("tools", &offers.tools)? {

@@ -85,6 +85,8 @@ fn changed(event: &NewEvent) -> Vec<String> {
             None => Vec::new(),
         },
         Some("message") => resource("message", "messages"),
+        // A component's own resource; the event's subject is its URI.
+        Some("resource") => vec![subject.to_owned()],
         Some("agent") => vec!["pointsman://agents".to_owned()],
         _ => Vec::new(),
     };
@@ -104,6 +106,7 @@ mod tests {
         let of = |kind: &str, subject: &str| changed(&NewEvent::new(kind, Actor::host(), subject, json!({})));
         assert_eq!(of("task.claimed", "T-3"), ["pointsman://task/T-3", "pointsman://tasks", "pointsman://events"]);
         assert_eq!(of("context.written", "ctx:plan/api"), ["pointsman://context/plan/api", "pointsman://context", "pointsman://events"]);
+        assert_eq!(of("resource.updated", "test://one"), ["test://one", "pointsman://events"]);
         assert_eq!(of("token.minted", "tok_1"), ["pointsman://events"]);
     }
 }

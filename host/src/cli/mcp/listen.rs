@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use super::Bridge;
 use super::host::{Broken, Field, ended, field, note};
 use super::message::{Request, Response, is_response, line_of};
-use super::session::Opened;
 
 const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
 
@@ -92,17 +91,36 @@ impl Bridge {
         let Some(session) = self.session.current().filter(|session| session.generation == generation) else { return };
         let mut patience = self.host.endless();
         let mut last: Option<String> = None;
-        // The first stream of the client's own session finds it as the client left it.
-        let mut is_restored = generation == 1;
+        // The first stream of the client's own session finds it as the client left it; in any other the host may have forgotten.
+        let mut is_fresh = generation == 1;
+        let mut is_told = is_fresh;
         loop {
+            if !std::mem::take(&mut is_fresh)
+                && let Err(broken) = self.restore(&session).await
+            {
+                if let Broken::Refused(complaint) = broken {
+                    note(&complaint.to_string());
+                }
+                if !patience.pause(&self.host, 0).await {
+                    return;
+                }
+                continue;
+            }
             let mut fields = session.fields();
             fields.extend(last.as_ref().map(|last| field("last-event-id", last)));
             let mut after_ms = 0;
             match self.host.open("GET", &fields, Bytes::new()).await {
                 Ok(mut answer) if answer.status() == 200 && answer.is_events() => {
                     patience.renew();
-                    self.hear_session(&session, &mut answer, is_restored).await;
-                    is_restored = false;
+                    if !std::mem::replace(&mut is_told, true) {
+                        // The host tells who comes back what may have changed; who is new to it hears that here.
+                        for line in missed(&self.session.watched()) {
+                            self.output.write(line).await;
+                        }
+                    }
+                    while let Ok(Some(data)) = self.heard(&mut answer).await {
+                        self.output.write(line_of(data)).await;
+                    }
                     last = answer.last_event_id().map(str::to_owned).or(last);
                     after_ms = answer.retry_ms().unwrap_or(0);
                 }
@@ -119,16 +137,6 @@ impl Bridge {
             if !patience.pause(&self.host, after_ms).await {
                 return;
             }
-        }
-    }
-
-    async fn hear_session(&self, session: &Opened, answer: &mut Streamed, is_restored: bool) {
-        if !is_restored && let Err(broken) = self.restore(session).await {
-            note(&self.host.complaint(broken).to_string());
-            return;
-        }
-        while let Ok(Some(data)) = self.heard(answer).await {
-            self.output.write(line_of(data)).await;
         }
     }
 }
@@ -149,7 +157,9 @@ fn acknowledged(json: &str) -> Option<Value> {
 fn missed(acknowledged: &Value) -> Vec<Bytes> {
     let honoured = &acknowledged["notifications"];
     let tell = |method: &str, mut params: Value| {
-        params["_meta"] = acknowledged["_meta"].clone();
+        if acknowledged["_meta"].is_object() {
+            params["_meta"] = acknowledged["_meta"].clone();
+        }
         line_of(json!({"jsonrpc": "2.0", "method": method, "params": params}).to_string())
     };
     let lists = [

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::Bridge;
@@ -71,6 +72,13 @@ impl Session {
         self.state.lock().opened.clone()
     }
 
+    /// Forgets what an earlier session of the client was subscribed to.
+    fn forget(&self) {
+        let mut state = self.state.lock();
+        state.uris.clear();
+        state.level = None;
+    }
+
     /// Takes the answer to an `initialize`.
     fn begin(&self, initialize: Bytes, id: Option<String>, response: &Response) -> Option<Opened> {
         let answer = response.json();
@@ -99,13 +107,20 @@ impl Session {
         }
     }
 
+    /// Returns what the session is told of, in the form of an acknowledged subscription.
+    pub(super) fn watched(&self) -> Value {
+        let uris: Vec<String> = self.state.lock().uris.iter().cloned().collect();
+        json!({"notifications": {
+            "toolsListChanged": true, "promptsListChanged": true, "resourcesListChanged": true, "resourceSubscriptions": uris}})
+    }
+
     /// Returns the requests that bring a session which the host holds anew to where it was.
     fn restoring(&self) -> Vec<String> {
         let state = self.state.lock();
-        let level = state.level.iter().map(|level| ("logging/setLevel", serde_json::json!({"level": level})));
-        let uris = state.uris.iter().map(|uri| ("resources/subscribe", serde_json::json!({"uri": uri})));
+        let level = state.level.iter().map(|level| ("logging/setLevel", json!({"level": level})));
+        let uris = state.uris.iter().map(|uri| ("resources/subscribe", json!({"uri": uri})));
         let requests = level.chain(uris).enumerate().map(|(n, (method, params))| {
-            serde_json::json!({"jsonrpc": "2.0", "id": format!("pointsman-mcp-{n}"), "method": method, "params": params}).to_string()
+            json!({"jsonrpc": "2.0", "id": format!("pointsman-mcp-{n}"), "method": method, "params": params}).to_string()
         });
         requests.collect()
     }
@@ -114,6 +129,7 @@ impl Session {
 impl Bridge {
     /// Opens the session that the client asks for.
     pub(super) async fn initialize(&self, request: &Request) -> Result<Response, Broken> {
+        self.session.forget();
         let answer = self.host.open("POST", &[], request.message.line.clone()).await?;
         let id = answer.header("mcp-session-id").map(str::to_owned);
         let response = self.host.own(answer, &request.id).await?;

@@ -197,13 +197,7 @@ async fn the_inspector_in_the_legacy_era() {
 
 /// Has a tool ask the client something. The conformance fixtures are what asks.
 async fn is_asked(language: &str, client: &str, era: &str) {
-    let component = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/components/conformance-fixtures.wasm");
-    let source = json!(component.to_string_lossy());
-    let config = format!(
-        "[plugins.conformance-fixtures]\nsource = {source}\n[[agent]]\nplugin = \"conformance-fixtures\"\n\
-         [[provider]]\nplugin = \"conformance-fixtures\"\nallow_empty_namespace = true\n"
-    );
-    let mut host = Host::start_with(Setup { config }).await;
+    let mut host = Host::start_with(Setup::with_fixtures()).await;
     told(driver(language, "elicit", client, era, &host), &mut host).await;
 }
 

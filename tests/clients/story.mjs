@@ -21,6 +21,11 @@ class Changes {
   came = 0;
   wanted = [];
 
+  // What came before somebody asked is old.
+  forget() {
+    this.came = 0;
+  }
+
   add() {
     const wanted = this.wanted.shift();
     if (wanted) wanted();
@@ -43,6 +48,7 @@ async function viaClient(folder, era, url, requestInit) {
   await client.connect(new StreamableHTTPClientTransport(new URL(url), { requestInit }));
   const isModern = era !== 'legacy';
   return new Player(client, isModern, async (uri) => {
+    changes.forget();
     if (!isModern) {
       await client.subscribeResource({ uri });
       return { changed: () => changes.next(), end: () => client.unsubscribeResource({ uri }) };
@@ -62,6 +68,7 @@ async function viaSdk(folder, url, requestInit) {
   client.setNotificationHandler(types.ResourceUpdatedNotificationSchema, () => changes.add());
   await client.connect(new StreamableHTTPClientTransport(new URL(url), { requestInit }));
   const player = new Player(client, false, async (uri) => {
+    changes.forget();
     await client.subscribeResource({ uri });
     return { changed: () => changes.next(), end: () => client.unsubscribeResource({ uri }) };
   });

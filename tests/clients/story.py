@@ -113,6 +113,8 @@ class Player:
 
                 yield told
             return
+        while not self.updates.empty():
+            self.updates.get_nowait()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # The library warns of what the latest revision dropped.
             await self.client.session.subscribe_resource(uri)

@@ -75,12 +75,10 @@ pub(super) fn run(environment: &Environment, args: &McpArgs) -> Result<ExitCode,
     let token = args.token.as_deref().or_else(|| environment.get(TOKEN_VARIABLE)).unwrap_or_default().trim();
     let unusable = unusable(token);
     let sent = if unusable.is_some() { "" } else { token };
-    let client = Client::new(&url, sent, Era::Modern).map_err(|error| match error {
-        TransportError::BadRequest { why } => Trouble::misused(
-            why,
-            "the bridge speaks plain http; for a host behind TLS let the client call it: `pointsman connect CLIENT` prints the entry",
-        ),
-        other => Trouble::caused(&other),
+    let client = Client::new(&url, sent, Era::Modern).map_err(|error| {
+        let advice =
+            "the bridge speaks plain http; for a host behind TLS let the client call it: `pointsman connect CLIENT` prints the entry";
+        if let TransportError::BadRequest { why } = &error { Trouble::misused(why, advice) } else { Trouble::caused(&error) }
     })?;
     let (output, writer) = Output::to(std::io::stdout());
     let bridge = Bridge::new(Host::new(client, url, !token.is_empty()), output, unusable);

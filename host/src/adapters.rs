@@ -6,5 +6,6 @@ pub mod git;
 pub mod http;
 pub mod keys;
 pub mod mcp;
+pub mod oauth;
 pub mod system;
 pub mod wasm;

@@ -4,6 +4,8 @@
 //! Order matters: the store's lock first (it keeps a second host out), then keys, then git's leftovers, then plugins, then
 //! recovery, and only then the listener's first answer.
 
+mod access;
+
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -19,33 +21,30 @@ use tokio_util::sync::CancellationToken;
 use crate::adapters::admin::{self, AdminClient};
 use crate::adapters::embedded::{EmbeddedStore, OpenError, Options};
 use crate::adapters::git::{CheckOptions, GitLimits, GitOptions, GitRepositories, GitStartError};
-use crate::adapters::http::{self, HttpLimits, Routes};
+use crate::adapters::http::{self, Entry, PlainFetch, Routes, TlsError};
 use crate::adapters::keys::{FileKeys, KeysError};
 use crate::adapters::mcp::{Mcp, McpConfig, SealingKey};
+use crate::adapters::oauth::OAuthSetupError;
 use crate::adapters::system::{OsSystem, wall_clock_ms};
 use crate::adapters::wasm::{Wasm, WasmError, WasmOptions};
 use crate::config::{ComponentOrigin, Config, Environment, PluginSpec};
+use crate::plugin_build::component::embedded_manifest;
+use crate::plugin_build::manifest::Manifest;
 use crate::ports::admin::AdminSurface;
 use crate::ports::clock::System;
 use crate::ports::keys::Keys;
-use crate::ports::plugins::{PluginFailure, PluginSource, Plugins};
+use crate::ports::plugins::{PluginFailure, PluginSource, Plugins, World};
+use crate::ports::provider::Providers;
 use crate::ports::repository::Origin;
 use crate::ports::store::Store;
 use crate::service::admin::Admin;
-use crate::service::agents::Agents;
-use crate::service::claims::Claims;
-use crate::service::commits::Commits;
-use crate::service::contexts::Contexts;
-use crate::service::deferred::DeferredCalls;
+use crate::service::agents::Access;
 use crate::service::due;
 use crate::service::failure::Failure;
 use crate::service::git_access::GitAccess;
 use crate::service::kit::Kit;
-use crate::service::merge_queue::MergeQueue;
-use crate::service::messaging::Messaging;
-use crate::service::offers::OfferBook;
+use crate::service::residents::Residency;
 use crate::service::surface::{AgentSurface, Services};
-use crate::service::tasks::Tasks;
 use crate::shipped;
 
 /// Identifies the key that seals sessions; a second one comes with the first rotation.
@@ -81,6 +80,16 @@ pub enum AppError {
         /// Which plugin.
         plugin: String,
     },
+    /// A plugin that was made for something else.
+    #[error("plugin `{plugin}` is of the world `{}`, and cannot be used as one of `{}`", says.name(), used.name())]
+    OtherWorld {
+        /// Which.
+        plugin: String,
+        /// What its manifest says.
+        says: World,
+        /// What the configuration asks of it.
+        used: World,
+    },
     /// A plugin that does not load.
     #[error("plugin `{plugin}` cannot be loaded")]
     Plugin {
@@ -90,6 +99,12 @@ pub enum AppError {
         #[source]
         source: PluginFailure,
     },
+    /// The certificate or its key.
+    #[error("`server.tls` cannot be used")]
+    Tls(#[from] TlsError),
+    /// The authorization server.
+    #[error("`auth.issuer` cannot be used")]
+    OAuth(#[from] OAuthSetupError),
     /// The listener.
     #[error("{address} cannot be listened on")]
     Listen {
@@ -113,32 +128,6 @@ pub enum AppError {
     },
 }
 
-struct NoProviders;
-#[async_trait::async_trait]
-impl crate::ports::provider::Providers for NoProviders {
-    fn providers(&self) -> Vec<String> {
-        Vec::new()
-    }
-    async fn initial_offers(&self, _: &str) -> Result<crate::ports::provider::Offers, PluginFailure> {
-        Ok(Default::default())
-    }
-    async fn provide(
-        &self,
-        p: &str,
-        _: crate::ports::provider::ProviderContext,
-        _: crate::ports::provider::ProviderCall,
-        _: Arc<dyn crate::ports::provider::Emit>,
-    ) -> Result<crate::ports::provider::ProviderOutcome, PluginFailure> {
-        Err(PluginFailure::NotBound(p.into()))
-    }
-    async fn complete(&self, p: &str, _: String, _: String, _: String) -> Result<Vec<String>, PluginFailure> {
-        Err(PluginFailure::NotBound(p.into()))
-    }
-    async fn cancelled(&self, p: &str, _: String, _: Vec<u8>) -> Result<(), PluginFailure> {
-        Err(PluginFailure::NotBound(p.into()))
-    }
-}
-
 /// An opened data folder with everything on it.
 struct Opened {
     services: Services,
@@ -146,7 +135,7 @@ struct Opened {
     git: GitRepositories,
 }
 
-async fn open(config: &Config, public_url: String) -> Result<Opened, AppError> {
+async fn open(config: &Config, public_url: String, access: Access) -> Result<Opened, AppError> {
     let system: Arc<dyn System> = Arc::new(OsSystem);
     let folder = config.data_dir.join("store");
     let options = Options::new(wall_clock_ms, Arc::clone(&system));
@@ -155,30 +144,18 @@ async fn open(config: &Config, public_url: String) -> Result<Opened, AppError> {
     let keys: Arc<dyn Keys> = Arc::new(FileKeys::open(&config.data_dir, system.as_ref())?);
     let (git, plugins) =
         tokio::join!(GitRepositories::open(git_options(config)?, Arc::clone(&system)), load_plugins(config, keys.as_ref()));
-    let git = git?;
+    let (git, plugins) = (git?, Arc::new(plugins?));
     let kit = Kit {
         store: Arc::clone(&store) as Arc<dyn Store>,
-        plugins: Arc::new(plugins?),
-        providers: Arc::new(NoProviders),
+        plugins: Arc::clone(&plugins) as Arc<dyn Plugins>,
+        providers: Arc::clone(&plugins) as Arc<dyn Providers>,
+        residents: plugins,
         repository: Arc::new(git.clone()),
         system,
         keys,
         settings: Arc::new(config.settings(public_url)),
     };
-    Ok(Opened { services: services(kit), store, git })
-}
-
-fn services(kit: Kit) -> Services {
-    let agents = Arc::new(Agents::new(kit.clone()));
-    let messaging = Arc::new(Messaging::new(kit.clone(), Arc::clone(&agents)));
-    let contexts = Arc::new(Contexts::new(kit.clone()));
-    let tasks = Tasks::new(kit.clone());
-    let claims = Claims::new(kit.clone(), Arc::clone(&agents), tasks.clone(), Arc::clone(&messaging));
-    let commits = Commits::new(kit.clone(), tasks.clone(), claims.clone());
-    let queue = MergeQueue::new(kit.clone(), tasks.clone(), claims.clone(), commits.clone(), Arc::clone(&messaging));
-    let offers = Arc::new(OfferBook::default());
-    let deferred = DeferredCalls::new(kit.clone(), Arc::clone(&offers));
-    Services { kit, agents, messaging, contexts, tasks, claims, commits, queue, offers, deferred }
+    Ok(Opened { services: Services::new(kit, access), store, git })
 }
 
 fn git_options(config: &Config) -> Result<GitOptions, AppError> {
@@ -229,7 +206,25 @@ fn source(spec: PluginSpec) -> Result<PluginSource, AppError> {
             bytes.into()
         }
     };
-    Ok(spec.with_component(component))
+    let world = world(&spec, &component)?;
+    Ok(PluginSpec { world, ..spec }.with_component(component))
+}
+
+/// Returns the world a component is loaded as. What it says of itself counts: one that is used as a provider may be an agent.
+fn world(spec: &PluginSpec, component: &[u8]) -> Result<World, AppError> {
+    let manifest = embedded_manifest(component).and_then(|text| text.map(|text| Manifest::parse(&text)).transpose());
+    let says = match manifest {
+        Ok(manifest) => manifest.and_then(|manifest| World::ALL.into_iter().find(|world| world.name() == manifest.world.name())),
+        Err(why) => {
+            tracing::warn!(plugin = %spec.name, why, "the component's manifest cannot be read");
+            None
+        }
+    };
+    match says {
+        None | Some(World::Agent) if spec.world == World::McpProvider => Ok(says.unwrap_or(spec.world)),
+        Some(says) if says != spec.world => Err(AppError::OtherWorld { plugin: spec.name.clone(), says, used: spec.world }),
+        Some(_) | None => Ok(spec.world),
+    }
 }
 
 async fn make_ready(config: &Config, opened: &Opened) -> Result<(), AppError> {
@@ -258,12 +253,24 @@ pub async fn up(config: Config) -> Result<(), AppError> {
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     let bound = listener.local_addr().map_err(listen)?;
     let url = config.public_url(bound);
-    let opened = open(&config, url.clone()).await?;
+    let system: Arc<dyn System> = Arc::new(OsSystem);
+    let gate = access::Gate::open(&config, &system)?;
+    let opened = open(&config, url.clone(), gate.access(&config)).await?;
     make_ready(&config, &opened).await?;
     let stop = CancellationToken::new();
     let mut background = JoinSet::new();
+    if let Some(issuer) = &gate.issuer {
+        background.spawn(Arc::clone(issuer).keep_keys(stop.clone()));
+    }
+    if let Some(tls) = &gate.tls {
+        let hang_up = signal(SignalKind::hangup()).map_err(|source| AppError::System { what: "signals cannot be taken", source })?;
+        background.spawn(access::keep_certificate(Arc::clone(tls), hang_up, stop.clone()));
+    }
     let services = &opened.services;
-    background.spawn(due::run(services.clone(), stop.clone()));
+    let residency = Arc::new(Residency::new(services.clone(), Arc::new(PlainFetch)));
+    residency.settle().await.map_err(AppError::State)?;
+    background.spawn(due::run(services.clone(), Arc::clone(&residency), stop.clone()));
+    background.spawn(residency.run(stop.clone()));
     background.spawn(services.queue.clone().run(stop.clone()));
     let socket = admin::bind(&config.data_dir).map_err(|source| AppError::System { what: "no socket in the data folder", source })?;
     let operator: Arc<dyn AdminSurface> = Arc::new(Admin::new(services.clone(), Some(url.clone())));
@@ -271,7 +278,11 @@ pub async fn up(config: Config) -> Result<(), AppError> {
     let signalled = signalled(stop.clone())?;
     tracing::info!(%url, data = %config.data_dir.display(), git = opened.git.git_version(), "ready");
     eprintln!("pointsman serves {url}/mcp (stop with Ctrl-C)");
-    let drained = http::serve(listener, routes(&opened, &config, stop.clone()), limits(&config), stop.clone()).await.map_err(listen)?;
+    if config.server.anonymous {
+        tracing::warn!("callers without a token are let in, as `server.anonymous` says");
+    }
+    let routes = routes(&opened, &config, gate.entry(&config, &url), stop.clone());
+    let drained = http::serve(listener, routes, access::limits(&config), stop.clone()).await.map_err(listen)?;
     signalled.abort();
     let waited = Duration::from_millis(config.server.drain_ms);
     let finish = async {
@@ -300,7 +311,7 @@ fn signalled(stop: CancellationToken) -> Result<tokio::task::JoinHandle<()>, App
     }))
 }
 
-fn routes(opened: &Opened, config: &Config, stop: CancellationToken) -> Routes {
+fn routes(opened: &Opened, config: &Config, entry: Entry, stop: CancellationToken) -> Routes {
     let services = &opened.services;
     let kit = &services.kit;
     let surface = Arc::new(AgentSurface::new(services.clone()));
@@ -331,18 +342,9 @@ fn routes(opened: &Opened, config: &Config, stop: CancellationToken) -> Routes {
         git: Arc::new(git),
         surface,
         system: Arc::clone(&kit.system),
-        origins: config.server.allowed_origins.clone(),
-        hosts: Vec::new(),
-    }
-}
-
-fn limits(config: &Config) -> HttpLimits {
-    HttpLimits {
-        connections_max: config.server.connections_max,
-        header_read_ms: config.server.header_timeout_ms,
-        body_bytes_max: config.server.body_bytes_max,
-        drain_ms: config.server.drain_ms,
-        ..HttpLimits::default()
+        origins: config.origins(),
+        hosts: config.public_names(),
+        entry,
     }
 }
 
@@ -361,7 +363,7 @@ pub async fn running(config: &Config) -> Result<Option<Box<dyn AdminSurface>>, A
 /// # Errors
 /// [`AppError`].
 pub async fn offline(config: &Config) -> Result<Box<dyn AdminSurface>, AppError> {
-    let opened = open(config, config.public_url(config.server.bind)).await?;
+    let opened = open(config, config.public_url(config.server.bind), Access::default()).await?;
     make_ready(config, &opened).await?;
     Ok(Box::new(Admin::new(opened.services, None)))
 }

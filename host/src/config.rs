@@ -6,6 +6,7 @@
 //! **Invariants:** a [`Config`] is whole and within its ranges; a refusal lists everything that is wrong, each with its
 //! place and what to write instead; nothing has started by then.
 
+mod access;
 mod check;
 mod layers;
 mod problem;
@@ -20,12 +21,13 @@ use std::sync::Arc;
 use pointsman_core::path_glob::PathGlob;
 use serde::Deserialize;
 
+pub use access::{AuthConfig, GrantConfig, LimitsConfig, TlsConfig};
 pub use problem::ConfigError;
 pub use schema::SHIPPED;
 
 use crate::ports::plugins::{Instances, PluginLimits, PluginSource, World};
 use crate::ports::repository::CheckSpec;
-use crate::service::settings::{PatternBinding, Settings};
+use crate::service::settings::{PatternBinding, ProviderBinding, ResidentBinding, Settings};
 use layers::{File, Layers};
 use problem::Place;
 
@@ -124,6 +126,16 @@ pub struct ServerConfig {
     pub drain_ms: u64,
     /// Web origins allowed besides the host's own.
     pub allowed_origins: Vec<String>,
+    /// Connections of one address at once.
+    pub connections_per_peer_max: usize,
+    /// Milliseconds a client has to send a body.
+    pub body_timeout_ms: u64,
+    /// Milliseconds that an answer may wait for the client to read on.
+    pub write_timeout_ms: u64,
+    /// Whether callers without a credential are let in; then no other machine can reach the listener.
+    pub anonymous: bool,
+    /// The certificate; none: plain HTTP.
+    pub tls: Option<TlsConfig>,
 }
 
 /// `[log]`.
@@ -201,7 +213,7 @@ pub enum ComponentOrigin {
 pub struct PluginSpec {
     /// The binding's name.
     pub name: String,
-    /// Which extension point.
+    /// Which extension point: as its table says, else where it is used. A component that offers MCP may turn out an agent.
     pub world: World,
     /// Where its component comes from.
     pub origin: ComponentOrigin,
@@ -235,6 +247,10 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// The listener.
     pub server: ServerConfig,
+    /// How often anyone may call.
+    pub limits: LimitsConfig,
+    /// The authorization server; none: only tokens of the host.
+    pub auth: Option<AuthConfig>,
     /// The data folder, absolute.
     pub data_dir: PathBuf,
     /// The log.
@@ -253,6 +269,10 @@ pub struct Config {
     pub workflow: String,
     /// Guards gates.
     pub policy: String,
+    /// Agents that live in the host.
+    pub residents: Vec<ResidentBinding>,
+    /// Offers to MCP clients.
+    pub providers: Vec<ProviderBinding>,
     /// Run on each merged tree.
     pub checks: Vec<CheckSpec>,
     /// Every plugin named above, once.
@@ -315,7 +335,21 @@ impl Config {
         if bound.ip().is_unspecified() {
             reached.set_ip(if bound.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
         }
-        self.server.public_url.clone().unwrap_or_else(|| format!("http://{reached}"))
+        let scheme = if self.server.tls.is_some() { "https" } else { "http" };
+        self.server.public_url.clone().unwrap_or_else(|| format!("{scheme}://{reached}"))
+    }
+
+    /// Returns the names by which clients may call the host, besides those of this machine: that of the public URL.
+    #[must_use]
+    pub fn public_names(&self) -> Vec<String> {
+        self.server.public_url.iter().map(|url| access::host_of(url).to_owned()).collect()
+    }
+
+    /// Returns the web origins that may call: those that are allowed, and that of the public URL.
+    #[must_use]
+    pub fn origins(&self) -> Vec<String> {
+        let own = self.server.public_url.iter().map(|url| access::origin_of(url).to_owned());
+        self.server.allowed_origins.iter().cloned().chain(own).collect()
     }
 
     /// Returns what the use cases need to know, for a host that clients reach at `public_url`.
@@ -327,6 +361,8 @@ impl Config {
             reconcilers: self.reconcilers.clone(),
             workflow: self.workflow.clone(),
             policy: self.policy.clone(),
+            residents: self.residents.clone(),
+            providers: self.providers.clone(),
             checks: self.checks.clone(),
             claim_lease_ms: self.agents.claim_lease_ms,
             delivery_lease_ms: self.agents.delivery_lease_ms,
@@ -371,6 +407,8 @@ pub fn file_for_project(slug: &str, source: &str, target: &str) -> String {
 #[derive(Deserialize)]
 struct Raw {
     server: RawServer,
+    limits: access::RawLimits,
+    auth: access::RawAuth,
     #[serde(default)]
     data: RawData,
     log: LogConfig,
@@ -385,6 +423,10 @@ struct Raw {
     #[serde(default)]
     check: Vec<RawCheck>,
     #[serde(default)]
+    agent: Vec<RawResident>,
+    #[serde(default)]
+    provider: Vec<RawProvider>,
+    #[serde(default)]
     plugins: BTreeMap<String, RawPlugin>,
     git: GitConfig,
 }
@@ -398,6 +440,11 @@ struct RawServer {
     header_timeout_ms: u64,
     drain_ms: u64,
     allowed_origins: Vec<String>,
+    connections_per_peer_max: usize,
+    body_timeout_ms: u64,
+    write_timeout_ms: u64,
+    anonymous: bool,
+    tls: Option<TlsConfig>,
 }
 
 #[derive(Deserialize, Default)]
@@ -449,6 +496,24 @@ struct RawNamed {
 }
 
 #[derive(Deserialize)]
+struct RawResident {
+    plugin: String,
+    #[serde(default)]
+    projects: Vec<String>,
+    #[serde(default)]
+    fetch_hosts: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct RawProvider {
+    plugin: String,
+    #[serde(default)]
+    projects: Vec<String>,
+    #[serde(default)]
+    allow_empty_namespace: bool,
+}
+
+#[derive(Deserialize)]
 struct RawCheck {
     name: String,
     command: String,
@@ -466,6 +531,7 @@ fn default_check_limit_s() -> u64 {
 #[derive(Deserialize, Default)]
 struct RawPlugin {
     source: Option<String>,
+    world: Option<World>,
     instances: Option<Instances>,
     #[serde(default)]
     limits: PluginLimits,
@@ -492,7 +558,14 @@ impl Raw {
                 header_timeout_ms: self.server.header_timeout_ms,
                 drain_ms: self.server.drain_ms,
                 allowed_origins: self.server.allowed_origins,
+                connections_per_peer_max: self.server.connections_per_peer_max,
+                body_timeout_ms: self.server.body_timeout_ms,
+                write_timeout_ms: self.server.write_timeout_ms,
+                anonymous: self.server.anonymous,
+                tls: self.server.tls,
             },
+            limits: self.limits.into(),
+            auth: self.auth.into_config(),
             data_dir,
             log: self.log,
             projects: self.project,
@@ -506,6 +579,8 @@ impl Raw {
             reconcilers: self.context.reconciler.into_iter().map(|r| PatternBinding { patterns: r.keys, plugin: r.plugin }).collect(),
             workflow: self.workflow.plugin,
             policy: self.policy.plugin,
+            residents: self.agent.into_iter().map(RawResident::into_binding).collect(),
+            providers: self.provider.into_iter().map(RawProvider::into_binding).collect(),
             checks: self
                 .check
                 .into_iter()
@@ -517,11 +592,23 @@ impl Raw {
     }
 }
 
+impl RawResident {
+    fn into_binding(self) -> ResidentBinding {
+        ResidentBinding { plugin: self.plugin, projects: self.projects, fetch_hosts: self.fetch_hosts }
+    }
+}
+
+impl RawProvider {
+    fn into_binding(self) -> ProviderBinding {
+        ProviderBinding { plugin: self.plugin, projects: self.projects, allow_empty_namespace: self.allow_empty_namespace }
+    }
+}
+
 impl RawPlugin {
     fn into_spec(self, used: &check::Use) -> PluginSpec {
         PluginSpec {
             name: used.plugin.clone(),
-            world: used.world,
+            world: self.world.unwrap_or(used.world),
             origin: match self.source {
                 None => ComponentOrigin::Embedded,
                 Some(source) if source == "embedded" => ComponentOrigin::Embedded,

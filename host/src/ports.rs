@@ -5,6 +5,8 @@
 pub mod admin;
 pub mod clock;
 pub mod endpoint;
+pub mod fetch;
+pub mod issuer;
 pub mod keys;
 pub mod offering;
 pub mod plugins;

@@ -17,6 +17,7 @@ pub mod kit;
 pub mod merge_queue;
 pub mod messaging;
 pub mod offers;
+pub mod residents;
 pub mod settings;
 pub mod surface;
 pub mod tasks;

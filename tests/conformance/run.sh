@@ -62,7 +62,7 @@ binding() {
 [plugins.conformance-fixtures]
 source = "$component"
 
-[[resident]]
+[[agent]]
 plugin = "conformance-fixtures"
 
 [[provider]]

@@ -16,6 +16,7 @@ pub mod merge;
 pub mod merge_text;
 pub mod message;
 pub mod path_glob;
+pub mod rate;
 pub mod task;
 pub mod time;
 pub mod value;

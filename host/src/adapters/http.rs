@@ -2,14 +2,21 @@
 //!
 //! Owns connections and what may arrive on them; must not know MCP or git, which stand behind ports.
 //!
-//! **Invariants:** everything is bounded: connections, the time of a header and of a body, the size of a body, the drain;
-//! whoever is turned away is told so; a page of another site reaches no route.
+//! **Invariants:** everything is bounded: connections, in all and of one address, the time of a header, of a body and of an
+//! answer, the size and depth of a body, the drain; whoever is turned away is told so; a page of another site reaches no
+//! route.
 
+mod access;
 mod body;
+mod depth;
+mod fetch;
 mod git;
 mod guard;
+mod peers;
 mod plain;
 mod route;
+mod slow;
+mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -17,17 +24,24 @@ mod tests;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncReadExt;
+use pointsman_core::rate::Rate;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+pub use self::access::ProtectedResource;
+pub use self::fetch::PlainFetch;
+pub use self::tls::{Tls, TlsError};
+
+use self::peers::{Peer, Peers, Seat};
 use crate::ports::clock::System;
 use crate::ports::endpoint::Endpoint;
 use crate::ports::surface::{GitSurface, Surface};
@@ -48,12 +62,20 @@ const HEADERS_MAX: usize = 100;
 pub struct HttpLimits {
     /// Connections at once; one more is answered 503. Each waiting agent holds one.
     pub connections_max: usize,
+    /// Connections of one address at once; one more is answered 429.
+    pub connections_per_peer_max: usize,
     /// Milliseconds for the head of a request, and so for a connection to stay idle.
     pub header_read_ms: u64,
     /// Milliseconds for the body of a request; of a push: for any one part of it.
     pub body_read_ms: u64,
+    /// Milliseconds that an answer may wait for the client to read on.
+    pub write_ms: u64,
     /// Bytes of a request's body.
     pub body_bytes_max: usize,
+    /// Levels that a JSON body may nest.
+    pub json_depth_max: usize,
+    /// Requests of one address without a valid credential; none: without a limit.
+    pub failures: Option<Rate>,
     /// Bytes of a git client's body, decompressed.
     pub git_body_bytes_max: u64,
     /// Milliseconds that requests in flight have when the server drains.
@@ -64,9 +86,13 @@ impl Default for HttpLimits {
     fn default() -> Self {
         Self {
             connections_max: 2_048,
+            connections_per_peer_max: 2_048,
             header_read_ms: 60_000,
             body_read_ms: 30_000,
+            write_ms: 30_000,
             body_bytes_max: 16 << 20,
+            json_depth_max: 64,
+            failures: None,
             git_body_bytes_max: 2 << 30,
             drain_ms: 10_000,
         }
@@ -88,6 +114,17 @@ pub struct Routes {
     pub origins: Vec<String>,
     /// Names that `Host` may have on a loopback listener besides those of this machine, without port.
     pub hosts: Vec<String>,
+    /// How clients come in.
+    pub entry: Entry,
+}
+
+/// How clients come in, besides by plain HTTP with a token of ours.
+#[derive(Clone, Default)]
+pub struct Entry {
+    /// The certificate; none: plain HTTP.
+    pub tls: Option<Arc<Tls>>,
+    /// The authorization server that clients are sent to; none: OAuth is never mentioned.
+    pub resource: Option<ProtectedResource>,
 }
 
 /// How the drain went.
@@ -102,6 +139,8 @@ struct Shared {
     routes: Routes,
     limits: HttpLimits,
     guard: guard::Guard,
+    peers: Arc<Peers>,
+    started: Instant,
     traces: Traces,
 }
 
@@ -131,7 +170,9 @@ impl Traces {
 pub async fn serve(listener: TcpListener, routes: Routes, limits: HttpLimits, shutdown: CancellationToken) -> io::Result<Drained> {
     let guard = guard::Guard::new(listener.local_addr()?, &routes.origins, &routes.hosts);
     let traces = Traces::new(&*routes.system);
-    let shared = Arc::new(Shared { routes, limits, guard, traces });
+    let peers = Arc::new(Peers::new(limits.connections_per_peer_max, limits.failures));
+    let started = routes.system.instant();
+    let shared = Arc::new(Shared { routes, limits, guard, peers, started, traces });
     let seats = Arc::new(Semaphore::new(limits.connections_max));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let mut connections = JoinSet::new();
@@ -142,20 +183,35 @@ pub async fn serve(listener: TcpListener, routes: Routes, limits: HttpLimits, sh
             Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
-        match (accepted, Arc::clone(&seats).try_acquire_owned()) {
-            (Ok((stream, _)), Ok(seat)) => {
-                connections.spawn(connection(stream, seat, Arc::clone(&shared), shutdown.clone()));
-            }
-            (Ok((stream, _)), Err(_)) => {
-                tracing::warn!(limit = limits.connections_max, "a connection was refused: there are too many");
-                if let Ok(seat) = Arc::clone(&refusals).try_acquire_owned() {
-                    connections.spawn(refuse(stream, seat));
-                }
-            }
-            (Err(error), _) => {
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(ACCEPT_RETRY_MS)).await;
+                continue;
             }
+        };
+        let peer = Peer::from(address.ip());
+        let refusal = match (Arc::clone(&seats).try_acquire_owned(), shared.peers.seat(peer)) {
+            (Ok(seat), Some(of_peer)) => {
+                connections.spawn(connection(stream, peer, (seat, of_peer), Arc::clone(&shared), shutdown.clone()));
+                continue;
+            }
+            (Err(_), _) => {
+                tracing::warn!(limit = limits.connections_max, "a connection was refused: there are too many");
+                plain::too_many_connections()
+            }
+            (Ok(_), None) => {
+                let limit = limits.connections_per_peer_max;
+                tracing::warn!(limit, peer = %address.ip(), "a connection was refused: its address has too many");
+                plain::too_many_of_peer()
+            }
+        };
+        // Nobody reads plain text where TLS is spoken.
+        if shared.routes.entry.tls.is_none()
+            && let Ok(seat) = Arc::clone(&refusals).try_acquire_owned()
+        {
+            connections.spawn(refuse(stream, seat, refusal));
         }
     }
     drop(listener);
@@ -166,23 +222,53 @@ pub async fn serve(listener: TcpListener, routes: Routes, limits: HttpLimits, sh
     Ok(Drained { cut })
 }
 
-async fn connection(stream: TcpStream, _seat: OwnedSemaphorePermit, shared: Arc<Shared>, shutdown: CancellationToken) {
-    // Answers leave in one or two small segments: without this they wait for the client's delayed acknowledgement.
-    if let Err(error) = stream.set_nodelay(true) {
+/// A place among all connections, and one among those of the address.
+type Seats = (OwnedSemaphorePermit, Seat);
+
+async fn connection(stream: TcpStream, peer: Peer, _seats: Seats, shared: Arc<Shared>, shutdown: CancellationToken) {
+    if let Err(error) = slow::prepare(&stream, shared.limits.write_ms) {
         tracing::debug!(%error, "a connection ended at once");
         return;
     }
+    let Some(tls) = shared.routes.entry.tls.clone() else { return serve_connection(stream, peer, shared, shutdown).await };
+    let limit = Duration::from_millis(shared.limits.header_read_ms);
+    let shaken = tokio::select! {
+        shaken = tokio::time::timeout(limit, shake_hands(stream, &tls)) => shaken,
+        () = shutdown.cancelled() => return,
+    };
+    match shaken {
+        Ok(Ok(stream)) => serve_connection(stream, peer, shared, shutdown).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a connection ended in its TLS handshake"),
+        Err(_) => tracing::debug!("a connection took too long for its TLS handshake"),
+    }
+}
+
+/// Opens TLS; a client that speaks HTTP instead is told so.
+async fn shake_hands(mut stream: TcpStream, tls: &Tls) -> io::Result<tokio_rustls::server::TlsStream<TcpStream>> {
+    let mut first = [0];
+    // The first byte of a TLS handshake is its record type, 22; that of an HTTP request is a letter.
+    if stream.peek(&mut first).await? == 1 && first[0].is_ascii_alphabetic() {
+        tokio::io::AsyncWriteExt::write_all(&mut stream, plain::not_tls().as_bytes()).await?;
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not TLS"));
+    }
+    TlsAcceptor::from(tls.config()).accept(stream).await
+}
+
+async fn serve_connection<S>(stream: S, peer: Peer, shared: Arc<Shared>, shutdown: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let limits = shared.limits;
     let service = service_fn(move |request| {
         let shared = Arc::clone(&shared);
-        async move { Ok::<_, std::convert::Infallible>(route::answer(&shared, request).await) }
+        async move { Ok::<_, std::convert::Infallible>(route::answer(&shared, peer, request).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(limits.header_read_ms))
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(slow::Paced::new(stream, limits.write_ms)), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -197,9 +283,9 @@ async fn connection(stream: TcpStream, _seat: OwnedSemaphorePermit, shared: Arc<
 }
 
 /// Tells a connection that there are too many, and waits a moment for it to be read.
-async fn refuse(mut stream: TcpStream, _seat: OwnedSemaphorePermit) {
+async fn refuse(mut stream: TcpStream, _seat: OwnedSemaphorePermit, why: String) {
     let told = async {
-        tokio::io::AsyncWriteExt::write_all(&mut stream, plain::too_many_connections().as_bytes()).await?;
+        tokio::io::AsyncWriteExt::write_all(&mut stream, why.as_bytes()).await?;
         tokio::io::AsyncWriteExt::shutdown(&mut stream).await?;
         let mut rest = [0; 1024];
         while stream.read(&mut rest).await? > 0 {}

@@ -34,6 +34,20 @@ pub fn wall_clock_ms() -> TimeMs {
     }
 }
 
+/// Raises the number of files this process may open to what the system lets it, and returns that; none when it is
+/// unlimited. Each connection is one, and systems start processes with as few as 1024.
+///
+/// # Errors
+/// The system refuses.
+pub fn raise_open_files() -> std::io::Result<Option<u64>> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    }
+    Ok(limit.maximum)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,13 +20,16 @@ use thiserror::Error;
 use wasmtime::component::{Component, Linker};
 
 mod admission;
+mod agent;
 mod cache;
 mod engine;
 mod failure;
 mod limits;
+mod log_lines;
 mod merger;
 mod policy;
 mod pool;
+mod provider;
 mod reconciler;
 mod router;
 mod slots;
@@ -37,6 +40,7 @@ mod tests;
 mod ticker;
 mod workflow;
 
+use self::admission::Shape;
 use self::cache::CodeCache;
 pub use self::cache::CodeCounts;
 use self::failure::{invalid, limit};
@@ -50,6 +54,7 @@ use crate::ports::plugins::{
     PluginFailure, PluginRef, PluginSource, PluginStats, Plugins, PullRequestText, ReconcileOutcome, RouteCandidate, RouteMessage,
     RouteVerdict, Symbol, WaitingBranch, World,
 };
+use crate::ports::resident::ResidentDescription;
 
 /// Calls after which a warm instance is retired: what it leaked goes, and the cost of a new one is spread thin.
 pub const WARM_CALLS_MAX: u32 = 1_000;
@@ -102,6 +107,7 @@ struct Binding {
     world: World,
     bound: Bound,
     merger: Option<MergerDescription>,
+    resident: Option<ResidentDescription>,
 }
 
 /// The pool of a loaded component, by its world.
@@ -111,6 +117,9 @@ enum Bound {
     Reconciler(Pool<reconciler::bindings::Reconciler>),
     Workflow(Pool<workflow::bindings::Workflow>),
     Policy(Pool<policy::bindings::Policy>),
+    /// The second one where the component offers MCP as well.
+    Agent(Pool<agent::bindings::Agent>, Option<Box<Pool<provider::bindings::McpProvider>>>),
+    McpProvider(Pool<provider::bindings::McpProvider>),
 }
 
 impl Bound {
@@ -121,6 +130,9 @@ impl Bound {
             Self::Reconciler(pool) => pool.stats(),
             Self::Workflow(pool) => pool.stats(),
             Self::Policy(pool) => pool.stats(),
+            Self::Agent(pool, None) => pool.stats(),
+            Self::Agent(pool, Some(half)) => sum(pool.stats(), &half.stats()),
+            Self::McpProvider(pool) => pool.stats(),
         }
     }
 }
@@ -189,11 +201,11 @@ impl Inner {
     fn load(&self, source: PluginSource) -> Result<PluginRef, PluginFailure> {
         let reference = PluginRef { name: source.name.clone(), digest: blake3::hash(&source.component).to_hex().to_string() };
         let world = source.world;
-        let mut merger = None;
+        let (mut merger, mut resident) = (None, None);
         let bound = match world {
             World::Router => Bound::Router(self.probed(source, &reference.digest)?),
             World::Merger => {
-                let pool = self.pool(source, &reference.digest)?;
+                let pool = self.pool(&source, &reference.digest)?;
                 merger = Some(merger::describe(&pool)?);
                 Bound::Merger(pool)
             }
@@ -201,10 +213,17 @@ impl Inner {
             World::Workflow => Bound::Workflow(self.probed(source, &reference.digest)?),
             World::Policy => Bound::Policy(self.probed(source, &reference.digest)?),
             World::Agent => {
-                return Err(invalid(&reference.name, "this version does not run components of the world `agent`"));
+                let offers_mcp = admission::exports(&source.component, provider::INTERFACE).map_err(|why| invalid(&source.name, why))?;
+                let shape = if offers_mcp { agent::SHAPE_WITH_PROVIDER } else { agent::SHAPE };
+                let component = self.component(&source, &reference.digest, &shape)?;
+                let pool = self.pool_of(&source, World::Agent, &component)?;
+                resident = Some(agent::describe(&pool)?);
+                let half = offers_mcp.then(|| self.pool_of(&source, World::McpProvider, &component)).transpose()?;
+                Bound::Agent(pool, half.map(Box::new))
             }
+            World::McpProvider => Bound::McpProvider(self.probed(source, &reference.digest)?),
         };
-        let binding = Arc::new(Binding { reference: reference.clone(), world, bound, merger });
+        let binding = Arc::new(Binding { reference: reference.clone(), world, bound, merger, resident });
         self.bindings.rcu(|bindings| {
             let mut bindings = BTreeMap::clone(bindings);
             bindings.insert(reference.name.clone(), Arc::clone(&binding));
@@ -215,21 +234,31 @@ impl Inner {
 
     /// Returns a pool one of whose instances took its configuration.
     fn probed<G: Guest>(&self, source: PluginSource, digest: &str) -> Result<Pool<G>, PluginFailure> {
-        let pool = self.pool(source, digest)?;
+        let pool = self.pool(&source, digest)?;
         pool.probe(|_, _| Ok(Ok(())))?;
         Ok(pool)
     }
 
-    fn pool<G: Guest>(&self, source: PluginSource, digest: &str) -> Result<Pool<G>, PluginFailure> {
+    fn pool<G: Guest>(&self, source: &PluginSource, digest: &str) -> Result<Pool<G>, PluginFailure> {
+        let component = self.component(source, digest, &G::SHAPE)?;
+        self.pool_of(source, source.world, &component)
+    }
+
+    /// Returns the code of a component that fits a shape.
+    fn component(&self, source: &PluginSource, digest: &str, shape: &Shape) -> Result<Component, PluginFailure> {
         let name = source.name.as_str();
-        let limits = Limits::new(source.world, source.limits).map_err(|why| invalid(name, why))?;
-        admission::admit(&source.component, &G::SHAPE).map_err(|why| invalid(name, why))?;
-        let component = self
-            .cache
-            .component(&self.shared.engine, digest, &source.component)
-            .map_err(|error| invalid(name, format!("it does not compile: {error:#}")))?;
-        let pre = self.prepare::<G>(&component).map_err(|error| invalid(name, format!("it does not fit its world: {error:#}")))?;
-        let terms = Terms { name: source.name, config_json: source.config_json, limits, instances: source.instances };
+        Limits::new(source.world, source.limits).map_err(|why| invalid(name, why))?;
+        admission::admit(&source.component, shape).map_err(|why| invalid(name, why))?;
+        let component = self.cache.component(&self.shared.engine, digest, &source.component);
+        component.map_err(|error| invalid(name, format!("it does not compile: {error:#}")))
+    }
+
+    /// Returns the pool of one world over a component's code.
+    fn pool_of<G: Guest>(&self, source: &PluginSource, world: World, component: &Component) -> Result<Pool<G>, PluginFailure> {
+        let name = source.name.as_str();
+        let limits = Limits::new(world, source.limits).map_err(|why| invalid(name, why))?;
+        let pre = self.prepare::<G>(component).map_err(|error| invalid(name, format!("it does not fit its world: {error:#}")))?;
+        let terms = Terms { name: source.name.clone(), config_json: source.config_json.clone(), limits, instances: source.instances };
         Ok(Pool::new(self.shared.clone(), terms, pre))
     }
 
@@ -319,6 +348,16 @@ impl Plugins for Wasm {
 
     async fn check(&self, plugin: &str, gate: Gate, facts: GateFacts) -> Result<GateVerdict, PluginFailure> {
         self.ask(plugin, move |pool| policy::check(pool, gate, &facts)).await
+    }
+}
+
+fn sum(one: PluginStats, other: &PluginStats) -> PluginStats {
+    PluginStats {
+        calls: one.calls + other.calls,
+        traps: one.traps + other.traps,
+        limits: one.limits + other.limits,
+        invalid: one.invalid + other.invalid,
+        instances: one.instances + other.instances,
     }
 }
 

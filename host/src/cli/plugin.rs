@@ -128,7 +128,7 @@ fn list(environment: &Environment, args: &ListArgs) -> Result<ExitCode, Trouble>
             (loaded.digest.chars().take(12).collect(), format!("{}{failed}", loaded.calls))
         });
         let instances = if line.instances == Instances::Warm { "warm" } else { "fresh" };
-        [line.name.clone(), format!("{:?}", line.world).to_lowercase(), line.source.clone(), instances.to_owned(), digest, calls]
+        [line.name.clone(), line.world.name().to_owned(), line.source.clone(), instances.to_owned(), digest, calls]
     });
     let head = ["NAME", "DECIDES", "SOURCE", "INSTANCES", "DIGEST", "CALLS"].map(str::to_owned);
     write_columns(&mut std::io::stdout().lock(), std::iter::once(head).chain(rows))?;

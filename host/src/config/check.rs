@@ -7,10 +7,10 @@ use std::path::{Component, Path, PathBuf};
 
 use figment::value::{Dict, Tag, Value};
 
-use super::Environment;
 use super::layers::{Layer, Layers, Part, Step, dotted};
 use super::problem::{Place, Problem, nearest};
 use super::schema::{CONFIG_VERSION, Key, Need, ROOT, SHIPPED, Shape, homes_of};
+use super::{Environment, access};
 use crate::ports::plugins::World;
 
 /// Where a plugin is asked for.
@@ -35,6 +35,10 @@ pub(super) fn check(layers: &Layers, environment: &Environment, values: &mut Val
     check.plugins(values, &uses);
     check.unique(values, "project", "slug");
     check.unique(values, "check", "name");
+    check.unique(values, "agent", "plugin");
+    check.unique(values, "provider", "plugin");
+    check.projects_are_known(values);
+    check.problems.extend(access::check(layers, values));
     check.problems
 }
 
@@ -55,6 +59,11 @@ pub(super) fn uses(values: &Value) -> Vec<Use> {
             add(world, vec![key(section), key(entry), Step::Item(i), key("plugin")], table.find_ref("plugin"));
         }
     }
+    for (section, world) in [("agent", World::Agent), ("provider", World::McpProvider)] {
+        for (i, table) in list(values.find_ref(section)).enumerate() {
+            add(world, vec![key(section), Step::Item(i), key("plugin")], table.find_ref("plugin"));
+        }
+    }
     add(World::Workflow, vec![key("workflow"), key("plugin")], values.find_ref("workflow.plugin"));
     add(World::Policy, vec![key("policy"), key("plugin")], values.find_ref("policy.plugin"));
     uses
@@ -62,6 +71,12 @@ pub(super) fn uses(values: &Value) -> Vec<Use> {
 
 fn list(value: Option<&Value>) -> impl Iterator<Item = &Value> {
     value.and_then(Value::as_array).into_iter().flatten()
+}
+
+/// Returns whether a component of a world can be used as one of another: an agent may offer MCP as well. Whether it does is
+/// seen at its load.
+fn fits(world: World, used: World) -> bool {
+    world == used || (world == World::Agent && used == World::McpProvider)
 }
 
 /// What an operator calls a plugin of this world.
@@ -73,6 +88,7 @@ fn role(world: World) -> &'static str {
         World::Workflow => "a workflow",
         World::Policy => "a policy",
         World::Agent => "an agent",
+        World::McpProvider => "a provider",
     }
 }
 
@@ -168,7 +184,7 @@ impl Check<'_> {
                     path.pop();
                 }
             }
-            (Shape::Any, Value::Dict(..)) => {}
+            (Shape::Any, Value::Dict(..)) | (Shape::Switch, Value::Bool(..)) => {}
             (Shape::Path | Shape::PluginSource, Value::String(_, text)) if !text.is_empty() => self.path(path, tag, text, shape),
             (Shape::Text(form), Value::String(_, text)) if (form.fits)(text) => {}
             (Shape::Choice(choices), Value::String(_, text)) if choices.contains(&text.as_str()) => {}
@@ -195,6 +211,9 @@ impl Check<'_> {
                 nearest(text, choices.iter().copied()).map(|choice| format!("did you mean \"{choice}\"?"))
             }
             (Shape::Integer { .. }, Value::String(_, text)) if text.parse::<i64>().is_ok() => Some("write it without quotes".to_owned()),
+            (Shape::Switch, Value::String(_, text)) if matches!(text.as_str(), "true" | "false") => {
+                Some("write it without quotes".to_owned())
+            }
             (Shape::List(_), Value::String(..)) => Some(format!("write `[{}]`", written(value))),
             _ => None,
         };
@@ -233,15 +252,24 @@ impl Check<'_> {
         let has_file = |name: &str| {
             own.get(name).and_then(|plugin| plugin.find_ref("source")).and_then(Value::as_str).is_some_and(|source| source != "embedded")
         };
+        let said = |name: &str| {
+            let world = own.get(name).and_then(|plugin| plugin.find_ref("world")).and_then(Value::as_str)?;
+            World::ALL.into_iter().find(|known| known.name() == world)
+        };
         let mut worlds: BTreeMap<&str, World> = BTreeMap::new();
         for used in uses {
             let shipped = SHIPPED.iter().find(|(name, _)| *name == used.plugin).map(|(_, world)| *world);
-            let known = if has_file(&used.plugin) { worlds.get(used.plugin.as_str()).copied() } else { shipped };
+            let of_file = || said(&used.plugin).or_else(|| worlds.get(used.plugin.as_str()).copied());
+            let known = if has_file(&used.plugin) { of_file() } else { shipped };
             let wanted = role(used.world);
-            if let Some(world) = known.filter(|world| *world != used.world) {
+            if let Some(world) = known.filter(|world| !fits(*world, used.world)) {
                 let what = format!("`{}` names `{}`, which is {}; {wanted} is needed here", dotted(&used.path), used.plugin, role(world));
                 let fitting: Vec<&str> = SHIPPED.iter().filter(|(_, world)| *world == used.world).map(|(name, _)| *name).collect();
-                self.report(&used.path, used.tag, Part::Value, what, Some(format!("shipped: {}", fitting.join(", "))));
+                let help = match fitting.as_slice() {
+                    [] => format!("none is shipped: name a component of yours, made for the world `{}`", used.world.name()),
+                    fitting => format!("shipped: {}", fitting.join(", ")),
+                };
+                self.report(&used.path, used.tag, Part::Value, what, Some(help));
             } else if known.is_none() && !has_file(&used.plugin) {
                 let fitting = SHIPPED.iter().filter(|(_, world)| *world == used.world).map(|(name, _)| *name);
                 let help = match nearest(&used.plugin, fitting.chain(own.keys().map(String::as_str).filter(|name| has_file(name)))) {
@@ -257,12 +285,30 @@ impl Check<'_> {
             if !worlds.contains_key(name.as_str()) {
                 let help = match nearest(name, worlds.keys().copied()) {
                     Some(used) => format!("did you mean `[plugins.{used}]`?"),
-                    None => "name it in `routing.plugins`, a `[[merging.strategy]]`, a `[[context.reconciler]]`, `workflow.plugin` or \
-                             `policy.plugin`, or leave it out"
+                    None => "name it in `routing.plugins`, a `[[merging.strategy]]`, a `[[context.reconciler]]`, `workflow.plugin`, \
+                             `policy.plugin`, an `[[agent]]` or a `[[provider]]`, or leave it out"
                         .to_owned(),
                 };
                 let path = [Step::Key("plugins".to_owned()), Step::Key(name.clone())];
                 self.report(&path, value.tag(), Part::Key, format!("`plugins.{name}` is set up, but nothing uses that plugin"), Some(help));
+            }
+        }
+    }
+
+    /// A binding to a project that is not in the file is a slip: projects of other origin are served where `projects` is left out.
+    fn projects_are_known(&mut self, values: &Value) {
+        let known: Vec<&str> = list(values.find_ref("project")).filter_map(|project| project.find_ref("slug")?.as_str()).collect();
+        for section in ["agent", "provider"] {
+            for (i, table) in list(values.find_ref(section)).enumerate() {
+                for (j, slug) in list(table.find_ref("projects")).enumerate() {
+                    let Value::String(tag, text) = slug else { continue };
+                    if let (false, Some(near)) = (known.contains(&text.as_str()), nearest(text, known.iter().copied())) {
+                        let key = |name: &str| Step::Key(name.to_owned());
+                        let path = [key(section), Step::Item(i), key("projects"), Step::Item(j)];
+                        let what = format!("`{section}.projects` names \"{text}\", but there is no such [[project]]");
+                        self.report(&path, *tag, Part::Value, what, Some(format!("did you mean \"{near}\"?")));
+                    }
+                }
             }
         }
     }
@@ -289,6 +335,7 @@ fn expected(shape: &Shape) -> String {
         Shape::PluginSource => "\"embedded\" or the path of a component".to_owned(),
         Shape::Integer { min, max } if min == max => format!("{min}"),
         Shape::Integer { min, max } => format!("a whole number from {min} to {max}"),
+        Shape::Switch => "true or false".to_owned(),
         Shape::Choice(choices) => {
             let choices: Vec<String> = choices.iter().map(|choice| format!("\"{choice}\"")).collect();
             choices.join(" or ")

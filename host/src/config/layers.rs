@@ -377,11 +377,14 @@ fn is_reserved(name: &str) -> bool {
     RESERVED_VARIABLES.contains(&name) || name.strip_prefix(VARIABLE_PREFIX).is_some_and(of_service)
 }
 
-/// Numbers are numbers where a number is wanted; lists are split at commas. Everything else is the text as it is.
+/// Numbers and switches are such where one is wanted; lists are split at commas. Everything else is the text as it is.
 fn variable_value(text: &str, shape: &Shape) -> Value {
     if let Shape::List(inner) = shape {
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
         return Value::from(parts.map(|part| variable_value(part, inner)).collect::<Vec<_>>());
+    }
+    if let (Shape::Switch, Ok(switch)) = (shape, text.trim().parse::<bool>()) {
+        return Value::from(switch);
     }
     match text.trim().parse::<i64>() {
         Ok(number) if matches!(shape, Shape::Integer { .. }) => Value::from(number),

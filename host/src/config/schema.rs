@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use pointsman_core::path_glob::PathGlob;
 
+use crate::ports::fetch::FetchUrl;
 use crate::ports::plugins::World;
 
 /// A kind of text.
@@ -34,6 +35,8 @@ pub(super) enum Shape {
         /// The most.
         max: i64,
     },
+    /// `true` or `false`.
+    Switch,
     /// One of these texts.
     Choice(&'static [&'static str]),
     /// A list.
@@ -101,11 +104,24 @@ static SLUG: Form = Form { expected: "1 to 40 of a-z, 0-9 and `-`, starting with
 static NAME: Form = Form { expected: "1 to 64 of a-z, 0-9, `-`, `_` and `.`, starting with a letter or digit", fits: is_name };
 static BRANCH: Form = Form { expected: "a branch name such as \"main\", without `refs/heads/`", fits: is_branch };
 static GLOB: Form = Form { expected: "a glob relative to the repository's root, such as \"src/**\" or \"CHANGELOG.md\"", fits: is_glob };
+static HOST: Form = Form {
+    expected: "a host such as \"example.com\", or with its port \"127.0.0.1:8080\"; an IPv6 address in brackets",
+    fits: |text| !text.contains(['/', '@', '#', '?']) && FetchUrl::parse(&format!("http://{text}")).is_ok(),
+};
+static AUDIENCE: Form = Form {
+    expected: "the audience of access tokens, such as \"https://pointsman.example.com/mcp\"",
+    fits: |text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()),
+};
+static SCOPE: Form = Form { expected: "one OAuth scope, such as \"pointsman:files\", without spaces and quotes", fits: is_scope };
 static COMMAND: Form = Form { expected: "a shell command", fits: |text| !text.trim().is_empty() && !text.contains('\0') };
 
 static GLOBS: Shape = Shape::Text(&GLOB);
 static ORIGINS: Shape = Shape::Text(&ORIGIN);
 static NAMES: Shape = Shape::Text(&NAME);
+static HOSTS: Shape = Shape::Text(&HOST);
+static SCOPES: Shape = Shape::Text(&SCOPE);
+static SLUGS: Shape = Shape::Text(&SLUG);
+static TOOLSETS: Shape = Shape::Choice(&["files", "admin"]);
 
 static LIMITS: [Key; 4] = [
     may("memory_bytes_max", integer(1 << 16, 4 << 30)),
@@ -114,7 +130,8 @@ static LIMITS: [Key; 4] = [
     may("concurrency_max", integer(1, 1_000)),
 ];
 
-static SERVER: [Key; 7] = [
+static TLS: [Key; 2] = [must("cert", Shape::Path), must("key", Shape::Path)];
+static SERVER: [Key; 12] = [
     may("bind", Shape::Text(&ADDRESS)),
     may("public_url", Shape::Text(&URL)),
     may("body_bytes_max", integer(64 << 10, 1 << 30)),
@@ -122,6 +139,29 @@ static SERVER: [Key; 7] = [
     may("header_timeout_ms", integer(100, HOUR_MS)),
     may("drain_ms", integer(0, HOUR_MS)),
     may("allowed_origins", Shape::List(&ORIGINS)),
+    may("connections_per_peer_max", integer(1, 100_000)),
+    may("body_timeout_ms", integer(100, HOUR_MS)),
+    may("write_timeout_ms", integer(100, HOUR_MS)),
+    may("anonymous", Shape::Switch),
+    may("tls", Shape::Table(&TLS)),
+];
+static CALL_LIMITS: [Key; 5] = [
+    may("requests_per_s", integer(0, 1_000_000)),
+    may("burst", integer(1, 1_000_000)),
+    may("failures_per_min", integer(0, 1_000_000)),
+    may("failures_burst", integer(1, 1_000_000)),
+    may("json_depth_max", integer(8, 100)),
+];
+static AUTH_GRANT: [Key; 3] =
+    [must("scope", Shape::Text(&SCOPE)), may("projects", Shape::List(&SLUGS)), may("toolsets", Shape::List(&TOOLSETS))];
+static AUTH: [Key; 7] = [
+    may("issuer", Shape::Text(&URL)),
+    may("audience", Shape::Text(&AUDIENCE)),
+    may("required_scopes", Shape::List(&SCOPES)),
+    may("jwks_uri", Shape::Text(&URL)),
+    may("leeway_s", integer(0, 600)),
+    may("keys_interval_s", integer(0, 3_600)),
+    may("grant", Shape::Tables(&AUTH_GRANT)),
 ];
 static DATA: [Key; 1] = [may("dir", Shape::Path)];
 static LOG: [Key; 2] = [may("level", Shape::Text(&LOG_LEVEL)), may("format", Shape::Choice(&["auto", "text", "json"]))];
@@ -139,8 +179,13 @@ static CONTEXT: [Key; 1] = [may("reconciler", Shape::Tables(&RECONCILER))];
 static WORKFLOW: [Key; 1] = [may("plugin", Shape::Text(&NAME))];
 static POLICY: [Key; 1] = [may("plugin", Shape::Text(&NAME))];
 static CHECK: [Key; 3] = [must("name", Shape::Text(&NAME)), must("command", Shape::Text(&COMMAND)), may("limit_s", integer(1, DAY_S))];
-static PLUGIN: [Key; 4] = [
+static AGENT: [Key; 3] =
+    [must("plugin", Shape::Text(&NAME)), may("projects", Shape::List(&SLUGS)), may("fetch_hosts", Shape::List(&HOSTS))];
+static PROVIDER: [Key; 3] =
+    [must("plugin", Shape::Text(&NAME)), may("projects", Shape::List(&SLUGS)), may("allow_empty_namespace", Shape::Switch)];
+static PLUGIN: [Key; 5] = [
     may("source", Shape::PluginSource),
+    may("world", Shape::Choice(&["router", "merger", "reconciler", "workflow", "policy", "agent", "mcp-provider"])),
     may("instances", Shape::Choice(&["warm", "fresh"])),
     may("limits", Shape::Table(&LIMITS)),
     may("config", Shape::Any),
@@ -153,9 +198,11 @@ static GIT: [Key; 4] = [
 ];
 
 /// The whole configuration.
-pub(super) static ROOT: [Key; 14] = [
+pub(super) static ROOT: [Key; 18] = [
     must("config_version", integer(CONFIG_VERSION, CONFIG_VERSION)),
     may("server", Shape::Table(&SERVER)),
+    may("limits", Shape::Table(&CALL_LIMITS)),
+    may("auth", Shape::Table(&AUTH)),
     may("data", Shape::Table(&DATA)),
     may("log", Shape::Table(&LOG)),
     may("project", Shape::Tables(&PROJECT)),
@@ -166,6 +213,8 @@ pub(super) static ROOT: [Key; 14] = [
     may("workflow", Shape::Table(&WORKFLOW)),
     may("policy", Shape::Table(&POLICY)),
     may("check", Shape::Tables(&CHECK)),
+    may("agent", Shape::Tables(&AGENT)),
+    may("provider", Shape::Tables(&PROVIDER)),
     may("plugins", Shape::Named(&PLUGIN)),
     may("git", Shape::Table(&GIT)),
 ];
@@ -202,22 +251,28 @@ impl Leaf {
     }
 }
 
-/// Returns every key that an environment variable can set: texts, numbers and lists of fixed tables.
+/// Returns every key that an environment variable can set: texts, numbers, switches and lists of fixed tables.
 pub(super) fn leaves() -> Vec<Leaf> {
-    let mut leaves = Vec::new();
-    for key in &ROOT {
-        if let Shape::Table(keys) = &key.shape {
-            let inner = keys.iter().filter(|inner| is_leaf(&inner.shape));
-            leaves.extend(inner.map(|inner| Leaf { path: vec![key.name, inner.name], shape: &inner.shape }));
-        } else if is_leaf(&key.shape) {
-            leaves.push(Leaf { path: vec![key.name], shape: &key.shape });
+    fn collect(keys: &'static [Key], above: &[&'static str], leaves: &mut Vec<Leaf>) {
+        for key in keys {
+            let path = [above, &[key.name]].concat();
+            if let Shape::Table(inner) = &key.shape {
+                collect(inner, &path, leaves);
+            } else if is_leaf(&key.shape) {
+                leaves.push(Leaf { path, shape: &key.shape });
+            }
         }
     }
+    let mut leaves = Vec::new();
+    collect(&ROOT, &[], &mut leaves);
     leaves
 }
 
 fn is_leaf(shape: &Shape) -> bool {
-    matches!(shape, Shape::Text(_) | Shape::Path | Shape::PluginSource | Shape::Integer { .. } | Shape::Choice(_) | Shape::List(_))
+    matches!(
+        shape,
+        Shape::Text(_) | Shape::Path | Shape::PluginSource | Shape::Integer { .. } | Shape::Switch | Shape::Choice(_) | Shape::List(_)
+    )
 }
 
 /// Returns the tables that have a key of this name, as they are written in a file: `[server]`.
@@ -233,6 +288,7 @@ pub(super) fn homes_of(name: &str) -> Vec<String> {
                 | Shape::Path
                 | Shape::PluginSource
                 | Shape::Integer { .. }
+                | Shape::Switch
                 | Shape::Choice(_)
                 | Shape::List(_)
                 | Shape::Any => {}
@@ -263,6 +319,11 @@ fn is_origin(text: &str) -> bool {
         && !rest.is_empty()
         && rest.is_ascii()
         && !rest.contains(['/', '?', '#', ' ', '@', '\\'])
+}
+
+/// The characters of a scope (RFC 6749, section 3.3).
+fn is_scope(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
 }
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -318,7 +379,9 @@ mod tests {
     #[test]
     fn variables_are_unique() {
         let mut names: Vec<String> = leaves().iter().map(Leaf::variable).collect();
-        assert!(names.contains(&"POINTSMAN_SERVER_BODY_BYTES_MAX".to_owned()));
+        for name in ["POINTSMAN_SERVER_BODY_BYTES_MAX", "POINTSMAN_SERVER_TLS_CERT", "POINTSMAN_AUTH_ISSUER"] {
+            assert!(names.iter().any(|known| known == name), "{name}");
+        }
         let count = names.len();
         names.sort_unstable();
         names.dedup();
@@ -332,7 +395,10 @@ mod tests {
             (&URL, vec!["http://h", "https://h:1/base/"], vec!["h", "ftp://h", "http://", "http://h?q", "http://user@h"]),
             (&ORIGIN, vec!["https://h", "vscode-file://app"], vec!["https://h/", "h", "https://"]),
             (&LOG_LEVEL, vec!["info", "off", "info,pointsman::service=debug"], vec!["", "inof", "pointsman=", "info;debug"]),
+            (&SCOPE, vec!["files", "pointsman:files", "https://h/x"], vec!["", "a b", "a\"b", "ü"]),
+            (&AUDIENCE, vec!["https://h/mcp", "urn:x"], vec!["", "a b"]),
             (&SLUG, vec!["a", "my-repo-2"], vec!["", "-a", "My", "a_b"]),
+            (&HOST, vec!["example.com", "127.0.0.1:8080", "[::1]:1"], vec!["", "http://a", "a/b", "a:b", "a@b", "::1"]),
             (&BRANCH, vec!["main", "release/1.x"], vec!["", "-x", "a b", "refs/heads/main", "a..b", "x.lock", "/a", "a/"]),
         ] {
             for text in good {
@@ -347,7 +413,10 @@ mod tests {
     #[test]
     fn a_key_is_found_where_it_belongs() {
         assert_eq!(homes_of("bind"), ["[server]"]);
-        assert_eq!(homes_of("plugin"), ["[[merging.strategy]]", "[[context.reconciler]]", "[workflow]", "[policy]"]);
+        assert_eq!(
+            homes_of("plugin"),
+            ["[[merging.strategy]]", "[[context.reconciler]]", "[workflow]", "[policy]", "[[agent]]", "[[provider]]"]
+        );
         assert_eq!(homes_of("deadline_ms"), ["[plugins.NAME.limits]"]);
     }
 }

@@ -2,6 +2,8 @@
 
 use super::*;
 
+mod residents;
+
 const FOLDER: &str = "/srv/repo";
 
 fn environment(variables: &[(&str, &str)]) -> Environment {
@@ -194,7 +196,7 @@ fn a_value_of_another_type_says_what_is_expected() {
       |
     5 | [server.x]
       |         ^
-      = help: known here: `bind`, `public_url`, `body_bytes_max`, `connections_max`, `header_timeout_ms`, `drain_ms`, `allowed_origins`
+      = help: known here: `bind`, `public_url`, `body_bytes_max`, `connections_max`, `header_timeout_ms`, `drain_ms`, `allowed_origins`, `connections_per_peer_max`, `body_timeout_ms`, `write_timeout_ms`, `anonymous`, `tls`
 
     error: `routing.plugins` is "routing-rules", expected a list
      --> config/pointsman.toml:7:11
@@ -338,6 +340,65 @@ fn a_plugin_that_nothing_uses_or_no_file_holds_is_named() {
     2 problems in the configuration; nothing was started
     "#
     );
+}
+
+#[test]
+fn what_lets_others_in_must_fit_together() {
+    insta::assert_snapshot!(
+        refusal(
+            "config_version = 1\n[server]\nbind = \"0.0.0.0:7420\"\nanonymous = true\n[auth]\nissuer = \"http://as.example.org\"\nrequired_scopes = [\"a b\"]\n"
+        ),
+        @r#"
+    error: `server.anonymous` lets everybody in, and `server.bind` is 0.0.0.0:7420, which others can reach
+     --> config/pointsman.toml:4:13
+      |
+    4 | anonymous = true
+      |             ^^^^
+      = help: bind 127.0.0.1 or [::1], or give each client a token: `pointsman agent add NAME`
+
+    error: `auth.issuer` is http://as.example.org: keys that come over plain HTTP could be anybody's
+     --> config/pointsman.toml:6:10
+      |
+    6 | issuer = "http://as.example.org"
+      |          ^^^^^^^^^^^^^^^^^^^^^^^
+      = help: write an https:// URL; http:// is for an authorization server on this machine
+
+    error: `auth.required_scopes` is "a b", expected one OAuth scope, such as "pointsman:files", without spaces and quotes
+     --> config/pointsman.toml:7:20
+      |
+    7 | required_scopes = ["a b"]
+      |                    ^^^^^
+
+    3 problems in the configuration; nothing was started
+    "#
+    );
+    let public = "config_version = 1\n[server]\nanonymous = true\npublic_url = \"https://p.example.org\"\n";
+    assert!(refusal(public).contains("`server.public_url` is https://p.example.org"), "{}", refusal(public));
+    let flag = Flags { bind: Some("0.0.0.0:1".to_owned()), ..Flags::default() };
+    assert!(load("config_version = 1\n[server]\nanonymous = true\n", &[], &flag).is_err(), "a flag counts as well");
+    let no_issuer = "config_version = 1\n[auth]\naudience = \"x\"\n[[auth.grant]]\nscope = \"s\"\n";
+    assert!(refusal(no_issuer).contains("`auth.audience` is set, but no authorization server is"), "{}", refusal(no_issuer));
+    assert!(refusal("config_version = 1\n[server.tls]\ncert = \"c.pem\"\n").contains("`server.tls` has no `key`"));
+}
+
+#[test]
+fn access_is_read() {
+    let text = "config_version = 1\n[server]\npublic_url = \"https://p.example.org:8443/base/\"\n[server.tls]\ncert = \"c.pem\"\nkey = \"k.pem\"\n\
+                [limits]\nrequests_per_s = 0\n[auth]\nissuer = \"https://as\"\n[[auth.grant]]\nscope = \"s\"\ntoolsets = [\"files\"]\n";
+    let variables = [("POINTSMAN_AUTH_REQUIRED_SCOPES", "a, b"), ("POINTSMAN_SERVER_TLS_KEY", "/k.pem")];
+    let config = load(text, &variables, &Flags::default()).expect("whole");
+    let tls = config.server.tls.clone().expect("a certificate");
+    assert_eq!((tls.cert.as_path(), tls.key.as_path()), (Path::new("/srv/repo/config/c.pem"), Path::new("/k.pem")));
+    assert_eq!(config.limits.calls, None);
+    assert!(config.limits.failures.is_some());
+    let auth = config.auth.clone().expect("an issuer");
+    assert_eq!((auth.required_scopes.join(" "), auth.grants.len()), ("a b".to_owned(), 1));
+    assert_eq!(
+        (config.public_names(), config.origins()),
+        (vec!["p.example.org".to_owned()], vec!["https://p.example.org:8443".to_owned()])
+    );
+    let anonymous = load("config_version = 1\n", &[("POINTSMAN_SERVER_ANONYMOUS", "true")], &Flags::default()).expect("whole");
+    assert!(anonymous.server.anonymous && anonymous.auth.is_none());
 }
 
 #[test]

@@ -77,3 +77,12 @@ fn an_agent_that_offers_mcp_is_of_the_world_agent() {
     let error = component::check(&bytes, World::McpProvider).expect_err("it is an agent, too");
     assert!(error.to_string().contains("exports pointsman:agent/handling@0.1.0, which belongs to another world"), "{error}");
 }
+
+#[test]
+fn an_agent_may_offer_mcp_besides() {
+    let bytes = include_bytes!("../adapters/wasm/tests/scripted-agent.wasm");
+    let text = component::embedded_manifest(bytes).expect("readable").expect("embedded");
+    assert_eq!(Manifest::parse(&text).expect("fits").world, World::Agent);
+    component::check(bytes, World::Agent).expect("it exports both");
+    component::check(bytes, World::McpProvider).expect_err("it is more than a provider");
+}

@@ -53,6 +53,12 @@ pub enum BodyError {
         /// The limit.
         limit_ms: u64,
     },
+    /// It nests deeper than any parser should follow.
+    #[error("the body nests deeper than {limit} levels")]
+    TooDeep {
+        /// The limit.
+        limit: usize,
+    },
     /// The connection ended before the body did.
     #[error("the connection ended before the body did")]
     Broken,

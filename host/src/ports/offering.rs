@@ -121,63 +121,104 @@ pub enum News {
     Deferred(Arc<str>),
 }
 
-/// Everything on offer in a project.
+/// Everything on offer in a project. What is not implemented is offered by nobody: a host of tools alone has only lists.
 #[async_trait]
 pub trait Offering: Send + Sync {
     /// Returns a list for this credential, in a fixed order.
     fn list(&self, caller: &Caller, kind: ListKind) -> Arc<Listing>;
 
     /// Returns what of a component's tool is mirrored into headers; none: no component offers a tool of this name.
-    fn provided(&self, caller: &Caller, tool: &str) -> Option<Arc<[ParamHeader]>>;
+    fn provided(&self, caller: &Caller, tool: &str) -> Option<Arc<[ParamHeader]>> {
+        let _ = (caller, tool);
+        None
+    }
 
     /// Runs one round of a call: a component's tool, any resource, any prompt. Dropping the future does not stop the component.
     ///
     /// # Errors
     /// [`CallError`].
-    async fn round(&self, caller: &Caller, call: &ProviderCall, round: Round, emit: Arc<dyn Emit>) -> Result<ProviderOutcome, CallError>;
+    async fn round(&self, caller: &Caller, call: &ProviderCall, round: Round, emit: Arc<dyn Emit>) -> Result<ProviderOutcome, CallError> {
+        let _ = (caller, round, emit);
+        Err(match call {
+            ProviderCall::Tool { name, .. } => CallError::UnknownTool(name.clone()),
+            ProviderCall::Resource { uri } => CallError::UnknownResource(uri.clone()),
+            ProviderCall::Prompt { name, .. } => CallError::UnknownPrompt(name.clone()),
+        })
+    }
 
     /// Tells the component that a call whose last round was `Pending` goes no further.
-    async fn abandoned(&self, caller: &Caller, call: &ProviderCall, call_id: String, state: Vec<u8>);
+    async fn abandoned(&self, caller: &Caller, call: &ProviderCall, call_id: String, state: Vec<u8>) {
+        let _ = (caller, call, call_id, state);
+    }
 
     /// Returns completions of an argument, at most 100, and how many there are in all.
     ///
     /// # Errors
     /// [`CallError`].
-    async fn complete(&self, caller: &Caller, reference: Reference, argument: &str, typed: &str)
-    -> Result<(Vec<String>, usize), CallError>;
+    async fn complete(
+        &self,
+        caller: &Caller,
+        reference: Reference,
+        argument: &str,
+        typed: &str,
+    ) -> Result<(Vec<String>, usize), CallError> {
+        let _ = (caller, argument, typed);
+        Err(match reference {
+            Reference::Prompt(name) => CallError::UnknownPrompt(name),
+            Reference::Resource(uri) => CallError::UnknownResource(uri),
+        })
+    }
 
     /// Returns whether there is such a resource, so that it can be subscribed to.
-    fn has_resource(&self, caller: &Caller, uri: &str) -> bool;
+    fn has_resource(&self, caller: &Caller, uri: &str) -> bool {
+        let _ = (caller, uri);
+        false
+    }
 
     /// Returns what changes from now on.
     ///
     /// # Errors
     /// `Internal` when that cannot be found out.
-    async fn news(&self, caller: &Caller) -> Result<broadcast::Receiver<News>, CallError>;
+    async fn news(&self, caller: &Caller) -> Result<broadcast::Receiver<News>, CallError> {
+        let _ = caller;
+        Ok(broadcast::channel(1).1)
+    }
 
     /// Makes a pending call one that goes on by itself (the tasks extension): durable when this returns. Returns the `Task`.
     ///
     /// # Errors
     /// [`CallError`].
-    async fn defer(&self, caller: &Caller, call: ProviderCall, round: Round, wake_ms: u32) -> Result<Box<RawValue>, CallError>;
+    async fn defer(&self, caller: &Caller, call: ProviderCall, round: Round, wake_ms: u32) -> Result<Box<RawValue>, CallError> {
+        let _ = (call, round, wake_ms);
+        Err(CallError::Internal { trace: caller.trace.clone() })
+    }
 
     /// Returns a deferred call of this principal as a `DetailedTask`.
     ///
     /// # Errors
     /// `UnknownTask`.
-    async fn deferred(&self, caller: &Caller, id: &str) -> Result<Box<RawValue>, CallError>;
+    async fn deferred(&self, caller: &Caller, id: &str) -> Result<Box<RawValue>, CallError> {
+        let _ = caller;
+        Err(CallError::UnknownTask(id.to_owned()))
+    }
 
     /// Gives a deferred call the client's answers.
     ///
     /// # Errors
     /// `UnknownTask`.
-    async fn answer_deferred(&self, caller: &Caller, id: &str, answers: &RawValue) -> Result<(), CallError>;
+    async fn answer_deferred(&self, caller: &Caller, id: &str, answers: &RawValue) -> Result<(), CallError> {
+        let _ = (caller, answers);
+        Err(CallError::UnknownTask(id.to_owned()))
+    }
 
     /// Cancels a deferred call; one that ended is left as it is.
     ///
     /// # Errors
     /// `UnknownTask`.
-    async fn cancel_deferred(&self, caller: &Caller, id: &str) -> Result<(), CallError>;
+    async fn cancel_deferred(&self, caller: &Caller, id: &str) -> Result<(), CallError> {
+        let _ = caller;
+        Err(CallError::UnknownTask(id.to_owned()))
+    }
 }
 
 #[cfg(test)]

@@ -37,6 +37,28 @@ pub enum World {
     Policy,
     /// Acts on events.
     Agent,
+    /// Offers tools, resources and prompts to MCP clients.
+    #[serde(rename = "mcp-provider")]
+    McpProvider,
+}
+
+impl World {
+    /// All worlds.
+    pub const ALL: [Self; 7] = [Self::Router, Self::Merger, Self::Reconciler, Self::Workflow, Self::Policy, Self::Agent, Self::McpProvider];
+
+    /// Returns its name, which is that of its WIT package.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Router => "router",
+            Self::Merger => "merger",
+            Self::Reconciler => "reconciler",
+            Self::Workflow => "workflow",
+            Self::Policy => "policy",
+            Self::Agent => "agent",
+            Self::McpProvider => "mcp-provider",
+        }
+    }
 }
 
 /// Why a call gave no answer.

@@ -42,6 +42,18 @@ pub enum Rejected {
         /// The project asked for.
         slug: String,
     },
+    /// The access token is valid, but not good for this.
+    #[error("the access token lacks a scope that this needs")]
+    InsufficientScope {
+        /// All that it takes, for one new authorization.
+        scopes: Vec<String>,
+    },
+    /// The credential calls too often.
+    #[error("this credential calls more often than the host allows")]
+    TooMany {
+        /// When to try again.
+        retry_after_ms: u64,
+    },
     /// We could not find out.
     #[error("credentials cannot be checked now")]
     Unavailable {

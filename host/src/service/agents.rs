@@ -5,6 +5,7 @@
 //! **Invariants:** identity comes from the credential; an argument, a session or a handle only selects among the agents of
 //! the principal the credential names. An agent never has a capability that its token does not grant.
 
+mod access;
 mod board;
 mod handle;
 mod tokens;
@@ -15,8 +16,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use pointsman_core::agent::{AgentRecord, TokenRecord};
 use pointsman_core::capability::Capability;
-use pointsman_core::event::NewEvent;
-use pointsman_core::ids::{AgentId, ProjectId};
+use pointsman_core::event::{NewEvent, Provenance};
+use pointsman_core::ids::{AgentId, PrincipalId, ProjectId, TokenId};
 use pointsman_core::limits::{CAPABILITIES_MAX, TITLE_CHARS_MAX, TOPICS_MAX};
 use pointsman_core::message::{check_agent_name, check_label};
 use pointsman_core::time::TimeMs;
@@ -24,14 +25,17 @@ use pointsman_core::value::Stored;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+pub use access::{Access, LOCAL_PRINCIPAL, OAuth, ScopeGrant, resource};
 pub(in crate::service) use board::{Board, Seat, Standing};
 pub use tokens::NewToken;
 
 use super::failure::Failure;
 use super::kit::{Acting, CommitExt, Kit, Loaded};
 use super::messaging::stage_route_now;
+use crate::ports::resident::ResidentDescription;
 use crate::ports::store::Commit;
 use crate::ports::surface::Caller;
+use access::Gate;
 use handle::{HandleError, Handles};
 use tokens::Admissions;
 
@@ -126,6 +130,7 @@ pub struct Agents {
     kit: Kit,
     handles: Handles,
     admissions: Admissions,
+    gate: Gate,
     last_calls: Mutex<HashMap<AgentId, TimeMs>>,
     boards: Mutex<HashMap<ProjectId, Arc<Board>>>,
 }
@@ -135,7 +140,14 @@ impl Agents {
     #[must_use]
     pub fn new(kit: Kit) -> Self {
         let handles = Handles::new(kit.keys.derive("agent-handle"));
-        Self { kit, handles, admissions: Admissions::default(), last_calls: Mutex::default(), boards: Mutex::default() }
+        Self {
+            kit,
+            handles,
+            admissions: Admissions::default(),
+            gate: Gate::default(),
+            last_calls: Mutex::default(),
+            boards: Mutex::default(),
+        }
     }
 
     /// Starts an agent, or starts it again: the same name of the same principal is the same agent.
@@ -189,6 +201,31 @@ impl Agents {
         commit.events.push(event);
         stage_route_now(&self.kit, &mut commit).await?;
         Ok((commit, (agent, is_new)))
+    }
+
+    /// Makes a component an agent of a project, so that messages reach it; one that was it before is brought up to date.
+    ///
+    /// # Errors
+    /// `bad_argument`, `bad_capability`, `name_taken`.
+    pub(in crate::service) async fn enrol(
+        &self,
+        project: ProjectId,
+        plugin: &str,
+        description: &ResidentDescription,
+    ) -> Result<AgentRecord, Failure> {
+        let now = self.kit.now();
+        let token = resident_token(project, plugin, now);
+        let request = StartRequest {
+            name: Some(description.name.clone()),
+            capabilities: Some(description.capabilities.clone()),
+            ..StartRequest::default()
+        };
+        let claims = Claims::check(&token, &request)?;
+        let trace = format!("resident-{plugin}");
+        let caller = Caller { token: Arc::new(token), project, handle: None, trace };
+        let ((agent, _), _) = self.kit.decide(|| self.decide_start(&caller, &claims)).await?;
+        self.touch(agent.id);
+        Ok(agent)
     }
 
     async fn find(&self, project: ProjectId, name: &str) -> Result<Option<Loaded<AgentRecord>>, Failure> {
@@ -295,6 +332,31 @@ impl Agents {
         board.catch_up(&self.kit).await?;
         Ok(board)
     }
+}
+
+/// Returns what stands for a credential where a component acts: there is no secret to it, and no way to present it.
+fn resident_token(project: ProjectId, plugin: &str, now: TimeMs) -> TokenRecord {
+    let digest = blake3::derive_key("pointsman resident principal 2026", plugin.as_bytes());
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    TokenRecord {
+        id: TokenId::from_bytes(id),
+        principal: PrincipalId::from_bytes(id),
+        principal_name: principal_of(plugin),
+        provenance: Provenance::Plugin,
+        projects: vec![project],
+        capabilities: Vec::new(),
+        toolsets: Vec::new(),
+        created_at: now,
+        expires_at: None,
+        revoked_at: None,
+    }
+}
+
+/// Returns the name of the principal that a component acts for: one that no token can have.
+#[must_use]
+pub(in crate::service) fn principal_of(plugin: &str) -> String {
+    format!("plugin:{plugin}")
 }
 
 /// A checked [`StartRequest`].

@@ -193,12 +193,35 @@ impl Contexts {
     }
 
     async fn decide(&self, acting: &Acting, write: &Write, once: &Once, is_derived: bool) -> Result<(Commit, WriteOutcome), Failure> {
+        let mut commit = Commit { project: Some(acting.project), ..Commit::default() };
+        let outcome = self.stage(&mut commit, acting, write).await?;
+        // A conflict is tried again when it is written again, unless the writer itself asked for the same answer.
+        if !is_derived || matches!(outcome, WriteOutcome::Applied { .. }) {
+            commit.idempotency = Some(once.record(&outcome));
+        }
+        Ok((commit, outcome))
+    }
+
+    /// Adds a write to a commit under way, which has no other write of that document. Nothing is added for good before the
+    /// caller has seen the outcome: a conflict is staged like any other.
+    ///
+    /// # Errors
+    /// As [`Contexts::write`].
+    pub(in crate::service) async fn stage_write(
+        &self,
+        commit: &mut Commit,
+        acting: &Acting,
+        request: &WriteRequest,
+    ) -> Result<WriteOutcome, Failure> {
+        self.stage(commit, acting, &Write::check(request)?).await
+    }
+
+    async fn stage(&self, commit: &mut Commit, acting: &Acting, write: &Write) -> Result<WriteOutcome, Failure> {
         let project = acting.project;
         let head = self.kit.load::<DocumentHead>(Some(project), &head_key(&write.key)).await?;
         let newest = head.as_ref().map(|head| &head.value);
         let media_type = write.media_type(newest);
         let text = stored_form(&media_type, &write.text)?;
-        let mut commit = Commit { project: Some(project), ..Commit::default() };
         let version = head.as_ref().map(|head| head.version);
         let outcome = match decide_write(newest, write.base_version, &media_type, text.as_bytes()) {
             WriteDecision::TooLarge { actual, max } => {
@@ -209,22 +232,18 @@ impl Contexts {
             WriteDecision::Unchanged { version } => WriteOutcome::Applied { version, merged_with: None, plugin: None, unchanged: true },
             WriteDecision::Apply { version: next, parents } => {
                 let new = self.new_version(acting, write, &media_type, next, parents, text);
-                stage_newest(&mut commit, acting, version, &new, None, Value::Null);
+                stage_newest(commit, acting, version, &new, None, Value::Null);
                 WriteOutcome::Applied { version: next, merged_with: None, plugin: None, unchanged: false }
             }
             WriteDecision::Reconcile { base, ours } => {
                 let side = self.new_version(acting, write, &media_type, ours + 1, base.into_iter().collect(), text);
-                self.stage_reconciled(&mut commit, acting, write, version, ours, side).await?
+                self.stage_reconciled(commit, acting, write, version, ours, side).await?
             }
         };
         if let (Some(id), &WriteOutcome::Applied { version, .. }) = (write.resolves, &outcome) {
-            self.stage_resolved(&mut commit, acting, write, id, version).await?;
+            self.stage_resolved(commit, acting, write, id, version).await?;
         }
-        // A conflict is tried again when it is written again, unless the writer itself asked for the same answer.
-        if !is_derived || matches!(outcome, WriteOutcome::Applied { .. }) {
-            commit.idempotency = Some(once.record(&outcome));
-        }
-        Ok((commit, outcome))
+        Ok(outcome)
     }
 
     fn new_version(

@@ -1,4 +1,6 @@
-//! What time brings: lapsed claims, deliveries that come back, expiries. And what a start finds half done.
+//! What time brings: lapsed claims, deliveries that come back, expiries, residents' timers. And what a start finds half done.
+
+use std::sync::Arc;
 
 use pointsman_core::agent::ProjectRecord;
 use pointsman_core::ids::ProjectId;
@@ -9,17 +11,34 @@ use super::failure::Failure;
 use super::intents::{Intent, Work};
 use super::kit::chain;
 use super::messaging::run_due;
+use super::residents::Residency;
 use super::surface::Services;
 use crate::ports::store::DueEntry;
 
 /// Handles due entries of all services until `stop`.
-pub async fn run(services: Services, stop: CancellationToken) {
-    run_due(&services.kit, stop, |entry| handle(&services, entry)).await;
+pub async fn run(services: Services, residency: Arc<Residency>, stop: CancellationToken) {
+    run_due(&services.kit, stop, |entry| handle(&services, &residency, entry)).await;
 }
 
-async fn handle(services: &Services, entry: DueEntry) -> Result<(), Failure> {
+/// Works off what is due now. Returns how much that was.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn tick(services: &Services, residency: &Residency) -> Result<usize, Failure> {
+    let due = services.kit.store.due(services.kit.now(), usize::MAX).await?;
+    let count = due.len();
+    for entry in due {
+        handle(services, residency, entry).await?;
+    }
+    Ok(count)
+}
+
+async fn handle(services: &Services, residency: &Residency, entry: DueEntry) -> Result<(), Failure> {
     if let Some(id) = entry.name.strip_prefix(DEFERRED) {
         return services.deferred.wake(entry.project, id).await;
+    }
+    if Residency::owns(&entry) {
+        return residency.ring(&entry).await;
     }
     match entry.name.strip_prefix("claim/").and_then(|id| id.parse().ok()) {
         Some(task) => services.claims.lapse(entry.project, task).await,

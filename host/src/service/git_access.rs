@@ -102,8 +102,11 @@ impl GitSurface for GitAccess {
             }
             None => match self.agents.admit(Some(&format!("Bearer {secret}")), Some(&slug), trace.clone()).await {
                 Ok(caller) => (caller.project, None),
-                Err(Rejected::Unavailable { retry_after_ms }) => return Err(GitRejected::Unavailable { retry_after_ms }),
+                Err(Rejected::Unavailable { retry_after_ms } | Rejected::TooMany { retry_after_ms }) => {
+                    return Err(GitRejected::Unavailable { retry_after_ms });
+                }
                 Err(Rejected::Forbidden { slug }) => return Err(GitRejected::NotFound { slug }),
+                Err(rejected @ Rejected::InsufficientScope { .. }) => return Err(GitRejected::Forbidden { why: rejected.to_string() }),
                 Err(rejected @ (Rejected::Missing | Rejected::Invalid { .. })) => {
                     return Err(GitRejected::Unauthorized { why: rejected.to_string() });
                 }

@@ -17,6 +17,7 @@ use crate::ports::keys::Keys;
 use crate::ports::plugins::Plugins;
 use crate::ports::provider::Providers;
 use crate::ports::repository::Repository;
+use crate::ports::resident::Residents;
 use crate::ports::store::{Commit, Committed, Expect, Idempotency, Store, StoreError, Version};
 
 /// Times a decision is made again because something it rested on changed.
@@ -40,8 +41,10 @@ pub struct Kit {
     pub store: Arc<dyn Store>,
     /// The deciders.
     pub plugins: Arc<dyn Plugins>,
-    /// What offers to MCP clients.
+    /// Those that offer MCP.
     pub providers: Arc<dyn Providers>,
+    /// Those that act.
+    pub residents: Arc<dyn Residents>,
     /// The repositories.
     pub repository: Arc<dyn Repository>,
     /// Randomness.

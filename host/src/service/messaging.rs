@@ -49,7 +49,7 @@ pub use wait::{Handed, Nack, NotSettled, Settled, WaitAnswer, WaitRequest};
 
 use super::agents::{Agents, Standing};
 use super::failure::Failure;
-use super::kit::{CommitExt, Kit};
+use super::kit::{Acting, CommitExt, Kit};
 use crate::ports::store::{Commit, DueChange, Expect};
 
 /// Where live deliveries stand.
@@ -246,6 +246,20 @@ impl Messaging {
     #[must_use]
     pub fn new(kit: Kit, agents: Arc<Agents>) -> Self {
         Self { kit, agents, order: AtomicU64::new(0), turns: Arc::default() }
+    }
+
+    /// Adds a message of an agent and its deliveries to a commit under way.
+    ///
+    /// # Errors
+    /// As [`Messaging::send`].
+    pub(in crate::service) async fn stage_send(
+        &self,
+        commit: &mut Commit,
+        acting: &Acting,
+        request: &SendRequest,
+    ) -> Result<SendReceipt, Failure> {
+        let message = self.compose(acting, request).await?;
+        self.stage_post(commit, &message, &[acting.agent.id], Some(&acting.trace)).await
     }
 
     /// Adds a message of the host and its delivery to a commit: it is sent if and only if the commit is done.

@@ -13,6 +13,34 @@ pub struct PatternBinding {
     pub plugin: String,
 }
 
+/// A component that acts as an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResidentBinding {
+    /// The plugin's name.
+    pub plugin: String,
+    /// Slugs of the projects it lives in; empty: all.
+    pub projects: Vec<String>,
+    /// Hosts it may send requests to, `HOST` or `HOST:PORT`.
+    pub fetch_hosts: Vec<String>,
+}
+
+/// A component that offers MCP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderBinding {
+    /// The plugin's name.
+    pub plugin: String,
+    /// Slugs of the projects it offers in; empty: all.
+    pub projects: Vec<String>,
+    /// Whether its names may go without a prefix.
+    pub allow_empty_namespace: bool,
+}
+
+/// Returns whether a binding to these projects covers one.
+#[must_use]
+pub fn covers(projects: &[String], slug: &str) -> bool {
+    projects.is_empty() || projects.iter().any(|named| named == slug)
+}
+
 /// The choices of a project. One set serves every project in this version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -26,6 +54,10 @@ pub struct Settings {
     pub workflow: String,
     /// Guards gates.
     pub policy: String,
+    /// Agents that live in the host.
+    pub residents: Vec<ResidentBinding>,
+    /// Offers to MCP clients.
+    pub providers: Vec<ProviderBinding>,
     /// Run on each merged tree before it lands.
     pub checks: Vec<CheckSpec>,
     /// Milliseconds a claim lives without a sign of life.

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pointsman_core::event::Event;
+use pointsman_core::ids::ProjectId;
 use pointsman_core::task::{Task, TaskState};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::agents::{Agents, StartRequest, Started};
+use super::agents::{Access, Agents, StartRequest, Started};
 use super::claims::{Claimed, Claims, Report};
 use super::commits::Commits;
 use super::contexts::{Contexts, WriteOutcome};
@@ -58,6 +59,31 @@ pub struct Services {
     pub offers: Arc<OfferBook>,
     /// Components' calls that go on by themselves.
     pub deferred: DeferredCalls,
+}
+
+impl Services {
+    /// Returns the use cases over these ports.
+    #[must_use]
+    pub fn new(kit: Kit, access: Access) -> Self {
+        let agents = Arc::new(Agents::new(kit.clone()).with_access(access));
+        let messaging = Arc::new(Messaging::new(kit.clone(), Arc::clone(&agents)));
+        let contexts = Arc::new(Contexts::new(kit.clone()));
+        let tasks = Tasks::new(kit.clone());
+        let claims = Claims::new(kit.clone(), Arc::clone(&agents), tasks.clone(), Arc::clone(&messaging));
+        let commits = Commits::new(kit.clone(), tasks.clone(), claims.clone());
+        let queue = MergeQueue::new(kit.clone(), tasks.clone(), claims.clone(), commits.clone(), Arc::clone(&messaging));
+        let offers: Arc<OfferBook> = Arc::default();
+        let deferred = DeferredCalls::new(kit.clone(), Arc::clone(&offers));
+        Self { kit, agents, messaging, contexts, tasks, claims, commits, queue, offers, deferred }
+    }
+}
+
+/// Reads what a `pointsman://` URI names, as `lookup` shows it.
+///
+/// # Errors
+/// `not_found`, `bad_argument`.
+pub(in crate::service) async fn read(services: &Services, project: ProjectId, uri: &str) -> Result<Value, Failure> {
+    Ok(lookup::lookup(services, project, uri).await?.result)
 }
 
 /// The agents' surface.
@@ -232,7 +258,7 @@ impl Call {
             }
             "lookup" => {
                 let arguments::Lookup { uri } = arguments::read(self.tool, arguments)?;
-                lookup::lookup(services, acting, &uri).await
+                lookup::lookup(services, acting.project, &uri).await
             }
             "create_task" => {
                 let request: CreateTask = arguments::read(self.tool, arguments)?;

@@ -5,7 +5,7 @@ use pointsman_core::ids::{MergeId, ProjectId, TaskId};
 use pointsman_core::limits::{DEPENDENCIES_MAX, LEASE_GLOBS_MAX, TEXT_BYTES_MAX, TITLE_CHARS_MAX};
 use pointsman_core::path_glob::PathGlob;
 use pointsman_core::task::{Task, TaskError, TaskState};
-use pointsman_core::value::Stored;
+use pointsman_core::value::{self, Stored};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -39,6 +39,12 @@ impl Stored for Serial {
 /// [`Failure`].
 pub async fn next_serial(kit: &Kit, project: ProjectId, commit: &mut Commit, kind: &str) -> Result<u64, Failure> {
     let key = format!("serial/{kind}");
+    // One commit may take several.
+    if let Some((_, staged)) = commit.puts.iter_mut().find(|(staged, _)| *staged == key) {
+        let Serial(last) = value::decode(staged)?;
+        *staged = value::encode(&Serial(last + 1));
+        return Ok(last + 1);
+    }
     let last = kit.load::<Serial>(Some(project), &key).await?;
     let next = last.as_ref().map_or(0, |last| last.value.0) + 1;
     commit.replace(key, last.map(|last| last.version), &Serial(next));
@@ -196,7 +202,23 @@ impl Tasks {
         once: Option<&super::kit::Once>,
     ) -> Result<(Commit, Task), Failure> {
         let mut commit = Commit { project: Some(acting.project), ..Commit::default() };
-        let id = TaskId(next_serial(&self.kit, acting.project, &mut commit, "task").await?);
+        let task = self.stage_create(&mut commit, acting, request).await?;
+        commit.idempotency = once.map(|once| once.record(&task));
+        Ok((commit, task))
+    }
+
+    /// Adds a new task to a commit under way.
+    ///
+    /// # Errors
+    /// As [`Tasks::create`].
+    pub(in crate::service) async fn stage_create(
+        &self,
+        commit: &mut Commit,
+        acting: &Acting,
+        request: &CreateTask,
+    ) -> Result<Task, Failure> {
+        request.check()?;
+        let id = TaskId(next_serial(&self.kit, acting.project, commit, "task").await?);
         for dependency in &request.depends_on {
             self.get(acting.project, *dependency).await?;
         }
@@ -236,8 +258,7 @@ impl Tasks {
             id,
             json!({"title": task.title, "kind": task.kind, "priority": task.priority, "depends_on": task.depends_on}),
         ));
-        commit.idempotency = once.map(|once| once.record(&task));
-        Ok((commit, task))
+        Ok(task)
     }
 
     /// Returns a task.

@@ -9,9 +9,10 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use pointsman::adapters::http::{self, Drained, HttpLimits, Routes};
+use pointsman::adapters::http::{self, Drained, Entry, HttpLimits, Routes};
 use pointsman::adapters::mcp::{Mcp, McpConfig, SealingKey};
 use pointsman::ports::clock::System;
+use pointsman::ports::offering::{ListKind, Listing, Offering};
 use pointsman::ports::repository::GitResponse;
 use pointsman::ports::surface::{CallError, Caller, GitCall, GitRejected, GitSurface, Rejected, Surface, ToolAnswer};
 use pointsman_client::{Client, Era};
@@ -119,6 +120,15 @@ fn principal(token: &str) -> Option<(&'static str, u8)> {
     }
 }
 
+impl Offering for KeyValues {
+    fn list(&self, _: &Caller, kind: ListKind) -> Arc<Listing> {
+        let names = ["start", "put", "get", "whoami", "wait_for_events", "slow_put"];
+        let texts = names.map(|name| json!({"name": name, "inputSchema": {"type": "object"}}).to_string());
+        let all = names.into_iter().zip(texts.iter().map(String::as_str));
+        Arc::new(Listing::new(all.filter(|_| kind == ListKind::Tools)))
+    }
+}
+
 #[async_trait]
 impl Surface for KeyValues {
     async fn admit(&self, bearer: Option<&str>, slug: Option<&str>, trace: String) -> Result<Caller, Rejected> {
@@ -144,12 +154,6 @@ impl Surface for KeyValues {
 
     fn instructions(&self) -> &'static str {
         "Values are kept by key."
-    }
-
-    fn tools(&self, _: &Caller) -> Arc<str> {
-        let tools = ["start", "put", "get", "whoami", "wait_for_events", "slow_put"];
-        let tools: Vec<_> = tools.iter().map(|name| json!({"name": name, "inputSchema": {"type": "object"}})).collect();
-        Value::from(tools).to_string().into()
     }
 
     async fn call(&self, caller: &Caller, tool: &str, arguments: &RawValue) -> Result<ToolAnswer, CallError> {
@@ -259,11 +263,13 @@ impl Host {
         let shutdown = CancellationToken::new();
         let mcp = Mcp::new(
             Arc::<KeyValues>::clone(&surface),
+            Arc::<KeyValues>::clone(&surface),
             McpConfig {
                 server_name: "pointsman",
                 server_version: "0.0.0-test",
                 sealing_key: SealingKey { id: 1, bytes: [42; 32] },
                 older_keys: Vec::new(),
+                state_key: [43; 32],
                 system: Arc::<Randomness>::clone(&system),
                 now: Arc::new(|| TimeMs(1_790_000_000_000)),
                 draining: shutdown.clone(),
@@ -276,6 +282,7 @@ impl Host {
             system: Arc::<Randomness>::clone(&system),
             origins: Vec::new(),
             hosts: Vec::new(),
+            entry: Entry::default(),
         };
         let limits = HttpLimits {
             connections_max: options.connections_max,
@@ -284,6 +291,7 @@ impl Host {
             body_bytes_max: options.body_bytes_max,
             git_body_bytes_max: 4 << 20,
             drain_ms: options.drain_ms,
+            ..HttpLimits::default()
         };
         let served = tokio::spawn(http::serve(listener, routes, limits, shutdown.clone()));
         Self { address, surface, system, shutdown, options, served }

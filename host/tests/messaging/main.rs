@@ -1,8 +1,9 @@
-//! Stories of agents, messages and shared context, told on the real store, plugin runtime, keys and git.
+//! Stories of agents, messages, shared context and residents, told on the real store, plugin runtime, keys and git.
 
 mod contexts;
 mod identity;
 mod messages;
+mod residents;
 mod routing;
 mod waits;
 mod world;

@@ -7,18 +7,23 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use pointsman::adapters::embedded::{EmbeddedStore, Options};
 use pointsman::adapters::git::{GitOptions, GitRepositories};
+use pointsman::adapters::http::PlainFetch;
 use pointsman::adapters::keys::FileKeys;
 use pointsman::adapters::system::OsSystem;
 use pointsman::adapters::wasm::{Wasm, WasmOptions};
 use pointsman::ports::clock::System;
 use pointsman::ports::plugins::{Instances, PluginLimits, PluginSource, Plugins, World as PluginWorld};
+use pointsman::ports::provider::Providers;
 use pointsman::ports::surface::Caller;
-use pointsman::service::agents::{Agents, NewToken, StartRequest};
+use pointsman::service::agents::{Access, Agents, NewToken, StartRequest};
 use pointsman::service::contexts::Contexts;
+use pointsman::service::due;
 use pointsman::service::failure::Failure;
 use pointsman::service::kit::{Acting, Kit};
 use pointsman::service::messaging::{Messaging, SendReceipt, SendRequest, WaitAnswer, WaitRequest};
-use pointsman::service::settings::{PatternBinding, Settings};
+use pointsman::service::residents::Residency;
+use pointsman::service::settings::{PatternBinding, ProviderBinding, ResidentBinding, Settings};
+use pointsman::service::surface::Services;
 use pointsman_core::event::{Event, Provenance};
 use pointsman_core::ids::{MessageId, ProjectId};
 use pointsman_core::time::TimeMs;
@@ -35,6 +40,12 @@ pub(crate) const ATTEMPTS_MAX: u32 = 3;
 pub(crate) struct Setup {
     pub(crate) routers: Vec<&'static str>,
     pub(crate) reconcilers: Vec<&'static str>,
+    /// Agents that do what their configuration says, by plugin.
+    pub(crate) residents: Vec<(&'static str, Value)>,
+    /// Which of them are let offer MCP.
+    pub(crate) providers: Vec<&'static str>,
+    /// Hosts they may ask.
+    pub(crate) fetch_hosts: Vec<String>,
 }
 
 /// A host without its transport.
@@ -43,6 +54,8 @@ pub(crate) struct World {
     pub(crate) agents: Arc<Agents>,
     pub(crate) messaging: Arc<Messaging>,
     pub(crate) contexts: Arc<Contexts>,
+    pub(crate) services: Services,
+    pub(crate) residency: Arc<Residency>,
     pub(crate) project: ProjectId,
     clock: Arc<AtomicI64>,
     setup: Setup,
@@ -57,12 +70,22 @@ fn settings(setup: &Setup) -> Settings {
         reconcilers: setup.reconcilers.iter().map(bind).collect(),
         workflow: "workflow-default".to_owned(),
         policy: "policy-default".to_owned(),
+        residents: setup.residents.iter().map(|(plugin, _)| resident(plugin, &setup.fetch_hosts)).collect(),
+        providers: setup.providers.iter().map(provider).collect(),
         checks: Vec::new(),
         claim_lease_ms: 1_800_000,
         delivery_lease_ms: LEASE_MS,
         delivery_attempts_max: ATTEMPTS_MAX,
         public_url: "http://127.0.0.1:7420".to_owned(),
     }
+}
+
+fn resident(plugin: &str, fetch_hosts: &[String]) -> ResidentBinding {
+    ResidentBinding { plugin: plugin.to_owned(), projects: Vec::new(), fetch_hosts: fetch_hosts.to_vec() }
+}
+
+fn provider(plugin: &&str) -> ProviderBinding {
+    ProviderBinding { plugin: (*plugin).to_owned(), projects: Vec::new(), allow_empty_namespace: false }
 }
 
 async fn kit(folder: &Path, clock: &Arc<AtomicI64>, setup: &Setup) -> Kit {
@@ -76,14 +99,18 @@ async fn kit(folder: &Path, clock: &Arc<AtomicI64>, setup: &Setup) -> Kit {
             load(&plugins, name, world).await;
         }
     }
+    for (name, config) in &setup.residents {
+        load_scripted(&plugins, name, config).await;
+    }
+    let plugins = Arc::new(plugins);
     let git = GitOptions::new(folder.join("git"), folder.join("scratch"), "/bin/false".into());
     let keys = folder.join("keys");
     std::fs::create_dir_all(&keys).expect("a folder for keys");
-    let plugins = Arc::new(plugins);
     Kit {
         store: Arc::new(store),
         plugins: Arc::clone(&plugins) as Arc<dyn Plugins>,
-        providers: plugins,
+        providers: Arc::clone(&plugins) as Arc<dyn Providers>,
+        residents: plugins,
         repository: Arc::new(GitRepositories::open(git, Arc::clone(&system)).await.expect("git is installed")),
         keys: Arc::new(FileKeys::open(&keys, &*system).expect("keys are made")),
         system,
@@ -106,6 +133,20 @@ async fn load(plugins: &Wasm, name: &str, world: PluginWorld) {
     plugins.load(source).await.expect("a shipped component loads");
 }
 
+/// Loads the agent that does what its configuration says.
+async fn load_scripted(plugins: &Wasm, name: &str, config: &Value) {
+    let component = include_bytes!("../../src/adapters/wasm/tests/scripted-agent.wasm");
+    let source = PluginSource {
+        name: name.to_owned(),
+        world: PluginWorld::Agent,
+        component: component.as_slice().into(),
+        config_json: config.to_string(),
+        limits: PluginLimits::default(),
+        instances: Instances::Warm,
+    };
+    plugins.load(source).await.expect("the scripted agent loads");
+}
+
 impl World {
     /// A host with one project, without plugins.
     pub(crate) async fn start() -> Self {
@@ -120,22 +161,25 @@ impl World {
         let project = ProjectId::new(kit.now(), kit.system.id_bytes());
         let world = Self::of(kit, folder, clock, setup, project);
         world.agents.create_project(project, "demo", "main").await.expect("a project");
+        world.residency.settle().await.expect("residents move in");
         world
     }
 
     fn of(kit: Kit, folder: TempDir, clock: Arc<AtomicI64>, setup: Setup, project: ProjectId) -> Self {
-        let agents = Arc::new(Agents::new(kit.clone()));
-        let messaging = Arc::new(Messaging::new(kit.clone(), Arc::clone(&agents)));
-        let contexts = Arc::new(Contexts::new(kit.clone()));
-        Self { kit, agents, messaging, contexts, project, clock, setup, folder }
+        let services = Services::new(kit.clone(), Access::default());
+        let (agents, messaging, contexts) = (Arc::clone(&services.agents), Arc::clone(&services.messaging), Arc::clone(&services.contexts));
+        let residency = Arc::new(Residency::new(services.clone(), Arc::new(PlainFetch)));
+        Self { kit, agents, messaging, contexts, services, residency, project, clock, setup, folder }
     }
 
     /// Ends the host and starts it on the same data.
     pub(crate) async fn restart(self) -> Self {
-        let Self { kit: old, agents, messaging, contexts, project, clock, setup, folder } = self;
-        drop((old, agents, messaging, contexts));
+        let Self { kit: old, agents, messaging, contexts, services, residency, project, clock, setup, folder } = self;
+        drop((old, agents, messaging, contexts, services, residency));
         let kit = kit(folder.path(), &clock, &setup).await;
-        Self::of(kit, folder, clock, setup, project)
+        let world = Self::of(kit, folder, clock, setup, project);
+        world.residency.settle().await.expect("residents move in");
+        world
     }
 
     /// Lets time pass, and what it brings happen.
@@ -143,7 +187,19 @@ impl World {
         // From what the store shows: its clock goes on a little while the wall clock stands.
         let then = self.kit.now() + ms;
         self.clock.store(then.0, Ordering::SeqCst);
-        self.messaging.tick().await.expect("what is due is worked off");
+        due::tick(&self.services, &self.residency).await.expect("what is due is worked off");
+        self.work().await;
+    }
+
+    /// Lets the residents handle what waits for them.
+    pub(crate) async fn work(&self) -> usize {
+        self.residency.work().await.expect("the store answers")
+    }
+
+    /// What a resident keeps under a key.
+    pub(crate) async fn kept(&self, plugin: &str, key: &str) -> Option<String> {
+        let found = self.kit.store.get(Some(self.project), &format!("kv/{plugin}/{key}")).await.expect("the store answers");
+        found.map(|found| String::from_utf8(found.bytes).expect("a text"))
     }
 
     /// A caller with a new token of a principal.

@@ -8,28 +8,42 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 
 mod figures;
+mod mcp;
 mod routing;
+mod slow_clients;
 mod startup;
 
 use figures::{BenchError, Figures};
+
+#[global_allocator]
+static ALLOCATOR: mcp::Counting = mcp::Counting;
 
 /// Measures one suite.
 #[derive(Debug, Parser)]
 #[command(name = "pointsman-bench", after_help = "Build the host first: cargo build --release")]
 struct Arguments {
     /// Which suite.
-    suite: Suite,
+    #[arg(required_unless_present = "serve_echo")]
+    suite: Option<Suite>,
+    /// Serve the baseline of `mcp`; the suite starts it so.
+    #[arg(long, hide = true, value_name = "ADDRESS")]
+    serve_echo: Option<std::net::SocketAddr>,
     /// Print only the JSON object.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
 enum Suite {
     /// Time to ready, idle memory, number of crates.
     Startup,
     /// A router asked through the whole host path, against the same rule in Rust and an empty call.
     Routing,
+    /// One call over HTTP: processor time, allocations, sizes, ten thousand listeners.
+    Mcp,
+    /// Fifty good clients alone, and beside a thousand slow or half-dead ones.
+    SlowClients,
 }
 
 impl Suite {
@@ -37,6 +51,8 @@ impl Suite {
         match self {
             Self::Startup => "startup",
             Self::Routing => "routing",
+            Self::Mcp => "mcp",
+            Self::SlowClients => "slow_clients",
         }
     }
 }
@@ -44,16 +60,24 @@ impl Suite {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let measured: Result<Figures, BenchError> = match arguments.suite {
+    let Some(suite) = arguments.suite else {
+        return match arguments.serve_echo {
+            Some(address) if mcp::serve_echo(address).await.is_ok() => ExitCode::SUCCESS,
+            Some(_) | None => ExitCode::FAILURE,
+        };
+    };
+    let measured: Result<Figures, BenchError> = match suite {
         Suite::Startup => startup::measure().await,
         Suite::Routing => routing::measure().await,
+        Suite::Mcp => mcp::measure().await,
+        Suite::SlowClients => slow_clients::measure().await,
     };
     match measured {
         Ok(figures) => {
             if !arguments.json {
                 eprint!("{}", figures.table());
             }
-            println!("{}", figures.json(arguments.suite.name()));
+            println!("{}", figures.json(suite.name()));
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -37,12 +37,14 @@ pub(crate) async fn measure() -> Result<Figures, BenchError> {
     Ok(figures)
 }
 
-struct Configured {
-    file: PathBuf,
-    port: u16,
+/// A configuration and where its host will listen.
+pub(crate) struct Configured {
+    pub(crate) file: PathBuf,
+    pub(crate) port: u16,
 }
 
-fn configure(folder: &Path) -> Result<Configured, BenchError> {
+pub(crate) fn configure(folder: &Path) -> Result<Configured, BenchError> {
+    std::fs::create_dir_all(folder).map_err(setup)?;
     let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).map_err(setup)?.port();
     let file = folder.join("pointsman.toml");
     let data = serde_json::Value::from(folder.join("data").to_string_lossy()).to_string();
@@ -52,7 +54,7 @@ fn configure(folder: &Path) -> Result<Configured, BenchError> {
     Ok(Configured { file, port })
 }
 
-async fn start_host(config: &Configured) -> Result<(Child, f64), BenchError> {
+pub(crate) async fn start_host(config: &Configured) -> Result<(Child, f64), BenchError> {
     let own = std::env::current_exe().map_err(setup)?;
     let binary = own.with_file_name("pointsman");
     let began = now();
@@ -66,17 +68,24 @@ async fn start_host(config: &Configured) -> Result<(Child, f64), BenchError> {
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| setup(format!("{} cannot be started ({error}): cargo build --release first", binary.display())))?;
-    let url = format!("http://127.0.0.1:{}/readyz", config.port);
+    until_ready(config.port).await?;
+    Ok((child, began.elapsed().as_secs_f64() * 1e3))
+}
+
+/// Waits until a host on this port is ready.
+pub(crate) async fn until_ready(port: u16) -> Result<(), BenchError> {
+    let began = now();
+    let url = format!("http://127.0.0.1:{port}/readyz");
     while began.elapsed().as_millis() < READY_MS_MAX {
         if let Ok((200, _)) = pointsman_client::get(&url).await {
-            return Ok((child, began.elapsed().as_secs_f64() * 1e3));
+            return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     Err(setup("the host did not become ready"))
 }
 
-fn resident_mib(pid: u32) -> Result<f64, BenchError> {
+pub(crate) fn resident_mib(pid: u32) -> Result<f64, BenchError> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(setup)?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<f64>().ok());

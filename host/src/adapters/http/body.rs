@@ -13,6 +13,8 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Sleep;
 
+use super::HttpLimits;
+use super::depth::is_deeper;
 use crate::ports::endpoint::{BodyError, BodySource, EventSource};
 use crate::ports::repository::ByteStream;
 
@@ -30,12 +32,13 @@ pub(super) struct WholeBody {
     incoming: Incoming,
     bytes_max: usize,
     read_ms: u64,
+    depth_max: usize,
 }
 
 impl WholeBody {
     /// Returns the body with its limits.
-    pub(super) fn new(incoming: Incoming, bytes_max: usize, read_ms: u64) -> Self {
-        Self { incoming, bytes_max, read_ms }
+    pub(super) fn new(incoming: Incoming, limits: &HttpLimits) -> Self {
+        Self { incoming, bytes_max: limits.body_bytes_max, read_ms: limits.body_read_ms, depth_max: limits.json_depth_max }
     }
 
     async fn collect(&mut self) -> Result<Bytes, BodyError> {
@@ -89,7 +92,8 @@ impl BodySource for WholeBody {
     async fn read_all(&mut self) -> Result<Bytes, BodyError> {
         let limit_ms = self.read_ms;
         let collected = tokio::time::timeout(Duration::from_millis(limit_ms), self.collect()).await;
-        collected.unwrap_or(Err(BodyError::TimedOut { limit_ms }))
+        let body = collected.unwrap_or(Err(BodyError::TimedOut { limit_ms }))?;
+        if is_deeper(&body, self.depth_max) { Err(BodyError::TooDeep { limit: self.depth_max }) } else { Ok(body) }
     }
 }
 

@@ -8,14 +8,25 @@ use super::body::ReplyBody;
 
 /// Returns what a connection above the limit gets, written without reading its request.
 pub(super) fn too_many_connections() -> String {
-    let why = serde_json::json!({
-        "code": "too_many_connections",
-        "why": "the host serves as many connections as it may",
-        "do": "close idle ones and try again in a second or later",
-    });
-    let body = format!("{why}\n");
+    by_hand("503 Service Unavailable", "too_many_connections", "the host serves as many connections as it may", WHEN_TOO_MANY)
+}
+
+/// Returns what a connection above its address's limit gets.
+pub(super) fn too_many_of_peer() -> String {
+    by_hand("429 Too Many Requests", "too_many_connections", "your address has as many connections as it may", WHEN_TOO_MANY)
+}
+
+/// Returns what a client gets that speaks HTTP to a listener of TLS.
+pub(super) fn not_tls() -> String {
+    by_hand("400 Bad Request", "tls_expected", "this port speaks TLS", "use an https:// URL")
+}
+
+const WHEN_TOO_MANY: &str = "close idle ones and try again in a second or later";
+
+fn by_hand(status: &str, code: &str, why: &str, advice: &str) -> String {
+    let body = format!("{}\n", serde_json::json!({"code": code, "why": why, "do": advice}));
     format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n\
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n\
          content-length: {}\r\n\r\n{body}",
         body.len()
     )
@@ -47,6 +58,15 @@ pub(super) enum Refusal {
     ForeignHost {
         /// Which, cut.
         host: String,
+    },
+    /// A credential in the URL.
+    #[error("the URL holds a token")]
+    TokenInQuery,
+    /// An address that was turned away too often.
+    #[error("too many requests from this address had no valid credential")]
+    TooManyFailures {
+        /// When to try again.
+        retry_after_ms: u64,
     },
     /// A git client that speaks the dumb protocol, or no git client.
     #[error("git's dumb HTTP protocol is not spoken here")]
@@ -85,6 +105,16 @@ impl Refusal {
             Self::ForeignHost { .. } => {
                 (StatusCode::FORBIDDEN, "foreign_host", "Use localhost or 127.0.0.1, or list the name in the host's configuration.")
             }
+            Self::TokenInQuery => (
+                StatusCode::BAD_REQUEST,
+                "token_in_query",
+                "URLs are logged: send `Authorization: Bearer TOKEN`, and take a new token for this one.",
+            ),
+            Self::TooManyFailures { .. } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_failures",
+                "Wait as long as `Retry-After` says, and mend the client's token first: `pointsman connect CLIENT` prints a working entry.",
+            ),
             Self::DumbGit => (StatusCode::FORBIDDEN, "dumb_git", "Use git 1.6.6 or newer, with the URL the host gave you."),
             Self::UnsupportedMediaType { .. } => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Use git itself."),
             Self::UnsupportedEncoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", "Send it plain or with gzip."),
@@ -98,6 +128,9 @@ impl Refusal {
         let mut response = json(status, &serde_json::json!({"code": code, "why": self.to_string(), "do": advice}));
         if let Self::MethodNotAllowed { allow } = self {
             response.headers_mut().insert(hyper::header::ALLOW, HeaderValue::from_static(allow));
+        }
+        if let Self::TooManyFailures { retry_after_ms } = self {
+            add_field(&mut response, "retry-after", retry_after_ms.div_ceil(1_000).max(1).to_string());
         }
         response
     }

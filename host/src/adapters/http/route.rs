@@ -6,8 +6,9 @@ use hyper::{Method, Request, Response, StatusCode};
 use tracing::Instrument;
 
 use super::body::{ReplyBody, WholeBody};
+use super::peers::Peer;
 use super::plain::{Refusal, add_field, json};
-use super::{Shared, git};
+use super::{Shared, access, git};
 use crate::ports::endpoint::{self, Exchange, Field, Fields, Reply};
 
 /// Characters of a path that are logged and echoed.
@@ -16,14 +17,14 @@ const PATH_CHARS_MAX: usize = 200;
 const SLUG_BYTES_MAX: usize = 100;
 
 /// Answers a request.
-pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<ReplyBody> {
+pub(super) async fn answer(shared: &Shared, peer: Peer, request: Request<Incoming>) -> Response<ReplyBody> {
     let trace = shared.traces.next();
     let started = shared.routes.system.instant();
     let span = tracing::info_span!("request", %trace);
     let mut response = async {
         let method = request.method().clone();
         let path: String = request.uri().path().chars().take(PATH_CHARS_MAX).collect();
-        let response = dispatch(shared, request, &trace).await;
+        let response = dispatch(shared, peer, request, &trace).await;
         let status = response.status().as_u16();
         let took_us = shared.routes.system.instant().saturating_duration_since(started).as_micros();
         match status {
@@ -44,6 +45,7 @@ enum Route<'a> {
     Health,
     Ready,
     Mcp(Option<&'a str>),
+    Metadata(Option<&'a str>),
     Git(git::GitPath<'a>),
 }
 
@@ -51,18 +53,29 @@ fn route(path: &str) -> Option<Route<'_>> {
     match path {
         "/healthz" => return Some(Route::Health),
         "/readyz" => return Some(Route::Ready),
-        "/mcp" | "/mcp/" => return Some(Route::Mcp(None)),
+        access::METADATA_PATH => return Some(Route::Metadata(None)),
         _ => {}
     }
-    if let Some(slug) = path.strip_prefix("/mcp/") {
-        let slug = slug.strip_suffix('/').unwrap_or(slug);
-        let good = slug.len() <= SLUG_BYTES_MAX && slug.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-        return good.then_some(Route::Mcp(Some(slug)));
+    if let Some(of) = path.strip_prefix(access::METADATA_PATH) {
+        return endpoint_of(of).map(Route::Metadata);
     }
-    path.strip_prefix("/git/").and_then(git::path).map(Route::Git)
+    endpoint_of(path).map(Route::Mcp).or_else(|| path.strip_prefix("/git/").and_then(git::path).map(Route::Git))
 }
 
-async fn dispatch(shared: &Shared, request: Request<Incoming>, trace: &str) -> Response<ReplyBody> {
+/// Returns the project that a path of MCP names, if it is one.
+fn endpoint_of(path: &str) -> Option<Option<&str>> {
+    let rest = path.strip_prefix("/mcp")?;
+    if matches!(rest, "" | "/") {
+        return Some(None);
+    }
+    let rest = rest.strip_prefix('/')?;
+    let slug = rest.strip_suffix('/').unwrap_or(rest);
+    let good =
+        (1..=SLUG_BYTES_MAX).contains(&slug.len()) && slug.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    good.then_some(Some(slug))
+}
+
+async fn dispatch(shared: &Shared, peer: Peer, request: Request<Incoming>, trace: &str) -> Response<ReplyBody> {
     if let Err(refusal) = shared.guard.check(request.headers(), request.version()) {
         return refusal.response();
     }
@@ -77,8 +90,9 @@ async fn dispatch(shared: &Shared, request: Request<Incoming>, trace: &str) -> R
             Ok(()) => json(StatusCode::OK, &serde_json::json!({"ready": true})),
             Err(reason) => json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({"ready": false, "reasons": [reason]})),
         },
-        Some(Route::Mcp(slug)) => mcp(shared, slug, request, trace).await,
-        Some(Route::Git(path)) => git::answer(&*shared.routes.git, &shared.limits, &path, request, trace.to_owned()).await,
+        Some(Route::Metadata(slug)) => access::metadata(shared, slug, request.method(), &path),
+        Some(Route::Mcp(slug)) => access::mcp(shared, peer, slug, request, trace).await,
+        Some(Route::Git(path)) => access::git(shared, peer, &path, request, trace).await,
     }
 }
 
@@ -96,7 +110,8 @@ impl Fields for Headers<'_> {
     }
 }
 
-async fn mcp(shared: &Shared, slug: Option<&str>, request: Request<Incoming>, trace: &str) -> Response<ReplyBody> {
+/// Hands a request to the protocol.
+pub(super) async fn mcp(shared: &Shared, slug: Option<&str>, request: Request<Incoming>, trace: &str) -> Response<ReplyBody> {
     let (head, incoming) = request.into_parts();
     let method = match head.method {
         Method::GET | Method::HEAD => endpoint::Method::Get,
@@ -104,7 +119,7 @@ async fn mcp(shared: &Shared, slug: Option<&str>, request: Request<Incoming>, tr
         Method::DELETE => endpoint::Method::Delete,
         _ => endpoint::Method::Other,
     };
-    let mut body = WholeBody::new(incoming, shared.limits.body_bytes_max, shared.limits.body_read_ms);
+    let mut body = WholeBody::new(incoming, &shared.limits);
     let exchange = Exchange { method, slug, fields: &Headers(&head.headers), body: &mut body, trace };
     let reply = shared.routes.mcp.serve(exchange).await;
     // A client that waits for `100 Continue` has sent nothing yet.

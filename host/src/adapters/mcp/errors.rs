@@ -232,6 +232,33 @@ const TOKEN_ADVICE: &str = "Send `Authorization: Bearer TOKEN`. The usual mistak
     variable written as `${VAR}` that is not set where the client runs (it then sends nothing or the literal text), `Bearer ` missing \
     before the token, or a token of another host. `pointsman connect CLIENT` prints a working entry.";
 
+/// What to look at besides when nothing arrived at all.
+const HEADERS_ADVICE: &str = "If the entry has `headers`, the client ignored them: it reads them only in an entry of type `http` (not `sse` \
+    or `stdio`), some read `requestInit.headers` or `http_headers` instead, and some forget them once they tried to sign in by OAuth (remove \
+    that sign-in).";
+
+/// Returns a text as a quoted value of a challenge can hold it (RFC 6750, section 3).
+fn described(text: &str) -> String {
+    text.chars().map(|c| if matches!(c, ' '..='~') && !matches!(c, '"' | '\\') { c } else { '\'' }).take(200).collect()
+}
+
+const MIRROR_ADVICE: &str = "Mirror the body into MCP-Protocol-Version (`_meta`), Mcp-Method (`method`), Mcp-Name (`params.name`, `uri` or \
+    `taskId`) and the Mcp-Param-… headers that the tool's schema names.";
+
+fn method_advice() -> String {
+    format!(
+        "`server/discover` says what {MODERN_VERSION} has here. Sessions opened by a bare `initialize` (without `_meta`) speak {}.",
+        LEGACY_VERSIONS.join(", ")
+    )
+}
+
+fn session_advice() -> String {
+    format!(
+        "Open a session with `initialize` and send its `Mcp-Session-Id`, or speak {MODERN_VERSION}: its fields in `params._meta` and its \
+         headers."
+    )
+}
+
 impl Fault {
     /// Returns code, status, name and advice. One line a refusal.
     fn shape(&self, era: Era) -> Shape {
@@ -252,9 +279,27 @@ impl Fault {
                 Shape::new(INVALID_REQUEST, 413, "body_too_large", "Send less at once, for example fewer or smaller files.")
             }
             Self::Body(BodyError::TimedOut { .. }) => Shape::new(INVALID_REQUEST, 408, "body_timed_out", "Send the request again."),
+            Self::Body(BodyError::TooDeep { .. }) => {
+                Shape::new(INVALID_REQUEST, 400, "body_too_deep", "Send flatter JSON, or the inner part as a string.")
+            }
             Self::Body(BodyError::Broken) => Shape::new(INVALID_REQUEST, 400, "body_broken", "Send the request again."),
             Self::CredentialUnreadable { .. } => Shape::new(INVALID_REQUEST, 401, "unauthorized", TOKEN_ADVICE),
-            Self::Rejected(Rejected::Missing | Rejected::Invalid { .. }) => Shape::new(INVALID_REQUEST, 401, "unauthorized", TOKEN_ADVICE),
+            Self::Rejected(Rejected::Missing) => {
+                Shape::new(INVALID_REQUEST, 401, "unauthorized", format!("{TOKEN_ADVICE} {HEADERS_ADVICE}"))
+            }
+            Self::Rejected(Rejected::Invalid { .. }) => Shape::new(INVALID_REQUEST, 401, "unauthorized", TOKEN_ADVICE),
+            Self::Rejected(Rejected::InsufficientScope { scopes }) => Shape::new(
+                INVALID_REQUEST,
+                403,
+                "insufficient_scope",
+                format!("Authorize the client again, for the scopes `{}`.", scopes.join(" ")),
+            ),
+            Self::Rejected(Rejected::TooMany { .. }) => Shape::new(
+                INVALID_REQUEST,
+                429,
+                "too_many_requests",
+                "Wait as long as `Retry-After` says; wait for events instead of asking.",
+            ),
             Self::Rejected(Rejected::Forbidden { .. }) => {
                 Shape::new(INVALID_REQUEST, 403, "forbidden", "Use `/mcp` for the token's own project, or ask for a token for this one.")
             }
@@ -267,21 +312,9 @@ impl Fault {
                 "Send an object with `jsonrpc: \"2.0\"`, a string or integer `id`, a string `method` and, if any, an object `params`.",
             ),
             Self::BatchNotAllowed => Shape::new(INVALID_REQUEST, 400, "batch_not_allowed", "Send each message in a request of its own."),
-            Self::UnknownMethod { .. } => {
-                let advice = format!(
-                    "`server/discover` says what {MODERN_VERSION} has here. Sessions opened by a bare `initialize` (without `_meta`) speak {}.",
-                    LEGACY_VERSIONS.join(", ")
-                );
-                Shape::new(METHOD_NOT_FOUND, in_band(404), "unknown_method", advice)
-            }
+            Self::UnknownMethod { .. } => Shape::new(METHOD_NOT_FOUND, in_band(404), "unknown_method", method_advice()),
             Self::HeaderMissing { .. } | Self::HeaderMismatch { .. } | Self::HeaderMalformed { .. } | Self::ParamHeader { .. } => {
-                Shape::new(
-                    HEADER_MISMATCH,
-                    400,
-                    "header_mismatch",
-                    "Mirror the body into MCP-Protocol-Version (`_meta`), Mcp-Method (`method`), Mcp-Name (`params.name`, `uri` or `taskId`) and the \
-                 Mcp-Param-… headers that the tool's schema names.",
-                )
+                Shape::new(HEADER_MISMATCH, 400, "header_mismatch", MIRROR_ADVICE)
             }
             Self::MetaInvalid { .. } => Shape::new(
                 INVALID_PARAMS,
@@ -315,15 +348,7 @@ impl Fault {
             }
             Self::Cancelled => Shape::new(INVALID_REQUEST, 200, "cancelled", "Nothing: it was cancelled by the client itself."),
             Self::StreamGone => Shape::new(INVALID_REQUEST, 404, "stream_gone", "Open a new stream without `Last-Event-ID`."),
-            Self::SessionMissing => Shape::new(
-                INVALID_REQUEST,
-                400,
-                "session_missing",
-                format!(
-                    "Open a session with `initialize` and send its `Mcp-Session-Id`, or speak {MODERN_VERSION}: its fields in `params._meta` \
-                     and its headers."
-                ),
-            ),
+            Self::SessionMissing => Shape::new(INVALID_REQUEST, 400, "session_missing", session_advice()),
             Self::SessionDead => Shape::new(INVALID_REQUEST, 404, "session_dead", "Open a new session with `initialize`."),
             Self::Internal { .. } => Shape::new(INTERNAL_ERROR, 200, "internal", "Report it with the id; other calls may work."),
         }
@@ -400,10 +425,15 @@ impl Fault {
                 vec![("www-authenticate", "Bearer realm=\"pointsman\"".to_owned())]
             }
             // RFC 6750, section 3.1.
-            Self::Rejected(Rejected::Invalid { .. }) => {
-                vec![("www-authenticate", "Bearer realm=\"pointsman\", error=\"invalid_token\"".to_owned())]
+            Self::Rejected(Rejected::Invalid { why }) => {
+                let challenge = format!("Bearer realm=\"pointsman\", error=\"invalid_token\", error_description=\"{}\"", described(why));
+                vec![("www-authenticate", challenge)]
             }
-            Self::Rejected(Rejected::Unavailable { retry_after_ms }) => {
+            Self::Rejected(Rejected::InsufficientScope { scopes }) => {
+                let scope = described(&scopes.join(" "));
+                vec![("www-authenticate", format!("Bearer realm=\"pointsman\", error=\"insufficient_scope\", scope=\"{scope}\""))]
+            }
+            Self::Rejected(Rejected::Unavailable { retry_after_ms } | Rejected::TooMany { retry_after_ms }) => {
                 vec![("retry-after", retry_after_ms.div_ceil(1_000).max(1).to_string())]
             }
             Self::UnknownResource { .. }

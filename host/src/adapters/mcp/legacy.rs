@@ -90,7 +90,7 @@ impl Mcp {
         let owner = id.to_owned();
         tokio::spawn(pump(live, stream, frames, owner));
         let id = id.to_owned();
-        Ok(Reply::events(Box::new(Frames::new(None, source, Box::new(move |fault| fault.body(Some(&id), Era::Legacy))))))
+        Ok(Reply::events(Box::new(Frames::new(None, source, Some(id), Era::Legacy))))
     }
 
     async fn answer(&self, caller: &Caller, session: Session, method: &str, params: &Params<'_>, id: &RawValue) -> Result<Answered, Fault> {
@@ -238,7 +238,7 @@ impl Mcp {
                 source
             }
         };
-        Ok(Reply::events(Box::new(Frames::new(None, source, Box::new(|fault| fault.body(None, Era::Legacy))))))
+        Ok(Reply::events(Box::new(Frames::new(None, source, None, Era::Legacy))))
     }
 
     /// Answers a batch, its members one after the other.

@@ -180,7 +180,7 @@ impl Mcp {
         };
         tokio::spawn(listener.run(news, self.draining.clone()));
         let id = id.to_owned();
-        Ok(Reply::events(Box::new(Frames::new(Some(head), source, Box::new(move |fault| fault.body(Some(&id), Era::Modern))))))
+        Ok(Reply::events(Box::new(Frames::new(Some(head), source, Some(id), Era::Modern))))
     }
 
     /// Sees to it that a session is told on its own stream what changes. `missed`: it may have missed something before.

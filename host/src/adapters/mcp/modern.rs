@@ -244,9 +244,8 @@ impl Mcp {
             First::Tells(head) => head,
         };
         let id = asked.id.to_owned();
-        let write = Box::new(move |fault: &Fault| fault.body(Some(&id), Era::Modern));
         let head = head.map_or_else(|| bytes::Bytes::from_static(b":\n\n"), |json| event(&json));
-        Ok(Reply::events(Box::new(Frames::new(Some(head), frames, write))))
+        Ok(Reply::events(Box::new(Frames::new(Some(head), frames, Some(id), Era::Modern))))
     }
 }
 

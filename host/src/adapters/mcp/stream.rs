@@ -8,10 +8,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
-use super::errors::Fault;
+use super::errors::{Era, Fault};
 use crate::ports::endpoint::EventSource;
 
 /// Milliseconds of silence after which a comment is sent.
@@ -68,16 +69,17 @@ pub(super) struct Frames {
     head: Option<Bytes>,
     frames: mpsc::Receiver<Frame>,
     silence: Pin<Box<Sleep>>,
-    /// Writes a fault that comes after the stream began.
-    write: Box<dyn Fn(&Fault) -> Vec<u8> + Send>,
+    /// Whose answer it is, for a fault that comes after the stream began.
+    request: Option<Box<RawValue>>,
+    era: Era,
     ended: bool,
 }
 
 impl Frames {
     /// Returns the stream of what comes, after `head`.
-    pub(super) fn new(head: Option<Bytes>, frames: mpsc::Receiver<Frame>, write: Box<dyn Fn(&Fault) -> Vec<u8> + Send>) -> Self {
+    pub(super) fn new(head: Option<Bytes>, frames: mpsc::Receiver<Frame>, request: Option<Box<RawValue>>, era: Era) -> Self {
         let silence = Box::pin(tokio::time::sleep(Duration::from_millis(KEEP_ALIVE_MS)));
-        Self { head, frames, silence, write, ended: false }
+        Self { head, frames, silence, request, era, ended: false }
     }
 
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
@@ -95,7 +97,7 @@ impl Frames {
                 Some(Frame::Detach) => continue,
                 Some(Frame::Last(answer)) => {
                     self.ended = true;
-                    Some(event(&answer.unwrap_or_else(|fault| (self.write)(&fault))))
+                    Some(event(&answer.unwrap_or_else(|fault| fault.body(self.request.as_deref(), self.era))))
                 }
             });
         }

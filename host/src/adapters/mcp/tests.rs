@@ -12,10 +12,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use tokio::sync::broadcast;
 
 use crate::ports::endpoint::{Body, BodyError, BodySource};
-use crate::ports::offering::{Listing, News, ParamHeader, Round};
+use crate::ports::offering::{Listing, ParamHeader, Round};
 use crate::ports::provider::{Emission, Emit, ProviderCall, ProviderOutcome};
 use crate::ports::surface::{CallError, Rejected};
 
@@ -89,36 +88,6 @@ impl Offering for Echo {
                 state: b"asked".to_vec(),
             }),
         }
-    }
-
-    async fn abandoned(&self, _: &Caller, _: &ProviderCall, _: String, _: Vec<u8>) {}
-
-    async fn complete(&self, _: &Caller, _: Reference, _: &str, typed: &str) -> Result<(Vec<String>, usize), CallError> {
-        Ok((vec![format!("{typed}!")], 1))
-    }
-
-    fn has_resource(&self, _: &Caller, uri: &str) -> bool {
-        uri == "known://x"
-    }
-
-    async fn news(&self, _: &Caller) -> Result<broadcast::Receiver<News>, CallError> {
-        Ok(broadcast::channel(1).1)
-    }
-
-    async fn defer(&self, _: &Caller, _: ProviderCall, _: Round, _: u32) -> Result<Box<RawValue>, CallError> {
-        Err(CallError::UnknownTask("x".to_owned()))
-    }
-
-    async fn deferred(&self, _: &Caller, id: &str) -> Result<Box<RawValue>, CallError> {
-        Err(CallError::UnknownTask(id.to_owned()))
-    }
-
-    async fn answer_deferred(&self, _: &Caller, id: &str, _: &RawValue) -> Result<(), CallError> {
-        Err(CallError::UnknownTask(id.to_owned()))
-    }
-
-    async fn cancel_deferred(&self, _: &Caller, id: &str) -> Result<(), CallError> {
-        Err(CallError::UnknownTask(id.to_owned()))
     }
 }
 

@@ -39,6 +39,14 @@ pub(super) fn admit(component: &[u8], shape: &Shape) -> Result<(), String> {
     Ok(())
 }
 
+/// Returns whether a component exports an interface that its world leaves open.
+///
+/// # Errors
+/// It is no component.
+pub(super) fn exports(component: &[u8], interface: &str) -> Result<bool, String> {
+    Ok(names(component)?.1.iter().any(|name| same(interface, name)))
+}
+
 /// Returns the names a component imports and exports itself, those of nested ones left out.
 fn names(component: &[u8]) -> Result<(Vec<&str>, Vec<&str>), String> {
     let malformed = |error: wasmparser::BinaryReaderError| format!("it is no component: {error}");

@@ -64,7 +64,8 @@ const fn defaults(world: World) -> Limits {
         World::Workflow | World::Policy => {
             Limits { memory_bytes_max: 32 << 20, deadline_ms: 500, result_bytes_max: 1 << 20, concurrency_max: 8 }
         }
-        World::Agent => Limits { memory_bytes_max: 64 << 20, deadline_ms: 5_000, result_bytes_max: 4 << 20, concurrency_max: 1 },
+        World::Agent => Limits { memory_bytes_max: 64 << 20, deadline_ms: 1_000, result_bytes_max: 4 << 20, concurrency_max: 4 },
+        World::McpProvider => Limits { memory_bytes_max: 64 << 20, deadline_ms: 1_000, result_bytes_max: 4 << 20, concurrency_max: 8 },
     }
 }
 

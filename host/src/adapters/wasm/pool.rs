@@ -14,6 +14,7 @@ use super::Bound;
 use super::admission::Shape;
 use super::failure::{classify, invalid};
 use super::limits::Limits;
+use super::log_lines::LogLines;
 use super::slots::Slots;
 use super::store::{State, start_deadline};
 use super::symbols::{Phase, Quota, Scope, SymbolTable};
@@ -86,6 +87,7 @@ pub(super) struct Pool<G: Guest> {
     shared: Shared,
     pre: G::Pre,
     quota: Arc<Quota>,
+    log: Arc<LogLines>,
     idle: Mutex<Vec<Idle<G>>>,
     counters: Counters,
 }
@@ -94,7 +96,8 @@ impl<G: Guest> Pool<G> {
     /// Returns the pool of a component whose imports are linked.
     pub(super) fn new(shared: Shared, terms: Terms, pre: G::Pre) -> Self {
         let slots = Slots::new(terms.limits.concurrency_max);
-        Self { terms, slots, shared, pre, quota: Arc::default(), idle: Mutex::default(), counters: Counters::default() }
+        let log = Arc::new(LogLines::new(terms.name.clone()));
+        Self { terms, slots, shared, pre, quota: Arc::default(), log, idle: Mutex::default(), counters: Counters::default() }
     }
 
     /// Makes and configures one instance, and asks it something.
@@ -161,7 +164,7 @@ impl<G: Guest> Pool<G> {
     fn instance(&self, deadline_ms: u64) -> Result<Idle<G>, PluginFailure> {
         self.counters.instances.fetch_add(1, Ordering::Relaxed);
         let scope = Scope::new(Arc::clone(&self.shared.symbols), Arc::clone(&self.quota));
-        let mut store = State::store(&self.shared.engine, &self.terms.limits, scope);
+        let mut store = State::store(&self.shared.engine, &self.terms.limits, scope, Arc::clone(&self.log));
         start_deadline(&mut store, deadline_ms);
         let configured =
             G::instantiate(&self.pre, &mut store).and_then(|guest| Ok((guest.configure(&mut store, &self.terms.config_json)?, guest)));
@@ -206,6 +209,15 @@ impl<G: Guest> Pool<G> {
 /// Implements [`Guest`] over the bindings that `bindgen!` made of a world.
 macro_rules! guest {
     ($bindings:ident :: $world:ident, $pre:ident, $variant:ident, $shape:expr, |$linker:ident| $link:expr) => {
+        $crate::adapters::wasm::pool::guest!(
+            $bindings::$world,
+            $pre,
+            $shape,
+            link: |$linker| $link,
+            pool: |bound| if let $crate::adapters::wasm::Bound::$variant(pool) = bound { Some(pool) } else { None }
+        );
+    };
+    ($bindings:ident :: $world:ident, $pre:ident, $shape:expr, link: |$linker:ident| $link:expr, pool: |$bound:ident| $pool:expr) => {
         impl $crate::adapters::wasm::pool::Guest for $bindings::$world {
             type Pre = $bindings::$pre<$crate::adapters::wasm::store::State>;
             const SHAPE: $crate::adapters::wasm::admission::Shape = $shape;
@@ -233,8 +245,8 @@ macro_rules! guest {
                 self.pointsman_types_setup().call_configure(store, json)
             }
 
-            fn pool(bound: &$crate::adapters::wasm::Bound) -> Option<&$crate::adapters::wasm::pool::Pool<Self>> {
-                if let $crate::adapters::wasm::Bound::$variant(pool) = bound { Some(pool) } else { None }
+            fn pool($bound: &$crate::adapters::wasm::Bound) -> Option<&$crate::adapters::wasm::pool::Pool<Self>> {
+                $pool
             }
         }
     };

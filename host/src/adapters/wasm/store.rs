@@ -1,9 +1,10 @@
-//! What belongs to one instance: its symbols, its memory account, its deadline.
+//! What belongs to one instance: its symbols, its memory account, its deadline, and whom its imports reach meanwhile.
 //!
 //! **Invariant:** an instance's memories together stay below its limit, its tables below the engine's, and a call ends
 //! once it has run for its deadline. Time the thread spent waiting for a processor is not the plugin's: it counts only
 //! against ten times the deadline.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -11,27 +12,42 @@ use wasmtime::{Engine, ResourceLimiter, Store, UpdateDeadline};
 
 use super::engine::TABLE_ELEMENTS_MAX;
 use super::limits::Limits;
+use super::log_lines::LogLines;
 use super::symbols::Scope;
 use super::ticker::TICK_MS;
+use crate::ports::provider::Emit;
+use crate::ports::resident::ResidentMemory;
 
 /// A call is ended after so many times its deadline, whether it ran or waited.
 const WAIT_FACTOR: u64 = 10;
 
 /// The data of a store.
-#[derive(Debug)]
 pub(super) struct State {
     /// The symbols as the instance sees them.
     pub(super) scope: Scope,
     /// Memory and tables.
     pub(super) account: Account,
+    /// Whom the imports reach while a call runs.
+    pub(super) reach: Reach,
+    /// The plugin's lines in the host's log.
+    pub(super) log: Arc<LogLines>,
     deadline: Deadline,
+}
+
+/// Whom the imports of a running call reach; nobody between calls.
+#[derive(Default)]
+pub(super) struct Reach {
+    /// What `lookups` and `kv` read.
+    pub(super) memory: Option<Arc<dyn ResidentMemory>>,
+    /// Who hears what `calls` tells.
+    pub(super) emit: Option<Arc<dyn Emit>>,
 }
 
 impl State {
     /// Returns a store for one instance.
-    pub(super) fn store(engine: &Engine, limits: &Limits, scope: Scope) -> Store<Self> {
+    pub(super) fn store(engine: &Engine, limits: &Limits, scope: Scope, log: Arc<LogLines>) -> Store<Self> {
         let account = Account { memory_bytes_max: limits.memory_bytes_max, ..Account::default() };
-        let mut store = Store::new(engine, Self { scope, account, deadline: Deadline::default() });
+        let mut store = Store::new(engine, Self { scope, account, reach: Reach::default(), log, deadline: Deadline::default() });
         store.limiter(|state| &mut state.account);
         store.set_hostcall_fuel(limits.result_bytes_max);
         store.epoch_deadline_callback(|mut context| Ok(context.data_mut().deadline.reached()));

@@ -11,6 +11,7 @@ use crate::ports::plugins::{
     World,
 };
 
+mod agents;
 mod guest;
 mod hostile;
 mod life;

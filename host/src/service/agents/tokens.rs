@@ -23,7 +23,7 @@ use crate::service::failure::Failure;
 use crate::service::kit::{CommitExt, chain};
 
 /// Milliseconds a checked token is believed.
-const FRESH_MS: u64 = 1_000;
+pub(super) const FRESH_MS: u64 = 1_000;
 /// Checked tokens kept; beyond that all are checked again.
 const CHECKED_MAX: usize = 10_000;
 /// What a secret starts with.
@@ -205,14 +205,7 @@ impl Agents {
     async fn decide_mint(&self, new: &NewToken, hash: &str) -> Result<(Commit, TokenRecord), Failure> {
         let now = self.kit.now();
         let mut commit = Commit::default();
-        let principal = match self.kit.load::<Principal>(None, &principal_key(&new.principal_name)).await? {
-            Some(known) => known.value.0,
-            None => {
-                let id = PrincipalId::new(now, self.kit.system.id_bytes());
-                commit.replace(principal_key(&new.principal_name), None, &Principal(id));
-                id
-            }
-        };
+        let principal = self.principal(&new.principal_name, &mut commit).await?;
         let record = TokenRecord {
             id: TokenId::new(now, self.kit.system.id_bytes()),
             principal,
@@ -233,6 +226,16 @@ impl Agents {
         });
         commit.events.push(NewEvent::new("token.minted", Actor::host(), record.id, data));
         Ok((commit, record))
+    }
+
+    /// Returns the principal of a name; one that is not there yet is made by the commit.
+    pub(super) async fn principal(&self, name: &str, commit: &mut Commit) -> Result<PrincipalId, Failure> {
+        if let Some(known) = self.kit.load::<Principal>(None, &principal_key(name)).await? {
+            return Ok(known.value.0);
+        }
+        let id = PrincipalId::new(self.kit.now(), self.kit.system.id_bytes());
+        commit.replace(principal_key(name), None, &Principal(id));
+        Ok(id)
     }
 
     /// Revokes a token. Revoking it again changes nothing.
@@ -275,8 +278,14 @@ impl Agents {
     /// # Errors
     /// [`Rejected`].
     pub async fn admit(&self, bearer: Option<&str>, slug: Option<&str>, trace: String) -> Result<Caller, Rejected> {
-        let secret = secret(bearer)?;
-        let token = self.token(secret).await?;
+        let token = match bearer {
+            None => self.anonymous().await?,
+            Some(text) => match secret(text)? {
+                ours if ours.starts_with(SECRET_PREFIX) => self.token(ours).await?,
+                foreign => self.granted(foreign, slug).await?,
+            },
+        };
+        self.gate.count(token.id, self.kit.now())?;
         let project = match slug {
             None => token.projects.first().copied().ok_or(Rejected::Forbidden { slug: String::new() })?,
             Some(slug) => {
@@ -323,7 +332,7 @@ impl Agents {
     }
 }
 
-fn unavailable(failure: &Failure) -> Rejected {
+pub(super) fn unavailable(failure: &Failure) -> Rejected {
     let retry_after_ms = match failure {
         Failure::Unavailable { retry_after_ms } => *retry_after_ms,
         other @ (Failure::Refused(_) | Failure::Damaged(_) | Failure::Repository(_) | Failure::Plugin(_) | Failure::Contended { .. }) => {
@@ -341,9 +350,9 @@ fn after_scheme(text: &str) -> Option<&str> {
 }
 
 /// Returns the secret in what a client sent, or names the mistake its configuration seems to have.
-fn secret(bearer: Option<&str>) -> Result<&str, Rejected> {
+fn secret(bearer: &str) -> Result<&str, Rejected> {
     let invalid = |why: &str| Err(Rejected::Invalid { why: why.to_owned() });
-    let text = bearer.ok_or(Rejected::Missing)?.trim();
+    let text = bearer.trim();
     let text = after_scheme(text).unwrap_or(text);
     if after_scheme(text).is_some() {
         return invalid("the word `Bearer` stands there twice");
@@ -360,9 +369,6 @@ fn secret(bearer: Option<&str>) -> Result<&str, Rejected> {
     if text.starts_with('<') && text.ends_with('>') {
         return invalid("it is a placeholder from an example");
     }
-    if !text.starts_with(SECRET_PREFIX) {
-        return invalid("tokens of this host start with `pmt_`");
-    }
     Ok(text)
 }
 
@@ -372,9 +378,8 @@ mod tests {
 
     #[test]
     fn mistakes_of_client_configurations_are_named() {
-        assert_eq!(secret(None), Err(Rejected::Missing));
-        assert_eq!(secret(Some("pmt_abc")), Ok("pmt_abc"));
-        assert_eq!(secret(Some("Bearer pmt_abc")), Ok("pmt_abc"));
+        assert_eq!(secret("pmt_abc"), Ok("pmt_abc"));
+        assert_eq!(secret("Bearer pmt_abc"), Ok("pmt_abc"));
         for (given, word) in [
             ("", "empty"),
             ("Bearer ", "empty"),
@@ -384,9 +389,8 @@ mod tests {
             ("%POINTSMAN_TOKEN%", "environment variable"),
             ("\"pmt_abc\"", "quotes"),
             ("<token>", "placeholder"),
-            ("sk-abc", "pmt_"),
         ] {
-            let Err(Rejected::Invalid { why }) = secret(Some(given)) else { panic!("{given} was accepted") };
+            let Err(Rejected::Invalid { why }) = secret(given) else { panic!("{given} was accepted") };
             assert!(why.contains(word), "{given}: {why}");
         }
     }

@@ -161,7 +161,7 @@ impl Messaging {
         self.post(&message, &host.except, None, None).await
     }
 
-    async fn compose(&self, acting: &Acting, request: &SendRequest) -> Result<Message, Failure> {
+    pub(super) async fn compose(&self, acting: &Acting, request: &SendRequest) -> Result<Message, Failure> {
         let now = self.kit.now();
         let answered = match request.reply_to {
             Some(id) => Some(self.message(acting.project, id).await?),
@@ -219,25 +219,29 @@ impl Messaging {
     }
 
     async fn post(&self, message: &Message, except: &[AgentId], once: Option<&Once>, trace: Option<&str>) -> Result<SendReceipt, Failure> {
-        let board = self.agents.board(message.project).await?;
-        let place = self.next_place(message);
         let mut commit = Commit { project: Some(message.project), ..Commit::default() };
-        stage_message(&mut commit, message, place, trace);
-        let plan = self.plan(&board, message, &message.to, place, except)?;
-        self.stage_plan(&mut commit, message, &plan, 0);
-        self.stage_deferred(&mut commit, message, &plan, Deferred { addresses: Vec::new(), place, tries: 0, except: except.to_vec() });
-        let receipt = SendReceipt {
-            message: message.id,
-            thread: message.thread,
-            routed: plan.routed,
-            deferred: plan.deferred,
-            dropped: plan.dropped,
-        };
+        let receipt = self.stage_post(&mut commit, message, except, trace).await?;
         commit.idempotency = once.map(|once| once.record(&receipt));
         match self.kit.store.commit(commit).await? {
             Committed::Done { .. } => Ok(receipt),
             Committed::Replayed(stored) => Ok(serde_json::from_slice(&stored).unwrap_or(receipt)),
         }
+    }
+
+    pub(super) async fn stage_post(
+        &self,
+        commit: &mut Commit,
+        message: &Message,
+        except: &[AgentId],
+        trace: Option<&str>,
+    ) -> Result<SendReceipt, Failure> {
+        let board = self.agents.board(message.project).await?;
+        let place = self.next_place(message);
+        stage_message(commit, message, place, trace);
+        let plan = self.plan(&board, message, &message.to, place, except)?;
+        self.stage_plan(commit, message, &plan, 0);
+        self.stage_deferred(commit, message, &plan, Deferred { addresses: Vec::new(), place, tries: 0, except: except.to_vec() });
+        Ok(SendReceipt { message: message.id, thread: message.thread, routed: plan.routed, deferred: plan.deferred, dropped: plan.dropped })
     }
 
     fn stage_plan(&self, commit: &mut Commit, message: &Message, plan: &Plan, attempt: u32) {

@@ -244,6 +244,37 @@ impl Messaging {
         Ok((commit, settled))
     }
 
+    /// Adds what an agent did with one delivery, an ack or the nack, to a commit under way, which settles no other one of
+    /// that agent.
+    ///
+    /// # Errors
+    /// `not_found`, `not_holder`, `not_handed_out`, `ended`.
+    pub(in crate::service) async fn stage_settled(
+        &self,
+        commit: &mut Commit,
+        acting: &Acting,
+        message: MessageId,
+        nack: Option<&Nack>,
+    ) -> Result<(), Failure> {
+        let unfit = |code: &'static str, why: String| Failure::refused(code, why, "Nothing is to be done: somebody else has it.");
+        let Some(before) = self.load_delivery(acting.project, acting.agent.id, message).await? else {
+            return Err(unfit("not_found", format!("{message} is not with {}", acting.agent.name)));
+        };
+        let by = By::agent(acting);
+        let mut after = before.value.clone();
+        if nack.is_some() && matches!(after.state, DeliveryState::Leased { .. }) {
+            let board = self.agents.board(acting.project).await?;
+            self.find_next(commit, &board, &mut after, &by).await?;
+        }
+        let command = self.command(acting.agent.id, nack);
+        let transition = after.apply(self.kit.now(), &self.terms(), command).map_err(|error| unfit(code(&error), error.to_string()))?;
+        if transition == Transition::Unchanged {
+            return Err(unfit("ended", format!("{message} was settled before")));
+        }
+        let gained = self.stage_transition(commit, &before, &after, &transition, &by);
+        Tally::raise(&self.kit, commit, acting.agent.id, gained).await
+    }
+
     fn command(&self, by: AgentId, nack: Option<&Nack>) -> Command {
         match nack {
             None => Command::Ack { by },
@@ -367,7 +398,7 @@ impl Messaging {
     }
 
     /// Hands out the ready deliveries of an agent, the first `limit` of them, with their messages.
-    pub(super) async fn hand_out(&self, acting: &Acting, limit: usize) -> Result<Vec<super::Handed>, Failure> {
+    pub(in crate::service) async fn hand_out(&self, acting: &Acting, limit: usize) -> Result<Vec<super::Handed>, Failure> {
         let (project, agent) = (acting.project, acting.agent.id);
         let by = &By::agent(acting);
         self.decide_some(project, |mut commit| async move {
@@ -389,11 +420,14 @@ impl Messaging {
     }
 }
 
-fn refused(message: MessageId, error: &InboxError) -> NotSettled {
-    let code = match error {
+fn code(error: &InboxError) -> &'static str {
+    match error {
         InboxError::NotHolder { .. } => "not_holder",
         InboxError::NotHandedOut { .. } => "not_handed_out",
         InboxError::Ended { .. } => "ended",
-    };
-    NotSettled { message, code: code.to_owned(), why: error.to_string() }
+    }
+}
+
+fn refused(message: MessageId, error: &InboxError) -> NotSettled {
+    NotSettled { message, code: code(error).to_owned(), why: error.to_string() }
 }

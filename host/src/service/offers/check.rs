@@ -101,7 +101,8 @@ impl Checked {
     /// The first thing that is wrong, and where.
     pub(super) fn of(plugin: &str, offers: Offers) -> Result<Self, String> {
         let namespace = offers.namespace;
-        if !namespace.is_empty() && !(is_name(&namespace) && namespace.ends_with('_')) {
+        let is_prefix = is_name(&namespace) && namespace.ends_with('_');
+        if !namespace.is_empty() && !is_prefix {
             return Err(format!("the namespace `{namespace}` is not of a-z, 0-9 and `_` with `_` at its end"));
         }
         let mut checked = Self::default();

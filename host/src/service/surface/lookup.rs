@@ -2,13 +2,12 @@
 
 use pointsman_core::context::DocumentVersion;
 use pointsman_core::event::Cursor;
-use pointsman_core::ids::{MergeId, MessageId, Oid, TaskId};
+use pointsman_core::ids::{MergeId, MessageId, Oid, ProjectId, TaskId};
 use pointsman_core::merge::MergeState;
 use serde_json::{Value, json};
 
 use super::{Said, Services};
 use crate::service::failure::Failure;
-use crate::service::kit::Acting;
 use crate::service::merge_queue::receipt::SignedReceipt;
 use crate::service::messaging::MessageFilter;
 
@@ -21,13 +20,13 @@ const EVENTS_MAX: usize = 50;
 ///
 /// # Errors
 /// `not_found`, `bad_argument`.
-pub(super) async fn lookup(services: &Services, acting: &Acting, uri: &str) -> Result<Said, Failure> {
+pub(super) async fn lookup(services: &Services, project: ProjectId, uri: &str) -> Result<Said, Failure> {
     let path = uri.trim().strip_prefix("pointsman://").unwrap_or(uri.trim());
     let (noun, rest) = path.split_once('/').unwrap_or((path, ""));
     let found = match (noun, rest) {
-        ("tasks", "") => tasks(services, acting).await?,
+        ("tasks", "") => tasks(services, project).await?,
         ("agents", "") => {
-            let agents = services.agents.agents(acting.project).await?;
+            let agents = services.agents.agents(project).await?;
             let shown = agents.iter().take(LISTED_MAX);
             json!(
                 shown
@@ -36,7 +35,7 @@ pub(super) async fn lookup(services: &Services, acting: &Acting, uri: &str) -> R
             )
         }
         ("merges", "") => {
-            let merges = services.queue.all(acting.project).await?;
+            let merges = services.queue.all(project).await?;
             let newest = merges.iter().rev().take(LISTED_MAX);
             json!(
                 newest
@@ -45,26 +44,26 @@ pub(super) async fn lookup(services: &Services, acting: &Acting, uri: &str) -> R
             )
         }
         ("messages", "") => {
-            json!(services.messaging.messages(acting.project, &MessageFilter { limit: LISTED_MAX, ..MessageFilter::default() }).await?)
+            json!(services.messaging.messages(project, &MessageFilter { limit: LISTED_MAX, ..MessageFilter::default() }).await?)
         }
-        ("dead_letters", "") => json!(services.messaging.dead_letters(acting.project).await?),
-        ("context", "") => json!(services.contexts.list(acting.project, "", LISTED_MAX).await?),
+        ("dead_letters", "") => json!(services.messaging.dead_letters(project).await?),
+        ("context", "") => json!(services.contexts.list(project, "", LISTED_MAX).await?),
         ("context", key) => {
             let (key, version) = match key.rsplit_once('@') {
                 Some((key, version)) => (key, Some(version.parse().map_err(|_| unknown(uri))?)),
                 None => (key, None),
             };
-            document(&services.contexts.read(acting.project, key, version).await?)
+            document(&services.contexts.read(project, key, version).await?)
         }
-        ("pull_request", id) => json!(services.queue.pull_request(acting.project, id.parse::<TaskId>().map_err(|_| unknown(uri))?).await?),
-        ("conflict", id) => conflict(services, acting, id.parse().map_err(|_| unknown(uri))?).await?,
-        ("receipt", commit) => receipt(services, acting, commit.parse().map_err(|_| unknown(uri))?).await?,
+        ("pull_request", id) => json!(services.queue.pull_request(project, id.parse::<TaskId>().map_err(|_| unknown(uri))?).await?),
+        ("conflict", id) => conflict(services, project, id.parse().map_err(|_| unknown(uri))?).await?,
+        ("receipt", commit) => receipt(services, project, commit.parse().map_err(|_| unknown(uri))?).await?,
         ("events", after) => {
             let after = if after.is_empty() { Cursor::default() } else { after.parse().map_err(|_| unknown(uri))? };
-            json!(services.kit.store.events(Some(acting.project), after, EVENTS_MAX).await?)
+            json!(services.kit.store.events(Some(project), after, EVENTS_MAX).await?)
         }
-        ("task" | "merge" | "message", id) if !id.is_empty() => by_id(services, acting, id).await?.ok_or_else(|| unknown(uri))?,
-        (id, "") => by_id(services, acting, id).await?.ok_or_else(|| unknown(uri))?,
+        ("task" | "merge" | "message", id) if !id.is_empty() => by_id(services, project, id).await?.ok_or_else(|| unknown(uri))?,
+        (id, "") => by_id(services, project, id).await?.ok_or_else(|| unknown(uri))?,
         _ => return Err(unknown(uri)),
     };
     Ok(Said::new(found, "Go on with your task."))
@@ -88,22 +87,22 @@ fn unknown(uri: &str) -> Failure {
     )
 }
 
-async fn by_id(services: &Services, acting: &Acting, id: &str) -> Result<Option<Value>, Failure> {
+async fn by_id(services: &Services, project: ProjectId, id: &str) -> Result<Option<Value>, Failure> {
     if let Ok(task) = id.parse::<TaskId>() {
-        let task = services.tasks.get(acting.project, task).await?.value;
+        let task = services.tasks.get(project, task).await?.value;
         return Ok(Some(json!(task)));
     }
     if let Ok(merge) = id.parse::<MergeId>() {
-        return Ok(Some(json!(services.queue.get(acting.project, merge).await?.value)));
+        return Ok(Some(json!(services.queue.get(project, merge).await?.value)));
     }
     if let Ok(message) = id.parse::<MessageId>() {
-        return Ok(Some(json!(services.messaging.message(acting.project, message).await?)));
+        return Ok(Some(json!(services.messaging.message(project, message).await?)));
     }
     Ok(None)
 }
 
-async fn tasks(services: &Services, acting: &Acting) -> Result<Value, Failure> {
-    let all = services.tasks.all(acting.project).await?;
+async fn tasks(services: &Services, project: ProjectId) -> Result<Value, Failure> {
+    let all = services.tasks.all(project).await?;
     let newest = all.iter().rev().take(LISTED_MAX);
     let shown = newest.map(|task| {
         let holder = task.claim.as_ref().map(|claim| &claim.agent_name);
@@ -113,9 +112,9 @@ async fn tasks(services: &Services, acting: &Acting) -> Result<Value, Failure> {
 }
 
 /// Returns the three sides of every conflicted file, whole.
-async fn conflict(services: &Services, acting: &Acting, id: TaskId) -> Result<Value, Failure> {
-    let task = services.tasks.get(acting.project, id).await?.value;
-    let latest = services.queue.latest(acting.project, &task).await?;
+async fn conflict(services: &Services, project: ProjectId, id: TaskId) -> Result<Value, Failure> {
+    let task = services.tasks.get(project, id).await?.value;
+    let latest = services.queue.latest(project, &task).await?;
     let Some(MergeState::Conflicted { ours, conflicts }) = latest.map(|merge| merge.value.outcome) else {
         return Err(Failure::refused("not_conflicted", format!("{id} has no conflict"), "`start` says what is next."));
     };
@@ -124,7 +123,7 @@ async fn conflict(services: &Services, acting: &Acting, id: TaskId) -> Result<Va
         let mut sides = json!({"path": conflict.path, "kind": conflict.kind, "reasons": conflict.reasons});
         for (name, blob) in [("base", conflict.base), ("ours", conflict.ours), ("theirs", conflict.theirs)] {
             sides[name] = match blob {
-                Some(blob) => String::from_utf8_lossy(&services.kit.repository.blob(acting.project, blob).await?).into_owned().into(),
+                Some(blob) => String::from_utf8_lossy(&services.kit.repository.blob(project, blob).await?).into_owned().into(),
                 None => Value::Null,
             };
         }
@@ -133,8 +132,8 @@ async fn conflict(services: &Services, acting: &Acting, id: TaskId) -> Result<Va
     Ok(json!({"task": id, "onto": ours, "files": files}))
 }
 
-async fn receipt(services: &Services, acting: &Acting, commit: Oid) -> Result<Value, Failure> {
-    let note = services.kit.repository.receipt(acting.project, commit).await?;
+async fn receipt(services: &Services, project: ProjectId, commit: Oid) -> Result<Value, Failure> {
+    let note = services.kit.repository.receipt(project, commit).await?;
     let note =
         note.ok_or_else(|| Failure::refused("not_found", format!("{commit} has no receipt"), "Only landed merge commits have one."))?;
     let verified = SignedReceipt::verify(&note);

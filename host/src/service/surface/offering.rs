@@ -141,19 +141,13 @@ impl AgentSurface {
     }
 
     async fn own_resource(&self, caller: &Caller, uri: &str) -> Result<ProviderOutcome, CallError> {
-        let read = async {
-            let acting = self.services.agents.acting(caller, None).await?;
-            super::lookup::lookup(&self.services, &acting, uri).await
-        };
-        match read.await {
+        match super::lookup::lookup(&self.services, caller.project, uri).await {
             Ok(said) => {
                 let contents = json!([{"uri": uri, "mimeType": "application/json", "text": said.result.to_string()}]);
                 Ok(ProviderOutcome::Complete(json!({"contents": contents}).to_string()))
             }
             Err(Failure::Refused(refusal)) if refusal.code == "not_found" => Err(CallError::UnknownResource(uri.to_owned())),
-            Err(failure) => match worded(failure, caller, "resources/read")? {
-                refused => Err(CallError::InvalidParams(refused.json)),
-            },
+            Err(failure) => Err(CallError::InvalidParams(worded(failure, caller, "resources/read")?.json)),
         }
     }
 

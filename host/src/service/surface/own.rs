@@ -31,13 +31,16 @@ const TEMPLATES: [(&str, &str, &str, &str); 7] = [
     ("receipt", "commit", "Receipt", "The signed account of a landing"),
 ];
 
+/// Returns an argument of a prompt, empty when it is not given.
+type Given<'a> = dyn Fn(&str) -> String + 'a;
+
 /// A prompt: name, what it is for, its arguments with what they are and whether they must be given.
 struct OwnPrompt {
     name: &'static str,
     title: &'static str,
     description: &'static str,
     arguments: &'static [(&'static str, &'static str, bool)],
-    text: fn(&dyn Fn(&str) -> String) -> String,
+    text: fn(&Given<'_>) -> String,
 }
 
 const PROMPTS: [OwnPrompt; 4] = [

@@ -146,7 +146,10 @@ async fn what_loads_badly_is_refused_by_name_and_changes_nothing() {
     greedy.limits.deadline_ms = Some(0);
     assert!(why(wasm.load(greedy).await.expect_err("no deadline")).contains("deadline_ms"));
     let agent = source("router", World::Agent, PASS.component());
-    assert!(why(wasm.load(agent).await.expect_err("no agents yet")).contains("agent"));
+    assert_eq!(
+        why(wasm.load(agent).await.expect_err("another world's import")),
+        "it imports `pointsman:types/symbols@0.1.0`, `pointsman:types/origin@0.1.0`, which the world `agent` does not give"
+    );
 
     assert_eq!(wasm.loaded()["router"].1, before);
     assert_eq!(ask(&wasm, "router"), Ok(pass()));

@@ -1,0 +1,204 @@
+//! What stands before every route that takes credentials: tokens in URLs, addresses that fail too often, and the challenge
+//! by which an OAuth client finds its authorization server (RFC 9728).
+//!
+//! Must not know what a credential is worth: the endpoints answer 401 and 403, and this counts and completes them.
+//!
+//! **Invariant:** no trace of OAuth is shown when no issuer is configured: clients that see one stop sending their headers.
+
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CACHE_CONTROL, HeaderValue, WWW_AUTHENTICATE};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use pointsman_core::time::TimeMs;
+
+use super::body::ReplyBody;
+use super::peers::{Peer, Shown};
+use super::plain::{Refusal, add_field, json};
+use super::{Shared, git, route};
+
+/// Where the metadata of a protected resource stands (RFC 9728, section 3).
+pub(super) const METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
+/// Names under which tokens are put into URLs (RFC 6750, section 2.3, and habits).
+const TOKEN_PARAMETERS: [&str; 4] = ["access_token", "token", "api_key", "authorization"];
+
+/// The host as a resource that an authorization server's tokens open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProtectedResource {
+    /// Where clients reach the host, without `/` at the end.
+    pub public_url: String,
+    /// The issuer's identifier.
+    pub issuer: String,
+    /// Scopes that every call needs.
+    pub scopes_required: Vec<String>,
+    /// All scopes that mean something here.
+    pub scopes_supported: Vec<String>,
+}
+
+impl ProtectedResource {
+    fn url(&self, between: &str, slug: Option<&str>) -> String {
+        let tail = slug.map_or_else(String::new, |slug| format!("/{slug}"));
+        format!("{}{between}/mcp{tail}", self.public_url)
+    }
+
+    /// Returns the metadata document of an endpoint (RFC 9728, section 2).
+    fn metadata(&self, slug: Option<&str>) -> serde_json::Value {
+        serde_json::json!({
+            "resource": self.url("", slug),
+            "resource_name": "Pointsman",
+            "authorization_servers": [self.issuer],
+            "scopes_supported": self.scopes_supported,
+            "bearer_methods_supported": ["header"],
+        })
+    }
+
+    /// Completes a challenge by where the metadata is, and on 401 by the scopes to ask for.
+    fn complete(&self, challenge: &str, status: StatusCode, slug: Option<&str>) -> String {
+        let metadata = self.url(METADATA_PATH, slug);
+        let mut completed = format!("{challenge}, resource_metadata=\"{metadata}\"");
+        if status == StatusCode::UNAUTHORIZED && !self.scopes_required.is_empty() {
+            completed.push_str(&format!(", scope=\"{}\"", self.scopes_required.join(" ")));
+        }
+        completed
+    }
+}
+
+/// Answers a question for the metadata of an endpoint.
+pub(super) fn metadata(shared: &Shared, slug: Option<&str>, method: &Method, path: &str) -> Response<ReplyBody> {
+    let Some(resource) = &shared.routes.entry.resource else { return Refusal::NoRoute { path: path.to_owned() }.response() };
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Refusal::MethodNotAllowed { allow: "GET, HEAD" }.response();
+    }
+    let mut response = json(StatusCode::OK, &resource.metadata(slug));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+    response
+}
+
+/// Answers a request for MCP.
+pub(super) async fn mcp(shared: &Shared, peer: Peer, slug: Option<&str>, request: Request<Incoming>, trace: &str) -> Response<ReplyBody> {
+    if request.uri().query().is_some_and(carries_token) {
+        let mut response = Refusal::TokenInQuery.response();
+        // RFC 6750, section 3.1.
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"pointsman\", error=\"invalid_request\""));
+        return response;
+    }
+    let visit = match Visit::begin(shared, peer, request.headers()) {
+        Ok(visit) => visit,
+        Err(refusal) => return refusal.response(),
+    };
+    let mut response = route::mcp(shared, slug, request, trace).await;
+    visit.end(response.status());
+    if matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+        && let Some(resource) = &shared.routes.entry.resource
+        && let Some(challenge) = response.headers().get(WWW_AUTHENTICATE).and_then(|challenge| challenge.to_str().ok())
+    {
+        let completed = resource.complete(challenge, response.status(), slug);
+        add_field(&mut response, "www-authenticate", completed);
+    }
+    response
+}
+
+/// Answers a request of a git client.
+pub(super) async fn git(
+    shared: &Shared,
+    peer: Peer,
+    path: &git::GitPath<'_>,
+    request: Request<Incoming>,
+    trace: &str,
+) -> Response<ReplyBody> {
+    let visit = match Visit::begin(shared, peer, request.headers()) {
+        Ok(visit) => visit,
+        Err(refusal) => return refusal.response(),
+    };
+    let response = git::answer(&*shared.routes.git, &shared.limits, path, request, trace.to_owned()).await;
+    // Git always asks once without a credential.
+    if visit.shown.is_some() {
+        visit.end(response.status());
+    }
+    response
+}
+
+/// A request that may show a credential.
+struct Visit<'a> {
+    shared: &'a Shared,
+    peer: Peer,
+    shown: Option<Shown>,
+}
+
+impl<'a> Visit<'a> {
+    /// Lets a request go on, unless its address failed too often.
+    ///
+    /// # Errors
+    /// `TooManyFailures`.
+    fn begin(shared: &'a Shared, peer: Peer, headers: &HeaderMap) -> Result<Self, Refusal> {
+        let shown = headers.get(AUTHORIZATION).map(|credential| shared.peers.shown(credential.as_bytes()));
+        let visit = Self { shared, peer, shown };
+        match shared.peers.held_up(peer, shown, visit.now()) {
+            Some(retry_after_ms) => Err(Refusal::TooManyFailures { retry_after_ms }),
+            None => Ok(visit),
+        }
+    }
+
+    /// Remembers how it went.
+    fn end(&self, status: StatusCode) {
+        match (status, self.shown) {
+            (StatusCode::UNAUTHORIZED, shown) => self.shared.peers.failed(self.peer, shown, self.now()),
+            (status, Some(shown)) if status.is_success() => self.shared.peers.passed(shown),
+            _ => {}
+        }
+    }
+
+    /// Milliseconds since the server started.
+    fn now(&self) -> TimeMs {
+        let passed = self.shared.routes.system.instant().saturating_duration_since(self.shared.started);
+        TimeMs(i64::try_from(passed.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+/// Returns whether a query holds what looks like a credential: URLs end up in logs and histories.
+fn carries_token(query: &str) -> bool {
+    query.split('&').any(|pair| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        value.starts_with("pmt_") || TOKEN_PARAMETERS.iter().any(|token| name.eq_ignore_ascii_case(token))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resource() -> ProtectedResource {
+        ProtectedResource {
+            public_url: "https://h".to_owned(),
+            issuer: "https://as".to_owned(),
+            scopes_required: vec!["a".to_owned(), "b".to_owned()],
+            scopes_supported: vec!["a".to_owned(), "b".to_owned(), "c".to_owned()],
+        }
+    }
+
+    #[test]
+    fn tokens_in_urls_are_seen() {
+        for wrong in ["access_token=x", "a=1&Access_Token=x", "key=pmt_abc", "token"] {
+            assert!(carries_token(wrong), "{wrong}");
+        }
+        for fine in ["", "a=1", "tokens=3", "q=access_token"] {
+            assert!(!carries_token(fine), "{fine}");
+        }
+    }
+
+    #[test]
+    fn a_challenge_says_where_the_metadata_is_and_what_to_ask_for() {
+        let completed = resource().complete("Bearer realm=\"pointsman\"", StatusCode::UNAUTHORIZED, Some("demo"));
+        assert_eq!(
+            completed,
+            "Bearer realm=\"pointsman\", resource_metadata=\"https://h/.well-known/oauth-protected-resource/mcp/demo\", scope=\"a b\""
+        );
+        let forbidden = resource().complete("Bearer scope=\"c\"", StatusCode::FORBIDDEN, None);
+        assert_eq!(forbidden, "Bearer scope=\"c\", resource_metadata=\"https://h/.well-known/oauth-protected-resource/mcp\"");
+    }
+
+    #[test]
+    fn the_metadata_names_the_endpoint_it_was_asked_for() {
+        assert_eq!(resource().metadata(None)["resource"], "https://h/mcp");
+        assert_eq!(resource().metadata(Some("demo"))["resource"], "https://h/mcp/demo");
+        assert_eq!(resource().metadata(None)["authorization_servers"], serde_json::json!(["https://as"]));
+    }
+}

@@ -1,0 +1,168 @@
+//! The world `mcp-provider`, and the half of an agent that exports its interface.
+//!
+//! **Invariants:** an accepted JSON text is an object of the form's own size; `emit` reaches somebody only while a call
+//! runs. What the objects mean is judged by whoever asked.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::de::IgnoredAny;
+use wasmtime::component::{HasSelf, Linker};
+
+use self::bindings::exports::pointsman::mcp_provider::provider as wit;
+use self::bindings::pointsman::mcp_provider::calls;
+use super::admission::Shape;
+use super::pool::{Pool, guest};
+use super::store::State;
+use super::{Bound, Wasm};
+use crate::ports::plugins::PluginFailure;
+use crate::ports::provider::{Emission, Emit, Offers, ProviderCall, ProviderContext, ProviderOutcome, Providers};
+
+pub(super) mod bindings {
+    wasmtime::component::bindgen!({
+        path: ["../wit/types", "../wit/mcp-provider"],
+        world: "pointsman:mcp-provider/mcp-provider",
+        ownership: Borrowing { duplicate_if_necessary: false },
+    });
+}
+
+/// What makes an agent a provider, too.
+pub(super) const INTERFACE: &str = "pointsman:mcp-provider/provider@0.1.0";
+/// Values of one completion (MCP 2026-07-28, `completion/complete`).
+const COMPLETIONS_MAX: usize = 100;
+
+guest!(
+    bindings::McpProvider,
+    McpProviderPre,
+    Shape {
+        world: "mcp-provider",
+        imports: &["pointsman:mcp-provider/calls@0.1.0", "pointsman:types/log@0.1.0"],
+        exports: &["pointsman:types/setup@0.1.0", INTERFACE],
+    },
+    link: |linker| super::agent::link(linker),
+    pool: |bound| match bound {
+        Bound::McpProvider(pool) => Some(pool),
+        Bound::Agent(_, half) => half.as_deref(),
+        Bound::Router(_) | Bound::Merger(_) | Bound::Reconciler(_) | Bound::Workflow(_) | Bound::Policy(_) => None,
+    }
+);
+
+/// Adds `calls`.
+pub(super) fn link_calls(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    calls::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
+}
+
+impl calls::Host for State {
+    fn emit(&mut self, what: calls::Emission) -> bool {
+        let Some(emit) = &self.reach.emit else { return true };
+        emit.emit(match what {
+            calls::Emission::Progress((done, total, message)) => Emission::Progress { done, total, message },
+            calls::Emission::Log((level, logger, data)) => Emission::Log { level, logger, data },
+            calls::Emission::DetachStream => Emission::DetachStream,
+        })
+    }
+}
+
+fn initial_offers(pool: &Pool<bindings::McpProvider>) -> Result<Offers, PluginFailure> {
+    pool.ask(|guest, store| {
+        let wit::Offers { namespace, tools, resources, templates, prompts } =
+            guest.pointsman_mcp_provider_provider().call_initial_offers(store)?;
+        let lists = [("tool", &tools), ("resource", &resources), ("template", &templates), ("prompt", &prompts)];
+        for (what, list) in lists {
+            if let Some(at) = list.iter().position(|text| !is_object(text)) {
+                return Ok(Err(format!("its {what} {at} is no JSON object")));
+            }
+        }
+        Ok(Ok(Offers { namespace, tools, resources, templates, prompts }))
+    })
+}
+
+fn provide(
+    pool: &Pool<bindings::McpProvider>,
+    context: &ProviderContext,
+    call: &ProviderCall,
+    emit: Arc<dyn Emit>,
+) -> Result<ProviderOutcome, PluginFailure> {
+    pool.ask(|guest, store| {
+        store.data_mut().reach.emit = Some(emit);
+        let known = wit::Context {
+            agent: &context.agent,
+            principal: &context.principal,
+            call_id: &context.call_id,
+            client_capabilities: &context.client_capabilities,
+            state: &context.state,
+            answers: &context.answers,
+            at_ms: context.at_ms,
+        };
+        let half = guest.pointsman_mcp_provider_provider();
+        let answer = match call {
+            ProviderCall::Tool { name, arguments } => half.call_call(&mut *store, known, name, arguments),
+            ProviderCall::Resource { uri } => half.call_read_resource(&mut *store, known, uri),
+            ProviderCall::Prompt { name, arguments } => half.call_get_prompt(&mut *store, known, name, arguments),
+        };
+        store.data_mut().reach.emit = None;
+        Ok(outcome(answer?))
+    })
+}
+
+fn outcome(answer: wit::Outcome) -> Result<ProviderOutcome, String> {
+    let object = |what: &str, text: String| if is_object(&text) { Ok(text) } else { Err(format!("its {what} is no JSON object")) };
+    Ok(match answer {
+        wit::Outcome::Complete(result) => ProviderOutcome::Complete(object("result", result)?),
+        wit::Outcome::InputRequired(wit::InputRequired { requests, state }) => {
+            ProviderOutcome::InputRequired { requests: object("list of requests", requests)?, state }
+        }
+        wit::Outcome::Pending(wit::Pending { state, wake_ms }) => ProviderOutcome::Pending { state, wake_ms },
+        wit::Outcome::MissingCapability(required) => ProviderOutcome::MissingCapability(object("required capabilities", required)?),
+        wit::Outcome::ProtocolError(wit::ProtocolError { code, message }) => ProviderOutcome::ProtocolError { code, message },
+    })
+}
+
+/// Returns whether a text is one JSON object. Nothing is built of it.
+fn is_object(text: &str) -> bool {
+    text.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok()
+}
+
+fn complete(pool: &Pool<bindings::McpProvider>, reference: &str, argument: &str, typed: &str) -> Result<Vec<String>, PluginFailure> {
+    pool.ask(|guest, store| {
+        let values = guest.pointsman_mcp_provider_provider().call_complete(store, reference, argument, typed)?;
+        if values.len() > COMPLETIONS_MAX {
+            return Ok(Err(format!("it completes to {} values; at most {COMPLETIONS_MAX} are taken", values.len())));
+        }
+        Ok(Ok(values))
+    })
+}
+
+#[async_trait]
+impl Providers for Wasm {
+    fn providers(&self) -> Vec<String> {
+        let bindings = self.inner.bindings.load();
+        let offers = |bound: &Bound| matches!(bound, Bound::McpProvider(_) | Bound::Agent(_, Some(_)));
+        bindings.iter().filter(|(_, one)| offers(&one.bound)).map(|(name, _)| name.clone()).collect()
+    }
+
+    async fn initial_offers(&self, plugin: &str) -> Result<Offers, PluginFailure> {
+        self.ask(plugin, initial_offers).await
+    }
+
+    async fn provide(
+        &self,
+        plugin: &str,
+        context: ProviderContext,
+        call: ProviderCall,
+        emit: Arc<dyn Emit>,
+    ) -> Result<ProviderOutcome, PluginFailure> {
+        self.ask(plugin, move |pool| provide(pool, &context, &call, emit)).await
+    }
+
+    async fn complete(&self, plugin: &str, reference: String, argument: String, typed: String) -> Result<Vec<String>, PluginFailure> {
+        self.ask(plugin, move |pool| complete(pool, &reference, &argument, &typed)).await
+    }
+
+    async fn cancelled(&self, plugin: &str, call_id: String, state: Vec<u8>) -> Result<(), PluginFailure> {
+        self.ask(plugin, move |pool: &Pool<bindings::McpProvider>| {
+            pool.ask(|guest, store| guest.pointsman_mcp_provider_provider().call_cancelled(store, &call_id, &state).map(Ok))
+        })
+        .await
+    }
+}

@@ -1,0 +1,350 @@
+//! One resident in one project: what wakes it next, what becomes of its answer.
+//!
+//! **Invariant:** one event at a time, and nothing of a seat's own memory is needed to go on after a restart: its records,
+//! its inbox and the log say everything.
+
+mod attend;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_core::agent::ProjectRecord;
+use pointsman_core::event::{Cursor, Event};
+use pointsman_core::ids::ProjectId;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::record::{Feed, Patterns, Wake, WakeKind, due_of_wake, feed_key, logged_id, retry_due, wake_key, wakes_prefix};
+use super::{Bell, RETRY_MS, requests};
+use crate::ports::fetch::{Fetch, FetchAnswer, FetchError};
+use crate::ports::resident::{Cause, ResidentDescription};
+use crate::ports::store::{Commit, Committed, DueChange};
+use crate::service::agents::principal_of;
+use crate::service::failure::Failure;
+use crate::service::kit::{Acting, CommitExt, Loaded, chain};
+use crate::service::messaging::Handed;
+use crate::service::settings::{ResidentBinding, covers};
+use crate::service::surface::Services;
+use attend::Source;
+
+/// Events read at once.
+const PAGE_EVENTS: usize = 256;
+/// Events passed over before the place in the log is stored.
+const PASSED_OVER_MAX: u64 = 1_000;
+/// Wake-ups armed again at a start.
+const WAKES_MAX: usize = 10_000;
+/// Requests under way at once.
+const REQUESTS_MAX: usize = 8;
+
+/// A resident in a project.
+pub(super) struct Seat {
+    services: Services,
+    fetch: Arc<dyn Fetch>,
+    binding: ResidentBinding,
+    digest: String,
+    is_provider: bool,
+    acting: Acting,
+    patterns: Patterns,
+    bell: Arc<Bell>,
+    feed: Loaded<Feed>,
+    /// How far the log was looked through; `feed` says how far it was settled.
+    scanned: Cursor,
+    /// A message that was handed out and not settled, because the store failed meanwhile.
+    held: Option<Handed>,
+    requests: JoinSet<(String, Result<FetchAnswer, FetchError>)>,
+    asked: HashSet<String>,
+}
+
+impl Seat {
+    /// Moves a resident in: notes where the log ends, makes it an agent, takes back what it was handed before, arms its
+    /// wake-ups.
+    pub(super) async fn open(
+        services: &Services,
+        fetch: &Arc<dyn Fetch>,
+        project: &ProjectRecord,
+        binding: &ResidentBinding,
+        description: &ResidentDescription,
+        bell: Arc<Bell>,
+    ) -> Result<Self, Failure> {
+        let plugin = binding.plugin.as_str();
+        let kit = &services.kit;
+        let wrong = |why: String| Failure::refused("bad_argument", why, "Correct the component.");
+        let patterns = Patterns::parse(&description.events).map_err(wrong)?;
+        let feed = load_feed(services, project.id, plugin).await?;
+        let agent = services.agents.enrol(project.id, plugin, description).await?;
+        let acting = Acting { project: project.id, agent, principal_name: principal_of(plugin), trace: format!("resident-{plugin}") };
+        let recalled = services.messaging.recall(&acting).await?;
+        if recalled > 0 {
+            tracing::info!(plugin, recalled, "messages come again that were not handled when the host ended");
+        }
+        let offers_here = kit.settings.providers.iter().any(|one| one.plugin == plugin && covers(&one.projects, &project.slug));
+        let seat = Self {
+            services: services.clone(),
+            fetch: Arc::clone(fetch),
+            binding: binding.clone(),
+            digest: kit.plugins.loaded().get(plugin).map(|(_, reference, _)| reference.digest.clone()).unwrap_or_default(),
+            is_provider: offers_here && kit.providers.providers().iter().any(|known| known == plugin),
+            acting,
+            patterns,
+            bell,
+            scanned: feed.value.cursor,
+            feed,
+            held: None,
+            requests: JoinSet::new(),
+            asked: HashSet::new(),
+        };
+        seat.arm().await?;
+        Ok(seat)
+    }
+
+    fn project(&self) -> ProjectId {
+        self.acting.project
+    }
+
+    fn commit(&self) -> Commit {
+        Commit { project: Some(self.project()), ..Commit::default() }
+    }
+
+    /// Sets the due entries of all records: those that rang while it did not live here are gone.
+    async fn arm(&self) -> Result<(), Failure> {
+        let plugin = &self.binding.plugin;
+        let wakes = self.services.kit.load_all::<Wake>(Some(self.project()), &wakes_prefix(plugin), WAKES_MAX).await?;
+        let mut commit = self.commit();
+        for (key, found) in wakes {
+            commit.due.extend(due_of_wake(plugin, &key).map(|name| DueChange::Set { name, at: found.value.at }));
+        }
+        commit.due.extend(self.feed.value.retry_at.map(|at| DueChange::Set { name: retry_due(plugin), at }));
+        if !commit.due.is_empty() {
+            self.services.kit.store.commit(commit).await?;
+        }
+        Ok(())
+    }
+
+    /// Handles one event after another until `stop`.
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut hint = self.services.kit.store.watch(Some(self.project()));
+        while !stop.is_cancelled() {
+            hint.borrow_and_update();
+            let mut pause = false;
+            match self.turn().await {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(failure) => {
+                    tracing::warn!(plugin = %self.binding.plugin, error = %chain(&failure), "a resident waits");
+                    pause = true;
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(Duration::from_millis(RETRY_MS)), if pause => {}
+                changed = hint.changed(), if !pause => if changed.is_err() {
+                    hint = self.services.kit.store.watch(Some(self.acting.project));
+                },
+                () = self.bell.rung.notified(), if !pause => {}
+                Some(ended) = self.requests.join_next(), if !pause => if let Err(failure) = self.answered(ended).await {
+                    tracing::warn!(plugin = %self.binding.plugin, error = %chain(&failure), "an answer is not stored; it is asked for again");
+                },
+            }
+        }
+    }
+
+    /// Handles at most one of each kind of what waits: something due, a message, an event of the log. Returns whether
+    /// there was any.
+    pub(super) async fn turn(&mut self) -> Result<bool, Failure> {
+        let mut any = false;
+        if let Some(name) = self.bell.take() {
+            any = true;
+            let rung = self.rung(&name).await;
+            if rung.is_err() {
+                self.bell.ring(&name);
+            }
+            rung?;
+        }
+        any |= self.message().await?;
+        any |= self.logged().await?;
+        Ok(any)
+    }
+
+    /// Waits for the requests under way. Returns how many there were.
+    pub(super) async fn finish_requests(&mut self) -> Result<usize, Failure> {
+        let mut count = 0;
+        while let Some(ended) = self.requests.join_next().await {
+            self.answered(ended).await?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Works off what a due entry rang for.
+    async fn rung(&mut self, name: &str) -> Result<(), Failure> {
+        let Some(key) = wake_key(name) else {
+            // A try that waited: the log is looked at anyway.
+            if self.feed.value.retry_at.is_none() {
+                self.set_due(DueChange::Clear { name: name.to_owned() }).await?;
+            }
+            return Ok(());
+        };
+        let Some(found) = self.services.kit.load::<Wake>(Some(self.project()), &key).await? else {
+            return self.set_due(DueChange::Clear { name: name.to_owned() }).await;
+        };
+        let Loaded { value: wake, version } = found;
+        if wake.at > self.services.kit.now() {
+            return self.set_due(DueChange::Set { name: name.to_owned(), at: wake.at }).await;
+        }
+        let id = wake.event.clone();
+        let cause = match &wake.what {
+            WakeKind::Ask { request, .. } => {
+                if self.requests.len() < REQUESTS_MAX && self.asked.insert(name.to_owned()) {
+                    let (fetch, request, name) = (Arc::clone(&self.fetch), request.clone(), name.to_owned());
+                    self.requests.spawn(async move { (name, fetch.fetch(&request, requests::LIMITS).await) });
+                }
+                return Ok(());
+            }
+            WakeKind::Timer(id) => Cause::Timer(id.clone()),
+            WakeKind::Answer { id, status, body } => Cause::Http { id: id.clone(), status: *status, body: body.clone() },
+        };
+        let source = Source::Wake { due: name.to_owned(), key, wake: Box::new(wake), version };
+        self.attend(&source, &id, cause).await
+    }
+
+    async fn set_due(&self, change: DueChange) -> Result<(), Failure> {
+        let commit = Commit { due: vec![change], ..self.commit() };
+        self.services.kit.store.commit(commit).await?;
+        Ok(())
+    }
+
+    /// Stores what came of a request; it wakes the agent by that.
+    async fn answered(&mut self, ended: Result<(String, Result<FetchAnswer, FetchError>), tokio::task::JoinError>) -> Result<(), Failure> {
+        let (name, came) = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                // Which one is not known; all that still wait are asked for again as they ring.
+                tracing::error!(plugin = %self.binding.plugin, %error, "a request died");
+                self.asked.clear();
+                return Ok(());
+            }
+        };
+        self.asked.remove(&name);
+        let (status, body) = match came {
+            Ok(answer) => (answer.status, answer.body),
+            Err(error) => (0, error.to_string().into_bytes()),
+        };
+        let Some(key) = wake_key(&name) else { return Ok(()) };
+        self.services.kit.decide(|| self.decide_answered(&name, &key, status, &body)).await?;
+        self.bell.ring(&name);
+        Ok(())
+    }
+
+    async fn decide_answered(&self, name: &str, key: &str, status: u16, body: &[u8]) -> Result<(Commit, ()), Failure> {
+        let mut commit = self.commit();
+        let found = self.services.kit.load::<Wake>(Some(self.project()), key).await?;
+        let Some(Loaded { value: wake, version }) = found else { return Ok((commit, ())) };
+        let WakeKind::Ask { id, request } = &wake.what else { return Ok((commit, ())) };
+        let data = json!({
+            "plugin": self.binding.plugin, "event": wake.event, "method": request.method, "host": request.url.authority(),
+            "status": status, "body_bytes": body.len(),
+        });
+        let event = self.acting.event("resident.fetched", format!("plugin:{}", self.binding.plugin), data);
+        commit.events.push(event.caused_by(&wake.event));
+        let at = self.services.kit.now();
+        let what = WakeKind::Answer { id: id.clone(), status, body: body.to_vec() };
+        commit.replace(key, Some(version), &Wake { at, what, ..wake.clone() });
+        commit.due.push(DueChange::Set { name: name.to_owned(), at });
+        Ok((commit, ()))
+    }
+
+    /// Handles the next message of the inbox.
+    async fn message(&mut self) -> Result<bool, Failure> {
+        if self.held.is_none() {
+            let project = self.project();
+            if self.services.messaging.unread(project, self.acting.agent.id).await? == 0 {
+                return Ok(false);
+            }
+            self.services.agents.touch(self.acting.agent.id);
+            self.held = self.services.messaging.hand_out(&self.acting, 1).await?.into_iter().next();
+        }
+        let Some(handed) = self.held.clone() else { return Ok(false) };
+        let id = handed.message.id.to_string();
+        let json = serde_json::to_string(&handed.message).unwrap_or_default();
+        let source = Source::Message { id: handed.message.id, attempt: handed.attempt };
+        self.attend(&source, &id, Cause::Message(json)).await?;
+        self.held = None;
+        Ok(true)
+    }
+
+    /// Handles the next event of the log that is for it.
+    async fn logged(&mut self) -> Result<bool, Failure> {
+        if self.feed.value.retry_at.is_some_and(|at| at > self.services.kit.now()) {
+            return Ok(false);
+        }
+        loop {
+            let page = self.page().await?;
+            if page.is_empty() {
+                return Ok(false);
+            }
+            for event in page {
+                if self.patterns.cover(&event, self.acting.agent.id) {
+                    let json = serde_json::to_string(&*event).unwrap_or_default();
+                    let (id, source) = (logged_id(event.cursor), Source::Log(event.cursor));
+                    let attended = self.attend(&source, &id, Cause::Logged(json)).await;
+                    self.scanned = self.feed.value.cursor;
+                    return attended.map(|()| true);
+                }
+                self.scanned = event.cursor;
+            }
+            self.pass_over().await?;
+        }
+    }
+
+    async fn page(&self) -> Result<Vec<Arc<Event>>, Failure> {
+        let board = self.services.agents.board(self.project()).await?;
+        if let Some(page) = board.recent(self.scanned, PAGE_EVENTS) {
+            return Ok(page);
+        }
+        let stored = self.services.kit.store.events(Some(self.project()), self.scanned, PAGE_EVENTS).await?;
+        Ok(stored.into_iter().map(Arc::new).collect())
+    }
+
+    /// Stores the place in the log after many events that were not for it.
+    async fn pass_over(&mut self) -> Result<(), Failure> {
+        let passed = self.scanned.seq.saturating_sub(self.feed.value.cursor.seq);
+        if passed < PASSED_OVER_MAX && self.scanned.epoch == self.feed.value.cursor.epoch {
+            return Ok(());
+        }
+        let mut commit = self.commit();
+        let feed = Feed { cursor: self.scanned, attempts: 0, retry_at: None };
+        commit.replace(feed_key(&self.binding.plugin), Some(self.feed.version), &feed);
+        match self.services.kit.store.commit(commit).await {
+            Ok(Committed::Done { version, .. }) => self.feed = Loaded { value: feed, version },
+            Ok(Committed::Replayed(_)) => {}
+            Err(error) => {
+                self.reload_feed().await?;
+                tracing::debug!(plugin = %self.binding.plugin, %error, "the place in the log is not stored");
+            }
+        }
+        Ok(())
+    }
+
+    async fn reload_feed(&mut self) -> Result<(), Failure> {
+        self.feed = load_feed(&self.services, self.project(), &self.binding.plugin).await?;
+        self.scanned = self.feed.value.cursor;
+        Ok(())
+    }
+}
+
+/// Returns where a resident stands in the log: at its end, when it is new.
+async fn load_feed(services: &Services, project: ProjectId, plugin: &str) -> Result<Loaded<Feed>, Failure> {
+    let key = feed_key(plugin);
+    if let Some(found) = services.kit.load::<Feed>(Some(project), &key).await? {
+        return Ok(found);
+    }
+    let feed = Feed { cursor: services.kit.store.head(Some(project)).await?, ..Feed::default() };
+    let mut commit = Commit { project: Some(project), ..Commit::default() };
+    commit.replace(key, None, &feed);
+    match services.kit.store.commit(commit).await? {
+        Committed::Done { version, .. } => Ok(Loaded { value: feed, version }),
+        Committed::Replayed(_) => Err(Failure::Unavailable { retry_after_ms: RETRY_MS }),
+    }
+}

@@ -1,0 +1,290 @@
+//! One MCP call over HTTP: processor time against a bare JSON echo on the same library, allocations, the size of the tool list,
+//! and what a client costs that only listens.
+//!
+//! The no-op is `lookup` of the agents with one of them: a shipped tool, authenticated, its answer with lease and unread count.
+//! Baseline: hyper 1 over one connection, the body read whole, parsed as JSON and written again; same body, same client.
+
+use std::alloc::{GlobalAlloc, Layout, System as SystemAllocator};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use pointsman::adapters::system::raise_open_files;
+use pointsman::config::{Config, Environment, Flags};
+use pointsman_client::{Client, Era};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::figures::{BenchError, Figures, median, now, setup};
+use crate::slow_clients::mint;
+use crate::startup;
+
+/// Calls of one sample.
+const CALLS: u32 = 4_000;
+/// Samples behind each median, host and echo in turn.
+const SAMPLES: usize = 9;
+/// Clients that only listen.
+const LISTENERS: usize = 10_000;
+/// Listeners that are opened at once.
+const OPENED_AT_ONCE: usize = 200;
+/// Milliseconds the host idles before its memory is read.
+const IDLE_MS: u64 = 2_000;
+/// Bytes of an answer's head and body that are read at once.
+const READ_BYTES: usize = 64 << 10;
+
+/// Counts what is allocated in this process.
+pub(crate) struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+#[expect(unsafe_code, reason = "an allocator is unsafe by its trait; this one passes everything on")]
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as the caller promised.
+        unsafe { SystemAllocator.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promised.
+        unsafe { SystemAllocator.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as the caller promised.
+        unsafe { SystemAllocator.realloc(pointer, layout, bytes) }
+    }
+}
+
+pub(crate) async fn measure() -> Result<Figures, BenchError> {
+    raise_open_files().map_err(setup)?;
+    let folder = tempfile::tempdir().map_err(setup)?;
+    let config = startup::configure(folder.path())?;
+    let limits = format!("[server]\nconnections_max = {0}\nconnections_per_peer_max = {0}", LISTENERS + 100);
+    let text = std::fs::read_to_string(&config.file).map_err(setup)?;
+    std::fs::write(&config.file, format!("{}[limits]\nrequests_per_s = 0\n", text.replace("[server]", &limits))).map_err(setup)?;
+    let (mut host, _) = startup::start_host(&config).await?;
+    let host_pid = host.id().unwrap_or_default();
+    let address = SocketAddr::from(([127, 0, 0, 1], config.port));
+    let token = mint(&config.file).await?;
+    begin(&config.file, &address, &token).await?;
+    let mut echo = echo_process().await?;
+    let echo_pid = echo.0.id().unwrap_or_default();
+
+    let mut figures = Figures::default();
+    let request = call(&token);
+    let (mut ours, mut bare, mut per_s) = (Vec::new(), Vec::new(), Vec::new());
+    for sample in 0..=SAMPLES {
+        let (began, cpu) = (now(), cpu_us(host_pid)?);
+        drive(address, &request).await?;
+        let (took_s, cpu) = (began.elapsed().as_secs_f64(), cpu_us(host_pid)? - cpu);
+        let echo_cpu = cpu_us(echo_pid)?;
+        drive(echo.1, &request).await?;
+        let echo_cpu = cpu_us(echo_pid)? - echo_cpu;
+        if sample > 0 {
+            ours.push(cpu / f64::from(CALLS));
+            bare.push(echo_cpu / f64::from(CALLS));
+            per_s.push(f64::from(CALLS) / took_s);
+        }
+    }
+    figures.add("host_cpu_us", median(ours));
+    figures.add("hyper_echo_cpu_us", median(bare));
+    figures.add("cpu_ratio_vs_hyper_echo", figures.get("host_cpu_us") / figures.get("hyper_echo_cpu_us"));
+    figures.add("calls_per_s_one_connection", median(per_s));
+    figures.add("tools_list_bytes", size_of_list(address, &token).await?);
+    figures.add("idle_connection_kib", listeners(address, &token, host_pid).await?);
+    echo.0.kill().await.map_err(setup)?;
+    host.kill().await.map_err(setup)?;
+    figures.add("allocs_per_call", allocations(folder.path()).await?);
+    Ok(figures)
+}
+
+/// Starts an agent, so that the no-op has somebody to show.
+async fn begin(_: &Path, address: &SocketAddr, token: &str) -> Result<(), BenchError> {
+    let client = Client::new(&format!("http://{address}/mcp"), token, Era::Modern).map_err(setup)?;
+    client.call("start", json!({"name": "bench"})).await.map_err(setup)?;
+    Ok(())
+}
+
+fn request(token: &str, method: &str, name: Option<&str>, params: &Value) -> Vec<u8> {
+    let mut params = params.clone();
+    params["_meta"] = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}});
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
+    let name = name.map(|name| format!("mcp-name: {name}\r\n")).unwrap_or_default();
+    format!(
+        "POST /mcp HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\naccept: application/json, text/event-stream\r\n\
+         authorization: Bearer {token}\r\nmcp-protocol-version: 2026-07-28\r\nmcp-method: {method}\r\n{name}content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+fn call(token: &str) -> Vec<u8> {
+    request(token, "tools/call", Some("lookup"), &json!({"name": "lookup", "arguments": {"uri": "agents"}}))
+}
+
+/// A connection that allocates nothing per call.
+struct Line {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Line {
+    fn open(address: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: vec![0; READ_BYTES] })
+    }
+
+    /// Sends a request and reads the answer; returns the length of its body.
+    fn ask(&mut self, request: &[u8]) -> std::io::Result<usize> {
+        let broken = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned());
+        self.stream.write_all(request)?;
+        let mut read = 0;
+        loop {
+            let more = self.stream.read(&mut self.buffer[read..])?;
+            if more == 0 {
+                return Err(broken("the connection ended"));
+            }
+            read += more;
+            let Some(head) = self.buffer[..read].windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+            if !self.buffer.starts_with(b"HTTP/1.1 200") {
+                return Err(broken(&String::from_utf8_lossy(&self.buffer[..read])));
+            }
+            let length = length(&self.buffer[..head]).ok_or_else(|| broken("no content-length"))?;
+            while read < head + 4 + length {
+                read += self.stream.read(&mut self.buffer[read..])?;
+            }
+            return Ok(length);
+        }
+    }
+}
+
+fn length(head: &[u8]) -> Option<usize> {
+    let lines = head.split(|byte| *byte == b'\n');
+    let name = b"content-length:";
+    let line = lines.into_iter().find(|line| line.len() > name.len() && line[..name.len()].eq_ignore_ascii_case(name))?;
+    std::str::from_utf8(&line[name.len()..]).ok()?.trim().parse().ok()
+}
+
+async fn drive(address: SocketAddr, request: &[u8]) -> Result<(), BenchError> {
+    let request = request.to_vec();
+    let driven = tokio::task::spawn_blocking(move || {
+        let mut line = Line::open(address)?;
+        for _ in 0..CALLS {
+            line.ask(&request)?;
+        }
+        std::io::Result::Ok(())
+    });
+    driven.await.map_err(setup)?.map_err(setup)
+}
+
+async fn size_of_list(address: SocketAddr, token: &str) -> Result<f64, BenchError> {
+    let request = request(token, "tools/list", None, &json!({}));
+    let length = tokio::task::spawn_blocking(move || Line::open(address)?.ask(&request)).await.map_err(setup)?.map_err(setup)?;
+    Ok(f64::from(u32::try_from(length).unwrap_or(u32::MAX)))
+}
+
+/// Returns the processor time of all threads of a process in µs (the first field of `schedstat`, in ns).
+fn cpu_us(pid: u32) -> Result<f64, BenchError> {
+    let mut total_ns = 0.0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task")).map_err(setup)? {
+        let stat = std::fs::read_to_string(task.map_err(setup)?.path().join("schedstat")).unwrap_or_default();
+        total_ns += stat.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or_default();
+    }
+    Ok(total_ns / 1e3)
+}
+
+/// Returns how many KiB more the host holds for each client that only listens.
+async fn listeners(address: SocketAddr, token: &str, pid: u32) -> Result<f64, BenchError> {
+    let listen = request(token, "subscriptions/listen", None, &json!({"notifications": {"toolsListChanged": true}}));
+    let before = startup::resident_mib(pid)?;
+    let opened = tokio::task::spawn_blocking(move || {
+        let mut open = Vec::with_capacity(LISTENERS);
+        for _ in 0..LISTENERS / OPENED_AT_ONCE {
+            let first = open.len();
+            for _ in 0..OPENED_AT_ONCE {
+                let mut stream = TcpStream::connect(address)?;
+                stream.write_all(&listen)?;
+                open.push(stream);
+            }
+            // Each has its acknowledgement before the next ones come.
+            for stream in &mut open[first..] {
+                stream.read_exact(&mut [0; 64])?;
+            }
+        }
+        std::io::Result::Ok(open)
+    });
+    let opened = opened.await.map_err(setup)?.map_err(setup)?;
+    tokio::time::sleep(Duration::from_millis(IDLE_MS)).await;
+    let after = startup::resident_mib(pid)?;
+    drop(opened);
+    let count = f64::from(u32::try_from(LISTENERS).unwrap_or(u32::MAX));
+    Ok((after - before) * 1_024.0 / count)
+}
+
+/// Runs the host in this process and counts what a call allocates; the client allocates nothing.
+async fn allocations(folder: &Path) -> Result<f64, BenchError> {
+    let config = startup::configure(&folder.join("counted"))?;
+    let environment = Environment::of(&[("HOME", &folder.to_string_lossy())], folder);
+    let loaded = Config::load(&environment, &Flags { config: Some(config.file.clone()), ..Flags::default() }).map_err(setup)?;
+    let host = tokio::spawn(pointsman::app::up(loaded));
+    startup::until_ready(config.port).await?;
+    let address = SocketAddr::from(([127, 0, 0, 1], config.port));
+    let token = mint(&config.file).await?;
+    begin(&config.file, &address, &token).await?;
+    let request = call(&token);
+    drive(address, &request).await?;
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    drive(address, &request).await?;
+    let after = ALLOCATIONS.load(Ordering::Relaxed);
+    host.abort();
+    let count = f64::from(u32::try_from(after - before).unwrap_or(u32::MAX));
+    Ok(count / f64::from(CALLS))
+}
+
+/// Starts the baseline in a process of its own; returns it and where it listens.
+async fn echo_process() -> Result<(tokio::process::Child, SocketAddr), BenchError> {
+    let own = std::env::current_exe().map_err(setup)?;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(setup)?;
+    let address = listener.local_addr().map_err(setup)?;
+    drop(listener);
+    let child = Command::new(own).args(["--serve-echo", &address.to_string()]).kill_on_drop(true).spawn().map_err(setup)?;
+    let began = now();
+    while began.elapsed().as_secs() < 10 {
+        if TcpStream::connect(address).is_ok() {
+            return Ok((child, address));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Err(setup("the echo did not start"))
+}
+
+/// Serves the baseline until it is killed.
+pub(crate) async fn serve_echo(address: SocketAddr) -> Result<(), BenchError> {
+    let listener = tokio::net::TcpListener::bind(address).await.map_err(setup)?;
+    loop {
+        let (stream, _) = listener.accept().await.map_err(setup)?;
+        stream.set_nodelay(true).map_err(setup)?;
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(echo)));
+    }
+}
+
+async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, BenchError> {
+    let body = request.into_body().collect().await.map_err(setup)?.to_bytes();
+    let value: Value = serde_json::from_slice(&body).map_err(setup)?;
+    let mut response = Response::new(Full::new(Bytes::from(value.to_string())));
+    response.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static("application/json"));
+    Ok(response)
+}

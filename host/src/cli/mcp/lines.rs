@@ -63,6 +63,7 @@ impl<R: Read> Lines<R> {
             if at_end {
                 return Ok(None);
             }
+            line.clear();
         }
     }
 }

@@ -47,12 +47,12 @@ const GOODBYE_MS: u64 = 1_000;
 
 const EXAMPLES: &str = "\
 Examples:
-  pointsman mcp                                       the host of this configuration
+  pointsman mcp                                 the host of this configuration
   pointsman mcp --url http://build.lan:7420 --project web
-  {\"command\": \"pointsman\", \"args\": [\"mcp\"]}         as most clients write it; `pointsman connect CLIENT --stdio` prints an entry
+  pointsman connect cursor --stdio              print the entry that lets a client start it
 
-The token is taken from the variable POINTSMAN_TOKEN. Messages come and go by standard input and output, one a line; the rest is told on
-standard error. A host that restarts is waited for.";
+The token is taken from the variable POINTSMAN_TOKEN. Messages come and go by standard input and
+output, one a line; everything else is told on standard error. A host that restarts is waited for.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

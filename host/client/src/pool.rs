@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -76,7 +77,10 @@ impl Target {
     }
 }
 
-type Connection = SendRequest<Full<Bytes>>;
+/// A connection that carries one exchange at a time.
+pub(crate) type Connection = SendRequest<Full<Bytes>>;
+/// An answer whose head came: the head with an empty body, the body, what it comes over.
+type Opened = (RawAnswer, Incoming, Connection);
 
 pub(crate) struct Pool {
     authority: Arc<str>,
@@ -87,6 +91,13 @@ pub(crate) struct Pool {
 struct Failed {
     sent: bool,
     why: String,
+}
+
+impl Failed {
+    fn told(self) -> TransportError {
+        let Self { sent, why } = self;
+        if sent { TransportError::Interrupted { why } } else { TransportError::Unreachable { why } }
+    }
 }
 
 impl Pool {
@@ -104,7 +115,7 @@ impl Pool {
         None
     }
 
-    fn give_back(&self, connection: Connection) {
+    pub(crate) fn give_back(&self, connection: Connection) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if !connection.is_closed() && idle.len() < IDLE_MAX {
             idle.push(connection);
@@ -121,29 +132,41 @@ impl Pool {
         Ok(connection)
     }
 
-    /// Sends a request. One that broke with an idle connection, which the host may have closed at the same moment, is sent once
-    /// more on a fresh one if that is safe.
+    /// Sends a request and returns its whole answer. One whose answer broke off is sent once more if that is harmless.
     pub(crate) async fn exchange(
         &self,
         build: impl Fn() -> Result<Request<Full<Bytes>>, TransportError>,
         repeat: Repeat,
     ) -> Result<RawAnswer, TransportError> {
+        match self.finish(self.open_exchange(&build, repeat).await?).await {
+            Err(_) if repeat == Repeat::Harmless => {
+                let fresh = self.open().await?;
+                self.finish(Self::begin(fresh, build()?).await.map_err(Failed::told)?).await
+            }
+            done => done,
+        }
+    }
+
+    /// Sends a request and returns when the head of its answer came. One that broke with an idle connection, which the host may have
+    /// closed at the same moment, is sent once more on a fresh one if that is safe.
+    pub(crate) async fn open_exchange(
+        &self,
+        build: impl Fn() -> Result<Request<Full<Bytes>>, TransportError>,
+        repeat: Repeat,
+    ) -> Result<Opened, TransportError> {
         while let Some(connection) = self.take_idle() {
-            match self.attempt(connection, build()?).await {
-                Ok(answer) => return Ok(answer),
+            match Self::begin(connection, build()?).await {
+                Ok(opened) => return Ok(opened),
                 Err(Failed { sent: false, .. }) => {}
                 Err(Failed { sent: true, .. }) if repeat == Repeat::Harmless => break,
-                Err(Failed { sent: true, why }) => return Err(TransportError::Interrupted { why }),
+                Err(failed @ Failed { sent: true, .. }) => return Err(failed.told()),
             }
         }
         let fresh = self.open().await?;
-        self.attempt(fresh, build()?).await.map_err(|failed| match failed {
-            Failed { sent: true, why } => TransportError::Interrupted { why },
-            Failed { sent: false, why } => TransportError::Unreachable { why },
-        })
+        Self::begin(fresh, build()?).await.map_err(Failed::told)
     }
 
-    async fn attempt(&self, mut connection: Connection, request: Request<Full<Bytes>>) -> Result<RawAnswer, Failed> {
+    async fn begin(mut connection: Connection, request: Request<Full<Bytes>>) -> Result<Opened, Failed> {
         connection.ready().await.map_err(|e| Failed { sent: false, why: e.to_string() })?;
         let response = match connection.try_send_request(request).await {
             Ok(response) => response,
@@ -153,11 +176,15 @@ impl Pool {
             }
         };
         let (head, body) = response.into_parts();
-        let body = body.collect().await.map_err(|e| Failed { sent: true, why: e.to_string() })?.to_bytes();
-        self.give_back(connection);
         let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         let headers = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
-        Ok(RawAnswer { status: head.status.as_u16(), headers, body })
+        Ok((RawAnswer { status: head.status.as_u16(), headers, body: Bytes::new() }, body, connection))
+    }
+
+    async fn finish(&self, (head, body, connection): Opened) -> Result<RawAnswer, TransportError> {
+        let body = body.collect().await.map_err(|e| TransportError::Interrupted { why: e.to_string() })?.to_bytes();
+        self.give_back(connection);
+        Ok(RawAnswer { body, ..head })
     }
 }
 

@@ -32,6 +32,7 @@ Examples:
   pointsman connect claude-code                 print the entry
   pointsman connect cursor --write              merge it into .cursor/mcp.json, keeping everything else
   pointsman connect codex --write --url https://pointsman.example.com --project web
+  pointsman connect cursor --stdio              let the client start `pointsman mcp` instead of calling the host
 
 The token is taken from the variable POINTSMAN_TOKEN when the client starts, so the file may be committed.";
 
@@ -52,6 +53,9 @@ pub(super) struct ConnectArgs {
     /// Write this token itself instead of the variable
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
+    /// Let the client start `pointsman mcp`, for clients that call no address
+    #[arg(long)]
+    stdio: bool,
     #[command(flatten)]
     settings: SettingsArgs,
 }
@@ -62,6 +66,25 @@ struct Target {
     file: PathBuf,
     url: String,
     token: Option<String>,
+    way: Way,
+}
+
+/// How the client reaches the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// It calls the host's address.
+    Http,
+    /// It starts `pointsman mcp`.
+    Stdio,
+}
+
+#[derive(Serialize)]
+struct JsonCommand {
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    command: &'static str,
+    args: [String; 3],
+    env: BTreeMap<&'static str, String>,
 }
 
 #[derive(Serialize)]
@@ -106,19 +129,29 @@ pub(super) fn run(environment: &Environment, args: &ConnectArgs) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-fn target(environment: &Environment, args: &ConnectArgs) -> Result<Target, Trouble> {
-    let base = match &args.url {
+/// Returns the address of the endpoint: what was given, else what the configuration says.
+pub(super) fn endpoint(
+    environment: &Environment,
+    url: Option<&str>,
+    project: Option<&str>,
+    settings: &SettingsArgs,
+) -> Result<String, Trouble> {
+    let base = match url {
         Some(url) if url.starts_with("http://") || url.starts_with("https://") => url.trim_end_matches('/').to_owned(),
         Some(url) => {
             return Err(Trouble::misused(format!("`{url}` is not a URL"), "write it with its scheme, such as http://127.0.0.1:7420"));
         }
         None => {
-            let config = Config::load(environment, &args.settings.flags())?;
+            let config = Config::load(environment, &settings.flags())?;
             config.public_url(config.server.bind)
         }
     };
     let base = if base.ends_with("/mcp") { base } else { format!("{base}/mcp") };
-    let url = args.project.as_ref().map_or_else(|| base.clone(), |slug| format!("{base}/{slug}"));
+    Ok(project.map_or_else(|| base.clone(), |slug| format!("{base}/{slug}")))
+}
+
+fn target(environment: &Environment, args: &ConnectArgs) -> Result<Target, Trouble> {
+    let url = endpoint(environment, args.url.as_deref(), args.project.as_deref(), &args.settings)?;
     let root = checkout_around(environment.folder()).unwrap_or_else(|| environment.folder());
     let file = match args.client {
         Client::ClaudeCode => root.join(".mcp.json"),
@@ -131,20 +164,38 @@ fn target(environment: &Environment, args: &ConnectArgs) -> Result<Target, Troub
                 .join("config.toml")
         }
     };
-    Ok(Target { client: args.client, file, url, token: args.token.clone() })
+    let way = if args.stdio { Way::Stdio } else { Way::Http };
+    Ok(Target { client: args.client, file, url, token: args.token.clone(), way })
 }
 
 impl Target {
     /// Returns the client's file with the entry in it.
     fn merged(&self, there: &str) -> Result<String, String> {
-        let bearer = |variable: String| format!("Bearer {}", self.token.clone().unwrap_or(variable));
-        let (kind, header) = match self.client {
-            Client::ClaudeCode => (Some("http"), bearer(format!("${{{TOKEN_VARIABLE}}}"))),
-            Client::Cursor => (None, bearer(format!("${{env:{TOKEN_VARIABLE}}}"))),
+        let variable = match self.client {
+            Client::ClaudeCode => format!("${{{TOKEN_VARIABLE}}}"),
+            Client::Cursor => format!("${{env:{TOKEN_VARIABLE}}}"),
             Client::Codex => return self.merged_toml(there),
         };
-        let entry = JsonEntry { kind, url: self.url.clone(), headers: BTreeMap::from([("Authorization", header)]) };
-        json_edit::put(there, "mcpServers", ENTRY, &entry).map_err(|error| error.to_string())
+        let token = self.token.clone().unwrap_or(variable);
+        let is_typed = self.client == Client::ClaudeCode;
+        let put = match self.way {
+            Way::Http => {
+                let headers = BTreeMap::from([("Authorization", format!("Bearer {token}"))]);
+                let entry = JsonEntry { kind: is_typed.then_some("http"), url: self.url.clone(), headers };
+                json_edit::put(there, "mcpServers", ENTRY, &entry)
+            }
+            Way::Stdio => {
+                let kind = is_typed.then_some("stdio");
+                let env = BTreeMap::from([(TOKEN_VARIABLE, token)]);
+                json_edit::put(there, "mcpServers", ENTRY, &JsonCommand { kind, command: ENTRY, args: self.arguments(), env })
+            }
+        };
+        put.map_err(|error| error.to_string())
+    }
+
+    /// Returns the arguments of `pointsman` that make it the host. The address is written out: a client starts it in any folder.
+    fn arguments(&self) -> [String; 3] {
+        ["mcp".to_owned(), "--url".to_owned(), self.url.clone()]
     }
 
     fn merged_toml(&self, there: &str) -> Result<String, String> {
@@ -161,13 +212,27 @@ impl Target {
         let entry = servers.entry(ENTRY).or_insert_with(|| Item::Table(Table::new()));
         let entry = entry.as_table_like_mut().ok_or_else(|| format!("`mcp_servers.{ENTRY}` is not a table"))?;
         // An entry is either a command or a URL; one from an older set-up would be refused beside ours.
-        for other in ["command", "args", "env", "bearer_token_env_var", "http_headers"] {
-            entry.remove(other);
+        for other in ["command", "args", "env", "env_vars", "url", "bearer_token_env_var", "http_headers"] {
+            if other != if self.way == Way::Http { "url" } else { "command" } {
+                entry.remove(other);
+            }
         }
-        set(entry, "url", value(&self.url));
-        match &self.token {
-            None => set(entry, "bearer_token_env_var", value(TOKEN_VARIABLE)),
-            Some(token) => {
+        match self.way {
+            Way::Http => set(entry, "url", value(&self.url)),
+            Way::Stdio => {
+                set(entry, "command", value(ENTRY));
+                set(entry, "args", value(toml_edit::Array::from_iter(self.arguments())));
+            }
+        }
+        match (&self.token, self.way) {
+            (None, Way::Http) => set(entry, "bearer_token_env_var", value(TOKEN_VARIABLE)),
+            (None, Way::Stdio) => set(entry, "env_vars", value(toml_edit::Array::from_iter([TOKEN_VARIABLE]))),
+            (Some(token), Way::Stdio) => {
+                let mut variables = toml_edit::InlineTable::new();
+                variables.insert(TOKEN_VARIABLE, token.into());
+                set(entry, "env", value(variables));
+            }
+            (Some(token), Way::Http) => {
                 let mut headers = toml_edit::InlineTable::new();
                 headers.insert("Authorization", format!("Bearer {token}").into());
                 set(entry, "http_headers", value(headers));
@@ -198,7 +263,49 @@ mod tests {
     use super::*;
 
     fn target(client: Client, token: Option<&str>) -> Target {
-        Target { client, file: PathBuf::new(), url: "http://127.0.0.1:7420/mcp".to_owned(), token: token.map(str::to_owned) }
+        Target {
+            client,
+            file: PathBuf::new(),
+            url: "http://127.0.0.1:7420/mcp".to_owned(),
+            token: token.map(str::to_owned),
+            way: Way::Http,
+        }
+    }
+
+    fn by_stdio(client: Client, token: Option<&str>) -> Target {
+        Target { way: Way::Stdio, ..target(client, token) }
+    }
+
+    #[test]
+    fn a_client_can_start_the_bridge_instead() {
+        insta::assert_snapshot!(by_stdio(Client::ClaudeCode, None).merged("").expect("merged"), @r#"
+        {
+          "mcpServers": {
+            "pointsman": {
+              "type": "stdio",
+              "command": "pointsman",
+              "args": [
+                "mcp",
+                "--url",
+                "http://127.0.0.1:7420/mcp"
+              ],
+              "env": {
+                "POINTSMAN_TOKEN": "${POINTSMAN_TOKEN}"
+              }
+            }
+          }
+        }
+        "#);
+        let http = target(Client::Codex, None).merged("").expect("merged");
+        insta::assert_snapshot!(by_stdio(Client::Codex, None).merged(&http).expect("merged"), @r#"
+        [mcp_servers.pointsman]
+        command = "pointsman"
+        args = ["mcp", "--url", "http://127.0.0.1:7420/mcp"]
+        env_vars = ["POINTSMAN_TOKEN"]
+        "#);
+        let stdio = by_stdio(Client::Codex, Some("t0ken")).merged("").expect("merged");
+        assert!(stdio.contains("env = { POINTSMAN_TOKEN = \"t0ken\" }"), "{stdio}");
+        assert_eq!(target(Client::Codex, None).merged(&stdio).expect("merged"), http, "and back");
     }
 
     #[test]

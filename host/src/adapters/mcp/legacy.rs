@@ -19,7 +19,7 @@ use super::{LEGACY_VERSIONS, Mcp, Session, accepted, era_of, headers};
 use crate::ports::endpoint::{Field, Fields, Reply};
 use crate::ports::offering::{ListKind, Round};
 use crate::ports::provider::ProviderCall;
-use crate::ports::surface::Caller;
+use crate::ports::surface::{Caller, ToolAnswer};
 
 /// What answers a request of a session.
 enum Answered {
@@ -131,7 +131,7 @@ impl Mcp {
             "tools/call" => {
                 let name = name()?;
                 if self.desk.offering.provided(caller, &name).is_none() {
-                    let mut said = self.call_tool(caller, params).await?;
+                    let mut said = self.cancellable(caller, session, &name, params, id).await?;
                     if let Some(handle) = said.handle.take() {
                         self.sessions.remember(session.key, handle);
                     }
@@ -158,6 +158,30 @@ impl Mcp {
             level,
             cancelled: CancellationToken::new(),
         })))
+    }
+
+    /// Calls one of the host's own tools. A wait ends when the client cancels it, else it would take what nobody reads.
+    async fn cancellable(
+        &self,
+        caller: &Caller,
+        session: Session,
+        name: &str,
+        params: &Params<'_>,
+        id: &RawValue,
+    ) -> Result<ToolAnswer, Fault> {
+        if !self.surface.waits(name) {
+            return self.call_tool(caller, params).await;
+        }
+        let live = self.lives.of(session.key);
+        let cancelled = CancellationToken::new();
+        live.begin(id.get(), cancelled.clone());
+        let said = tokio::select! {
+            biased;
+            said = self.call_tool(caller, params) => said,
+            () = cancelled.cancelled() => Err(Fault::Cancelled),
+        };
+        live.finish(id.get());
+        said
     }
 
     /// Takes what a client tells, or answers, in its session.

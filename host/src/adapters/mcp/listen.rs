@@ -190,9 +190,7 @@ impl Mcp {
             return Ok(());
         }
         if missed == Missed::Perhaps {
-            for news in [News::Tools, News::Prompts, News::Resources] {
-                push(live, &news);
-            }
+            everything(live);
         }
         tokio::spawn(tell_session(Arc::downgrade(live), news, self.draining.clone()));
         Ok(())
@@ -217,14 +215,17 @@ async fn tell_session(live: Weak<Live>, mut news: broadcast::Receiver<News>, dra
         let Some(live) = live.upgrade() else { return };
         match heard {
             Ok(news) => push(&live, &news),
-            Err(RecvError::Lagged(_)) => {
-                let resources = live.subscriptions().into_iter().map(|uri| News::Resource(uri.into()));
-                for news in [News::Tools, News::Prompts, News::Resources].into_iter().chain(resources) {
-                    push(&live, &news);
-                }
-            }
+            Err(RecvError::Lagged(_)) => everything(&live),
             Err(RecvError::Closed) => return,
         }
+    }
+}
+
+/// Tells a session that everything it wants to hear of may have changed.
+fn everything(live: &Live) {
+    let resources = live.subscriptions().into_iter().map(|uri| News::Resource(uri.into()));
+    for news in [News::Tools, News::Prompts, News::Resources].into_iter().chain(resources) {
+        push(live, &news);
     }
 }
 

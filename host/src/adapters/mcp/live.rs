@@ -30,6 +30,9 @@ const STREAMS_MAX: usize = 64;
 pub(super) const SUBSCRIPTIONS_MAX: usize = 1_000;
 /// Milliseconds after which a client comes back to a stream that was closed.
 const RETRY_MS: u32 = 500;
+/// Milliseconds after which it comes back to the stream that no request opened. The usual clients give up after their second try:
+/// both together outlast a restart, and what was missed is told then.
+const STANDALONE_RETRY_MS: u32 = 3_000;
 /// The stream that no request opened.
 pub(super) const STANDALONE: u32 = 0;
 
@@ -162,7 +165,7 @@ impl Live {
         let mut state = self.state.lock();
         let stream = state.streams.entry(STANDALONE).or_insert_with(|| Stream { next: 1, ..Stream::default() });
         if is_primed {
-            drop(sink.try_send(Frame::Event(priming(STANDALONE, stream.next - 1, RETRY_MS))));
+            drop(sink.try_send(Frame::Event(priming(STANDALONE, stream.next - 1, STANDALONE_RETRY_MS))));
         }
         stream.sink = Some(sink);
         source

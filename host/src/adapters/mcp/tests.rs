@@ -153,7 +153,7 @@ fn post(endpoint: &Mcp, body: &[u8], headers: &[(&'static str, &[u8])]) -> Reply
     }
     let mut body = Ready(Bytes::copy_from_slice(body));
     let exchange = Exchange { method: Method::Post, slug: None, fields: &Sent(fields), body: &mut body, trace: "req_1" };
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     runtime.block_on(endpoint.serve(exchange))
 }
 
@@ -232,7 +232,7 @@ fn credentials_are_told_apart() {
         }
         let mut body = Ready(Bytes::new());
         let exchange = Exchange { method: Method::Post, slug: None, fields: &Sent(fields), body: &mut body, trace: "req_1" };
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         runtime.block_on(endpoint().serve(exchange))
     };
     let none = refused(None);

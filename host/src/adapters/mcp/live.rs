@@ -39,7 +39,6 @@ pub(super) const STANDALONE: u32 = 0;
 /// What the client answered: a result, or an error's words.
 pub(super) type Answered = Result<Box<RawValue>, String>;
 
-#[derive(Default)]
 struct Stream {
     next: u64,
     /// The last event that a reader was given.
@@ -50,11 +49,13 @@ struct Stream {
     ended: bool,
 }
 
-impl Stream {
-    fn new() -> Self {
-        Self { next: 1, ..Self::default() }
+impl Default for Stream {
+    fn default() -> Self {
+        Self { next: 1, given: 0, kept: VecDeque::new(), kept_bytes: 0, sink: None, ended: false }
     }
+}
 
+impl Stream {
     fn keep(&mut self, event: Bytes) {
         self.kept_bytes += event.len();
         self.kept.push_back((self.next, event));
@@ -110,7 +111,7 @@ impl Live {
             let Some(oldest) = oldest.or_else(|| state.streams.keys().copied().find(|number| *number != STANDALONE)) else { break };
             state.streams.remove(&oldest);
         }
-        let mut stream = Stream::new();
+        let mut stream = Stream::default();
         if is_primed {
             drop(sink.try_send(Frame::Event(priming(number, 0, RETRY_MS))));
         }
@@ -170,13 +171,13 @@ impl Live {
 
     /// Makes the stream that no request opened, so that what is told before its client comes for it is kept.
     pub(super) fn keep_standalone(&self) {
-        self.state.lock().streams.entry(STANDALONE).or_insert_with(Stream::new);
+        self.state.lock().streams.entry(STANDALONE).or_default();
     }
 
     /// Attaches a client to the stream that no request opened, in place of an earlier one; it is given what nobody got yet.
     pub(super) fn stand_alone(&self, is_primed: bool) -> mpsc::Receiver<Frame> {
         let mut state = self.state.lock();
-        let stream = state.streams.entry(STANDALONE).or_insert_with(Stream::new);
+        let stream = state.streams.entry(STANDALONE).or_default();
         let waiting: Vec<Bytes> = stream.kept.iter().filter(|(number, _)| *number > stream.given).map(|(_, event)| event.clone()).collect();
         let (sink, source) = mpsc::channel(FRAMES_MAX + waiting.len());
         if is_primed {

@@ -73,7 +73,7 @@ pub(crate) async fn measure() -> Result<Figures, BenchError> {
     let config = startup::configure(folder.path())?;
     let limits = format!("[server]\nconnections_max = {0}\nconnections_per_peer_max = {0}", LISTENERS + 100);
     let text = std::fs::read_to_string(&config.file).map_err(setup)?;
-    std::fs::write(&config.file, format!("{}[limits]\nrequests_per_s = 0\n", text.replace("[server]", &limits))).map_err(setup)?;
+    std::fs::write(&config.file, text.replace("[server]", &limits)).map_err(setup)?;
     let (mut host, _) = startup::start_host(&config).await?;
     let host_pid = host.id().unwrap_or_default();
     let address = SocketAddr::from(([127, 0, 0, 1], config.port));

@@ -43,7 +43,7 @@ pub(crate) async fn measure() -> Result<Figures, BenchError> {
     let folder = tempfile::tempdir().map_err(setup)?;
     let config = startup::configure(folder.path())?;
     let text = std::fs::read_to_string(&config.file).map_err(setup)?;
-    std::fs::write(&config.file, format!("{}[limits]\nrequests_per_s = 0\n", text.replace("[server]", LIMITS))).map_err(setup)?;
+    std::fs::write(&config.file, text.replace("[server]", LIMITS)).map_err(setup)?;
     let (mut child, _) = startup::start_host(&config).await?;
     let token = mint(&config.file).await?;
     let address = format!("127.0.0.1:{}", config.port);

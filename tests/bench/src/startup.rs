@@ -49,7 +49,8 @@ pub(crate) fn configure(folder: &Path) -> Result<Configured, BenchError> {
     let file = folder.join("pointsman.toml");
     let data = serde_json::Value::from(folder.join("data").to_string_lossy()).to_string();
     let config =
-        format!("config_version = 1\n[server]\nbind = \"127.0.0.1:{port}\"\n[data]\ndir = {data}\n[[project]]\nslug = \"bench\"\n");
+        // One credential makes all calls of a bench.
+        format!("config_version = 1\n[server]\nbind = \"127.0.0.1:{port}\"\n[limits]\nrequests_per_s = 0\n[data]\ndir = {data}\n[[project]]\nslug = \"bench\"\n");
     std::fs::write(&file, config).map_err(setup)?;
     Ok(Configured { file, port })
 }

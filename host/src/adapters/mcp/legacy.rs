@@ -119,13 +119,9 @@ impl Mcp {
                 if !self.desk.offering.has_resource(caller, &uri) {
                     return Err(Fault::UnknownResource { uri: cut(&uri) });
                 }
-                let live = self.lives.of(session.key);
-                if !live.subscribe(&uri) {
+                if !self.lives.of(session.key).subscribe(&uri) {
                     return Err(Fault::InvalidParams { why: "this session has too many subscriptions".into() });
                 }
-                // From now on, also when the client opens its stream a little later.
-                live.keep_standalone();
-                self.keep_told(caller, &live, Missed::Nothing).await?;
                 return Ok(Answered::Whole(answer::empty(id, texts, dress)));
             }
             "resources/unsubscribe" => {

@@ -39,20 +39,13 @@ pub(super) const STANDALONE: u32 = 0;
 /// What the client answered: a result, or an error's words.
 pub(super) type Answered = Result<Box<RawValue>, String>;
 
+#[derive(Default)]
 struct Stream {
     next: u64,
-    /// The last event that a reader was given.
-    given: u64,
     kept: VecDeque<(u64, Bytes)>,
     kept_bytes: usize,
     sink: Option<mpsc::Sender<Frame>>,
     ended: bool,
-}
-
-impl Default for Stream {
-    fn default() -> Self {
-        Self { next: 1, given: 0, kept: VecDeque::new(), kept_bytes: 0, sink: None, ended: false }
-    }
 }
 
 impl Stream {
@@ -111,7 +104,7 @@ impl Live {
             let Some(oldest) = oldest.or_else(|| state.streams.keys().copied().find(|number| *number != STANDALONE)) else { break };
             state.streams.remove(&oldest);
         }
-        let mut stream = Stream::default();
+        let mut stream = Stream { next: 1, ..Stream::default() };
         if is_primed {
             drop(sink.try_send(Frame::Event(priming(number, 0, RETRY_MS))));
         }
@@ -124,14 +117,11 @@ impl Live {
     pub(super) fn push(&self, stream: u32, json: &[u8]) {
         let mut state = self.state.lock();
         let Some(found) = state.streams.get_mut(&stream) else { return };
-        let number = found.next;
-        let event = event_with_id(stream, number, json);
+        let event = event_with_id(stream, found.next, json);
         found.keep(event.clone());
-        match found.sink.as_ref().map(|sink| sink.try_send(Frame::Event(event))) {
-            None => {}
-            Some(Ok(())) => found.given = number,
-            // A reader that is too slow, or gone, comes back for what it missed.
-            Some(Err(_)) => found.sink = None,
+        // A reader that is too slow, or gone, comes back for what it missed.
+        if found.sink.as_ref().is_some_and(|sink| sink.try_send(Frame::Event(event)).is_err()) {
+            found.sink = None;
         }
     }
 
@@ -169,24 +159,14 @@ impl Live {
         Some(source)
     }
 
-    /// Makes the stream that no request opened, so that what is told before its client comes for it is kept.
-    pub(super) fn keep_standalone(&self) {
-        self.state.lock().streams.entry(STANDALONE).or_default();
-    }
-
-    /// Attaches a client to the stream that no request opened, in place of an earlier one; it is given what nobody got yet.
+    /// Attaches a client to the stream that no request opened, in place of an earlier one.
     pub(super) fn stand_alone(&self, is_primed: bool) -> mpsc::Receiver<Frame> {
+        let (sink, source) = mpsc::channel(FRAMES_MAX);
         let mut state = self.state.lock();
-        let stream = state.streams.entry(STANDALONE).or_default();
-        let waiting: Vec<Bytes> = stream.kept.iter().filter(|(number, _)| *number > stream.given).map(|(_, event)| event.clone()).collect();
-        let (sink, source) = mpsc::channel(FRAMES_MAX + waiting.len());
+        let stream = state.streams.entry(STANDALONE).or_insert_with(|| Stream { next: 1, ..Stream::default() });
         if is_primed {
-            drop(sink.try_send(Frame::Event(priming(STANDALONE, stream.given, STANDALONE_RETRY_MS))));
+            drop(sink.try_send(Frame::Event(priming(STANDALONE, stream.next - 1, STANDALONE_RETRY_MS))));
         }
-        for event in waiting {
-            drop(sink.try_send(Frame::Event(event)));
-        }
-        stream.given = stream.next - 1;
         stream.sink = Some(sink);
         source
     }
@@ -342,19 +322,6 @@ mod tests {
         live.end(stream);
         assert_eq!(read(&mut live.resume(stream, 0).expect("kept after its end")).len(), 3);
         assert!(live.resume(9, 0).is_none());
-    }
-
-    #[test]
-    fn what_is_told_before_the_client_opened_its_stream_waits_for_it() {
-        let live = Live::new();
-        live.keep_standalone();
-        live.push(STANDALONE, b"1");
-        let mut first = live.stand_alone(true);
-        live.push(STANDALONE, b"2");
-        assert_eq!(read(&mut first), ["id: 0.0\nretry: 3000\ndata: \n\n", "id: 0.1\ndata: 1\n\n", "id: 0.2\ndata: 2\n\n"]);
-        drop(first);
-        live.push(STANDALONE, b"3");
-        assert_eq!(read(&mut live.stand_alone(false)), ["id: 0.3\ndata: 3\n\n"], "nothing is told twice");
     }
 
     #[test]

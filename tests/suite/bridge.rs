@@ -241,7 +241,7 @@ async fn a_session_that_the_host_forgot_is_opened_again_unseen() {
             return heard;
         }
     }
-    panic!("no change was told");
+    unreachable!("no change was told within {DEADLINE_S} s");
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ pub enum AppError {
         plugin: String,
     },
     /// A plugin that was made for something else.
-    #[error("plugin `{plugin}` is of the world `{}`, and cannot be used as one of `{}`", says.name(), used.name())]
+    #[error("plugin `{plugin}` is of the world `{says}`, and cannot be used as one of `{used}`")]
     OtherWorld {
         /// Which.
         plugin: String,
@@ -214,7 +214,7 @@ fn source(spec: PluginSpec) -> Result<PluginSource, AppError> {
 fn world(spec: &PluginSpec, component: &[u8]) -> Result<World, AppError> {
     let manifest = embedded_manifest(component).and_then(|text| text.map(|text| Manifest::parse(&text)).transpose());
     let says = match manifest {
-        Ok(manifest) => manifest.and_then(|manifest| World::ALL.into_iter().find(|world| world.name() == manifest.world.name())),
+        Ok(manifest) => manifest.map(|manifest| manifest.world),
         Err(why) => {
             tracing::warn!(plugin = %spec.name, why, "the component's manifest cannot be read");
             None
@@ -325,6 +325,7 @@ fn routes(opened: &Opened, config: &Config, entry: Entry, stop: CancellationToke
             sealing_key: SealingKey { id: SEALING_KEY_ID, bytes: kit.keys.derive("mcp session") },
             older_keys: Vec::new(),
             state_key: kit.keys.derive("mcp request state"),
+            book: Arc::new(services.sessions.clone()),
             system: Arc::clone(&kit.system),
             now: Arc::new(move || store.now()),
             draining: stop,

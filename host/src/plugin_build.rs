@@ -14,9 +14,10 @@ pub mod lock;
 pub mod manifest;
 pub mod toolchain;
 
+use crate::ports::plugins::World;
 use compile::Guest;
 use lock::{Entry, Lock};
-use manifest::{Manifest, World};
+use manifest::Manifest;
 use toolchain::{StdSource, Toolchain};
 
 /// The manifest's name in a guest crate.

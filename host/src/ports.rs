@@ -13,5 +13,6 @@ pub mod plugins;
 pub mod provider;
 pub mod repository;
 pub mod resident;
+pub mod sessions;
 pub mod store;
 pub mod surface;

@@ -18,6 +18,7 @@ pub mod merge_queue;
 pub mod messaging;
 pub mod offers;
 pub mod residents;
+pub mod sessions;
 pub mod settings;
 pub mod surface;
 pub mod tasks;

@@ -338,6 +338,20 @@ fn tests_wait_for_states_and_are_never_skipped() {
 }
 
 /// What a line of WIT starts when it declares something that needs a comment.
+#[test]
+fn every_black_box_suite_is_run() {
+    let manifest = std::fs::read_to_string(root().join("tests/Cargo.toml")).expect("the tests have a manifest");
+    let suites = std::fs::read_dir(root().join("tests/suite")).expect("there are suites");
+    let mut missing = Vec::new();
+    for entry in suites {
+        let name = entry.expect("readable").file_name().to_string_lossy().into_owned();
+        if name.ends_with(".rs") && !manifest.contains(&format!("path = \"suite/{name}\"")) {
+            missing.push(name);
+        }
+    }
+    assert!(missing.is_empty(), "tests/Cargo.toml names no [[test]] for {missing:?}");
+}
+
 fn is_wit_item(line: &str) -> bool {
     let Some((head, tail)) = line.split_once([' ', ':']) else { return false };
     let declares = ["interface", "world", "record", "variant", "enum", "flags", "resource", "type"].contains(&head);

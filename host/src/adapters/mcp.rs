@@ -33,17 +33,19 @@ use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
 pub use self::errors::{Era, Fault};
-pub use self::session::{SESSION_AGE_MS_MAX, SESSIONS_REMEMBERED_MAX, SealingKey};
+pub use self::session::{SESSION_AGE_MS_MAX, SealingKey};
 
 use self::answer::Dress;
 use self::call::Desk;
 use self::envelope::{Malformed, Message, Params};
+use self::legacy::hear;
 use self::live::Lives;
 use self::sealed::Sealer;
-use self::session::{Session, Sessions};
+use self::session::Sessions;
 use crate::ports::clock::System;
 use crate::ports::endpoint::{Endpoint, Exchange, Field, Fields, Method, Reply};
 use crate::ports::offering::{ListKind, Offering, Reference};
+use crate::ports::sessions::{SessionBook, SessionNotes};
 use crate::ports::surface::{Caller, Surface, ToolAnswer};
 
 /// The stateless revision.
@@ -71,6 +73,8 @@ pub struct McpConfig {
     pub older_keys: Vec<SealingKey>,
     /// Seals what calls give clients to bring back.
     pub state_key: [u8; 32],
+    /// What sessions chose.
+    pub book: Arc<dyn SessionBook>,
     /// Randomness for nonces.
     pub system: Arc<dyn System>,
     /// The store's clock, for the age of sessions.
@@ -85,6 +89,7 @@ pub struct Mcp {
     desk: Desk,
     sessions: Sessions,
     lives: Lives,
+    book: Arc<dyn SessionBook>,
     system: Arc<dyn System>,
     draining: CancellationToken,
     no_arguments: Box<RawValue>,
@@ -102,7 +107,16 @@ impl Mcp {
         };
         let no_arguments = RawValue::from_string("{}".to_owned()).expect("`{}` is JSON");
         let sessions = Sessions::new(&config.sealing_key, &config.older_keys, Arc::clone(&config.system));
-        Self { surface, desk, sessions, lives: Lives::default(), system: config.system, draining: config.draining, no_arguments }
+        Self {
+            surface,
+            desk,
+            sessions,
+            lives: Lives::default(),
+            book: config.book,
+            system: config.system,
+            draining: config.draining,
+            no_arguments,
+        }
     }
 
     async fn admit(&self, fields: &dyn Fields, slug: Option<&str>, trace: &str) -> Result<Caller, Fault> {
@@ -130,8 +144,8 @@ impl Mcp {
         }
         match envelope::message(text) {
             Ok(Message::Request { id, method, params }) => self.post_request(exchange.fields, caller, id, &method, params).await,
-            Ok(message @ Message::Notification { .. }) => self.post_notification(exchange.fields, &caller, &message),
-            Ok(message @ Message::Response { .. }) => self.post_response(exchange.fields, &caller, &message),
+            Ok(message @ Message::Notification { .. }) => self.post_notification(exchange.fields, &caller, &message).await,
+            Ok(message @ Message::Response { .. }) => self.post_response(exchange.fields, &caller, &message).await,
             Err(Malformed { id, fault }) => fault.reply(id, era),
         }
     }
@@ -149,10 +163,10 @@ impl Mcp {
                 Err(fault) => Err(fault),
             },
             Era::Legacy if method == "initialize" => self.initialize(fields, &caller, &params, id),
-            Era::Legacy => match self.session(fields, &caller) {
+            Era::Legacy => match self.session(fields, &caller).await {
                 Ok(session) => {
-                    caller.handle = self.sessions.handle(&session.key);
-                    self.legacy(fields, &caller, session, method, &params, id).await
+                    caller.handle = session.live.handle();
+                    self.legacy(fields, &caller, &session, method, &params, id).await
                 }
                 Err(fault) => Err(fault),
             },
@@ -166,7 +180,7 @@ impl Mcp {
     }
 
     /// In 2026-07-28 no notification asks anything of us: an ended wait is noticed by its closed connection.
-    fn post_notification(&self, fields: &dyn Fields, caller: &Caller, message: &Message<'_>) -> Reply {
+    async fn post_notification(&self, fields: &dyn Fields, caller: &Caller, message: &Message<'_>) -> Reply {
         let Message::Notification { params, .. } = message else { return accepted() };
         let read = envelope::params(*params).and_then(|params| params.meta().map(|meta| meta.protocol_version.is_some()));
         let era = match read {
@@ -176,22 +190,22 @@ impl Mcp {
         };
         match era {
             Era::Modern => accepted(),
-            Era::Legacy => self.heard(fields, caller, message),
+            Era::Legacy => self.heard(fields, caller, message).await,
         }
     }
 
-    fn post_response(&self, fields: &dyn Fields, caller: &Caller, message: &Message<'_>) -> Reply {
+    async fn post_response(&self, fields: &dyn Fields, caller: &Caller, message: &Message<'_>) -> Reply {
         let era = era_of(fields, None);
         match era {
             Era::Modern => Fault::NotAMessage { why: "clients send requests and notifications, not responses".into() }.reply(None, era),
-            Era::Legacy => self.heard(fields, caller, message),
+            Era::Legacy => self.heard(fields, caller, message).await,
         }
     }
 
-    fn heard(&self, fields: &dyn Fields, caller: &Caller, message: &Message<'_>) -> Reply {
-        match self.session(fields, caller) {
+    async fn heard(&self, fields: &dyn Fields, caller: &Caller, message: &Message<'_>) -> Reply {
+        match self.session(fields, caller).await {
             Ok(session) => {
-                self.hear(session, message);
+                hear(&session, message);
                 accepted()
             }
             Err(fault) => fault.reply(None, Era::Legacy),
@@ -204,9 +218,9 @@ impl Mcp {
         }
         let ended = async {
             let caller = self.admit(exchange.fields, exchange.slug, exchange.trace).await?;
-            let session = self.session(exchange.fields, &caller)?;
-            self.sessions.end(session.key);
-            self.lives.end(&session.key);
+            let session = self.session(exchange.fields, &caller).await?;
+            self.note(&session, |notes| *notes = SessionNotes { is_ended: true, ..SessionNotes::default() }).await?;
+            session.live.close();
             Ok::<_, Fault>(Reply::empty(204))
         };
         ended.await.unwrap_or_else(|fault| fault.reply(None, Era::Legacy))

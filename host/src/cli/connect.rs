@@ -36,6 +36,37 @@ Examples:
 
 The token is taken from the variable POINTSMAN_TOKEN when the client starts, so the file may be committed.";
 
+/// Which host, and which of its projects.
+#[derive(Debug, Args)]
+pub(super) struct EndpointArgs {
+    /// Where the host is reached [default: from the configuration]
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Project, where a token opens several
+    #[arg(long, value_name = "SLUG")]
+    project: Option<String>,
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+impl EndpointArgs {
+    /// Returns the address of the endpoint: what was given, else what the configuration says.
+    pub(super) fn resolve(&self, environment: &Environment) -> Result<String, Trouble> {
+        let base = match &self.url {
+            Some(url) if url.starts_with("http://") || url.starts_with("https://") => url.trim_end_matches('/').to_owned(),
+            Some(url) => {
+                return Err(Trouble::misused(format!("`{url}` is not a URL"), "write it with its scheme, such as http://127.0.0.1:7420"));
+            }
+            None => {
+                let config = Config::load(environment, &self.settings.flags())?;
+                config.public_url(config.server.bind)
+            }
+        };
+        let base = if base.ends_with("/mcp") { base } else { format!("{base}/mcp") };
+        Ok(self.project.as_ref().map_or_else(|| base.clone(), |slug| format!("{base}/{slug}")))
+    }
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ConnectArgs {
@@ -44,20 +75,14 @@ pub(super) struct ConnectArgs {
     /// Merge the entry into the client's file
     #[arg(long)]
     write: bool,
-    /// Where the host is reached [default: from the configuration]
-    #[arg(long, value_name = "URL")]
-    url: Option<String>,
-    /// Project, where a token opens several
-    #[arg(long, value_name = "SLUG")]
-    project: Option<String>,
+    #[command(flatten)]
+    endpoint: EndpointArgs,
     /// Write this token itself instead of the variable
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
     /// Let the client start `pointsman mcp`, for clients that call no address
     #[arg(long)]
     stdio: bool,
-    #[command(flatten)]
-    settings: SettingsArgs,
 }
 
 /// Where the entry goes, and how it is written.
@@ -129,29 +154,8 @@ pub(super) fn run(environment: &Environment, args: &ConnectArgs) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the address of the endpoint: what was given, else what the configuration says.
-pub(super) fn endpoint(
-    environment: &Environment,
-    url: Option<&str>,
-    project: Option<&str>,
-    settings: &SettingsArgs,
-) -> Result<String, Trouble> {
-    let base = match url {
-        Some(url) if url.starts_with("http://") || url.starts_with("https://") => url.trim_end_matches('/').to_owned(),
-        Some(url) => {
-            return Err(Trouble::misused(format!("`{url}` is not a URL"), "write it with its scheme, such as http://127.0.0.1:7420"));
-        }
-        None => {
-            let config = Config::load(environment, &settings.flags())?;
-            config.public_url(config.server.bind)
-        }
-    };
-    let base = if base.ends_with("/mcp") { base } else { format!("{base}/mcp") };
-    Ok(project.map_or_else(|| base.clone(), |slug| format!("{base}/{slug}")))
-}
-
 fn target(environment: &Environment, args: &ConnectArgs) -> Result<Target, Trouble> {
-    let url = endpoint(environment, args.url.as_deref(), args.project.as_deref(), &args.settings)?;
+    let url = args.endpoint.resolve(environment)?;
     let root = checkout_around(environment.folder()).unwrap_or_else(|| environment.folder());
     let file = match args.client {
         Client::ClaudeCode => root.join(".mcp.json"),

@@ -33,7 +33,8 @@ use self::lines::{LINE_BYTES_MAX, Line, Output};
 use self::message::{Kind, Message, Request, line_of};
 use self::session::{Opened, Session};
 use self::tools::Tools;
-use super::{SettingsArgs, Trouble, connect};
+use super::Trouble;
+use super::connect::EndpointArgs;
 use crate::config::{Environment, TOKEN_VARIABLE};
 
 /// Requests that are under way at once, those that wait for long among them.
@@ -57,21 +58,15 @@ output, one a line; everything else is told on standard error. A host that resta
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct McpArgs {
-    /// Where the host is reached [default: from the configuration]
-    #[arg(long, value_name = "URL")]
-    url: Option<String>,
-    /// Project, where a token opens several
-    #[arg(long, value_name = "SLUG")]
-    project: Option<String>,
+    #[command(flatten)]
+    endpoint: EndpointArgs,
     /// Token [default: the variable POINTSMAN_TOKEN]
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
-    #[command(flatten)]
-    settings: SettingsArgs,
 }
 
 pub(super) fn run(environment: &Environment, args: &McpArgs) -> Result<ExitCode, Trouble> {
-    let url = connect::endpoint(environment, args.url.as_deref(), args.project.as_deref(), &args.settings)?;
+    let url = args.endpoint.resolve(environment)?;
     let token = args.token.as_deref().or_else(|| environment.get(TOKEN_VARIABLE)).unwrap_or_default().trim();
     let unusable = unusable(token);
     let sent = if unusable.is_some() { "" } else { token };

@@ -252,10 +252,7 @@ impl Check<'_> {
         let has_file = |name: &str| {
             own.get(name).and_then(|plugin| plugin.find_ref("source")).and_then(Value::as_str).is_some_and(|source| source != "embedded")
         };
-        let said = |name: &str| {
-            let world = own.get(name).and_then(|plugin| plugin.find_ref("world")).and_then(Value::as_str)?;
-            World::ALL.into_iter().find(|known| known.name() == world)
-        };
+        let said = |name: &str| own.get(name).and_then(|plugin| plugin.find_ref("world")).and_then(Value::as_str)?.parse::<World>().ok();
         let mut worlds: BTreeMap<&str, World> = BTreeMap::new();
         for used in uses {
             let shipped = SHIPPED.iter().find(|(name, _)| *name == used.plugin).map(|(_, world)| *world);

@@ -7,7 +7,8 @@ use wit_component::{ComponentEncoder, DecodedWasm};
 use wit_parser::{Resolve, WorldId};
 
 use super::BuildError;
-use super::manifest::{MANIFEST_BYTES_MAX, SECTION, World};
+use super::manifest::{MANIFEST_BYTES_MAX, SECTION};
+use crate::ports::plugins::World;
 
 /// The packages of `wit/`, those that others use first.
 const PACKAGES: [(&str, &str); 9] = [

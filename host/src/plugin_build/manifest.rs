@@ -1,10 +1,11 @@
 //! `plugin.toml`: what a component says of itself. The text is embedded word for word as a custom section.
 
 use std::fmt;
-use std::str::FromStr;
 
 use figment::providers::{Format, Toml};
 use serde::Deserialize;
+
+use crate::ports::plugins::World;
 
 /// The custom section that carries the manifest.
 pub const SECTION: &str = "pointsman.manifest";
@@ -45,59 +46,6 @@ impl TryFrom<String> for PluginName {
             return Ok(Self(text));
         }
         Err(format!("the name {text:?} must be 1 to {NAME_BYTES_MAX} small letters, digits and dashes, beginning with a letter"))
-    }
-}
-
-/// The extension point a component is made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum World {
-    /// Which agents get a message.
-    Router,
-    /// Conflicts of a merge.
-    Merger,
-    /// Two edits of a document.
-    Reconciler,
-    /// Names, texts and order of git work.
-    Workflow,
-    /// Whether an act may happen.
-    Policy,
-    /// An agent that lives in the host.
-    Agent,
-    /// Tools, resources and prompts.
-    McpProvider,
-}
-
-impl World {
-    /// All worlds.
-    pub const ALL: [Self; 7] = [Self::Router, Self::Merger, Self::Reconciler, Self::Workflow, Self::Policy, Self::Agent, Self::McpProvider];
-
-    /// Returns its name, which is the name of its WIT package, too.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Router => "router",
-            Self::Merger => "merger",
-            Self::Reconciler => "reconciler",
-            Self::Workflow => "workflow",
-            Self::Policy => "policy",
-            Self::Agent => "agent",
-            Self::McpProvider => "mcp-provider",
-        }
-    }
-}
-
-impl fmt::Display for World {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for World {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|world| world.name() == text).ok_or_else(|| format!("there is no world {text:?}"))
     }
 }
 
@@ -211,6 +159,7 @@ mod tests {
     fn world_names_go_both_ways() {
         for world in World::ALL {
             assert_eq!(world.name().parse(), Ok(world));
+            assert_eq!(serde_json::to_value(world).expect("it is a name"), world.name());
         }
         assert!("nope".parse::<World>().is_err());
     }

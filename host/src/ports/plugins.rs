@@ -5,6 +5,8 @@
 //! **Invariant:** a call costs at most its binding's limits, whatever the component does.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -21,9 +23,9 @@ pub struct PluginRef {
     pub digest: String,
 }
 
-/// An extension point.
+/// An extension point: what a component is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum World {
     /// Decides who gets a message.
     Router,
@@ -38,7 +40,6 @@ pub enum World {
     /// Acts on events.
     Agent,
     /// Offers tools, resources and prompts to MCP clients.
-    #[serde(rename = "mcp-provider")]
     McpProvider,
 }
 
@@ -58,6 +59,20 @@ impl World {
             Self::Agent => "agent",
             Self::McpProvider => "mcp-provider",
         }
+    }
+}
+
+impl fmt::Display for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for World {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|world| world.name() == text).ok_or_else(|| format!("there is no world {text:?}"))
     }
 }
 

@@ -12,6 +12,7 @@ use super::intents::{Intent, Work};
 use super::kit::chain;
 use super::messaging::run_due;
 use super::residents::Residency;
+use super::sessions::SESSIONS;
 use super::surface::Services;
 use crate::ports::store::DueEntry;
 
@@ -36,6 +37,9 @@ pub async fn tick(services: &Services, residency: &Residency) -> Result<usize, F
 async fn handle(services: &Services, residency: &Residency, entry: DueEntry) -> Result<(), Failure> {
     if let Some(id) = entry.name.strip_prefix(DEFERRED) {
         return services.deferred.wake(entry.project, id).await;
+    }
+    if let Some(session) = entry.name.strip_prefix(SESSIONS) {
+        return services.sessions.forget(entry.project, session).await;
     }
     if Residency::owns(&entry) {
         return residency.ring(&entry).await;

@@ -4,9 +4,14 @@ use pointsman_core::value::ValueError;
 use serde::Serialize;
 use thiserror::Error;
 
+use super::kit::chain;
 use crate::ports::plugins::PluginFailure;
 use crate::ports::repository::RepositoryError;
 use crate::ports::store::StoreError;
+use crate::ports::surface::Rejected;
+
+/// Milliseconds after which to try again when nothing says when.
+const RETRY_MS: u64 = 1_000;
 
 /// A refusal an agent can act on: what, why, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -66,6 +71,18 @@ impl Failure {
     pub fn refused_with(code: &'static str, why: impl Into<String>, advice: impl Into<String>, data: serde_json::Value) -> Self {
         Self::Refused(Box::new(Refusal { code, why: why.into(), advice: advice.into(), data: Some(data) }))
     }
+}
+
+/// Returns how a caller is told that it could not be checked whether it may.
+pub(super) fn unavailable(failure: &Failure) -> Rejected {
+    let retry_after_ms = match failure {
+        Failure::Unavailable { retry_after_ms } => *retry_after_ms,
+        other @ (Failure::Refused(_) | Failure::Damaged(_) | Failure::Repository(_) | Failure::Plugin(_) | Failure::Contended { .. }) => {
+            tracing::error!(error = %chain(other), "a caller could not be checked");
+            RETRY_MS
+        }
+    };
+    Rejected::Unavailable { retry_after_ms }
 }
 
 impl From<StoreError> for Failure {

@@ -23,6 +23,7 @@ use super::kit::{Acting, Kit, chain};
 use super::merge_queue::{GiveReview, MergeQueue};
 use super::messaging::{Handed, Messaging, WaitRequest};
 use super::offers::OfferBook;
+use super::sessions::Sessions;
 use super::tasks::{CreateTask, Tasks};
 use crate::ports::offering::Listing;
 use crate::ports::surface::{CallError, Caller, Rejected, Surface, ToolAnswer};
@@ -59,6 +60,8 @@ pub struct Services {
     pub offers: Arc<OfferBook>,
     /// Components' calls that go on by themselves.
     pub deferred: DeferredCalls,
+    /// What MCP sessions chose.
+    pub sessions: Sessions,
 }
 
 impl Services {
@@ -74,7 +77,8 @@ impl Services {
         let queue = MergeQueue::new(kit.clone(), tasks.clone(), claims.clone(), commits.clone(), Arc::clone(&messaging));
         let offers = Arc::new(OfferBook::new(&kit.settings));
         let deferred = DeferredCalls::new(kit.clone(), Arc::clone(&offers));
-        Self { kit, agents, messaging, contexts, tasks, claims, commits, queue, offers, deferred }
+        let sessions = Sessions::new(kit.clone());
+        Self { kit, agents, messaging, contexts, tasks, claims, commits, queue, offers, deferred, sessions }
     }
 }
 

@@ -14,6 +14,7 @@ use pointsman::adapters::mcp::{Mcp, McpConfig, SealingKey};
 use pointsman::ports::clock::System;
 use pointsman::ports::offering::{ListKind, Listing, Offering};
 use pointsman::ports::repository::GitResponse;
+use pointsman::ports::sessions::{SessionBook, SessionNotes};
 use pointsman::ports::surface::{CallError, Caller, GitCall, GitRejected, GitSurface, Rejected, Surface, ToolAnswer};
 use pointsman_client::{Client, Era};
 use pointsman_core::agent::TokenRecord;
@@ -38,6 +39,7 @@ pub(crate) struct KeyValues {
     working: watch::Sender<usize>,
     may_finish: watch::Sender<bool>,
     broken: Mutex<Option<String>>,
+    notes: Mutex<HashMap<String, SessionNotes>>,
 }
 
 /// Counts a call while it runs, however it ends.
@@ -64,6 +66,7 @@ impl KeyValues {
             working: watch::Sender::new(0),
             may_finish: watch::Sender::new(false),
             broken: Mutex::new(None),
+            notes: Mutex::default(),
         }
     }
 
@@ -126,6 +129,18 @@ impl Offering for KeyValues {
         let texts = names.map(|name| json!({"name": name, "inputSchema": {"type": "object"}}).to_string());
         let all = names.into_iter().zip(texts.iter().map(String::as_str));
         Arc::new(Listing::new(all.filter(|_| kind == ListKind::Tools)))
+    }
+}
+
+#[async_trait]
+impl SessionBook for KeyValues {
+    async fn read(&self, _: ProjectId, session: &str) -> Result<SessionNotes, Rejected> {
+        Ok(self.notes.lock().get(session).cloned().unwrap_or_default())
+    }
+
+    async fn write(&self, _: ProjectId, session: &str, notes: &SessionNotes, _: TimeMs) -> Result<(), Rejected> {
+        self.notes.lock().insert(session.to_owned(), notes.clone());
+        Ok(())
     }
 }
 
@@ -270,6 +285,7 @@ impl Host {
                 sealing_key: SealingKey { id: 1, bytes: [42; 32] },
                 older_keys: Vec::new(),
                 state_key: [43; 32],
+                book: Arc::<KeyValues>::clone(&surface),
                 system: Arc::<Randomness>::clone(&system),
                 now: Arc::new(|| TimeMs(1_790_000_000_000)),
                 draining: shutdown.clone(),

@@ -47,6 +47,11 @@ impl Level {
     pub(super) fn named(name: &str) -> Option<Self> {
         LEVELS.iter().position(|level| *level == name).map(Self)
     }
+
+    /// Returns its name.
+    pub(super) fn name(self) -> &'static str {
+        LEVELS[self.0]
+    }
 }
 
 /// Who gets what a call has to say besides its answer.

@@ -201,6 +201,12 @@ pub(super) fn message(text: &str) -> Result<Message<'_>, Malformed<'_>> {
     classify(&envelope, id).map_err(|fault| Malformed { id, fault })
 }
 
+/// Reads a request's id that stands alone; none: it cannot be one.
+pub(super) fn request_id(text: &str) -> Option<Box<RawValue>> {
+    let raw: Box<RawValue> = serde_json::from_str(text).ok()?;
+    check_id(&raw).is_ok().then_some(raw)
+}
+
 fn check_id(id: &RawValue) -> Result<&RawValue, Fault> {
     let text = id.get();
     if text.len() > ID_BYTES_MAX {

@@ -167,6 +167,9 @@ pub enum Fault {
     /// A stream that cannot be gone on with.
     #[error("the stream of `Last-Event-ID` is not kept any more")]
     StreamGone,
+    /// The answer of a request that a client came back for.
+    #[error("the answer to this request is no longer kept; it may have been carried out")]
+    AnswerLost,
     /// A legacy request outside a session.
     #[error("no `Mcp-Session-Id` header")]
     SessionMissing,
@@ -348,6 +351,7 @@ impl Fault {
             }
             Self::Cancelled => Shape::new(INVALID_REQUEST, 200, "cancelled", "Nothing: it was cancelled by the client itself."),
             Self::StreamGone => Shape::new(INVALID_REQUEST, 404, "stream_gone", "Open a new stream without `Last-Event-ID`."),
+            Self::AnswerLost => Shape::new(INTERNAL_ERROR, 200, "answer_lost", "Look up what it did before you make the request again."),
             Self::SessionMissing => Shape::new(INVALID_REQUEST, 400, "session_missing", session_advice()),
             Self::SessionDead => Shape::new(INVALID_REQUEST, 404, "session_dead", "Open a new session with `initialize`."),
             Self::Internal { .. } => Shape::new(INTERNAL_ERROR, 200, "internal", "Report it with the id; other calls may work."),
@@ -388,6 +392,7 @@ impl Fault {
             | Self::EventsNotAccepted
             | Self::Cancelled
             | Self::StreamGone
+            | Self::AnswerLost
             | Self::MethodNotAllowed
             | Self::NotAcceptable
             | Self::UnsupportedMediaType
@@ -445,6 +450,7 @@ impl Fault {
             | Self::EventsNotAccepted
             | Self::Cancelled
             | Self::StreamGone
+            | Self::AnswerLost
             | Self::Rejected(Rejected::Forbidden { .. })
             | Self::NotAcceptable
             | Self::UnsupportedMediaType

@@ -1,7 +1,9 @@
 //! Revisions 2025-11-25, 2025-06-18 and 2025-03-26: `initialize` opens a session, later requests name it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use data_encoding::BASE64URL_NOPAD;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -10,16 +12,20 @@ use super::answer::{self, Dress};
 use super::call::{Peer, Running};
 use super::envelope::{self, Malformed, Message, Params};
 use super::errors::{Era, Fault, cut};
-use super::listen::Missed;
-use super::live::{Live, STANDALONE};
+use super::listen::everything;
+use super::live::{Live, STANDALONE, SUBSCRIPTIONS_MAX};
 use super::modern::{First, first, level, progress_token, start};
-use super::session::{Capabilities, Revision, SessionState};
-use super::stream::{Frame, Frames};
-use super::{LEGACY_VERSIONS, Mcp, Session, accepted, era_of, headers};
+use super::session::{Capabilities, Revision, Session, SessionKey, SessionState};
+use super::stream::{EventId, Frame, Frames};
+use super::{LEGACY_VERSIONS, Mcp, accepted, era_of, headers};
 use crate::ports::endpoint::{Field, Fields, Reply};
 use crate::ports::offering::{ListKind, Round};
 use crate::ports::provider::ProviderCall;
+use crate::ports::sessions::SessionNotes;
 use crate::ports::surface::{Caller, ToolAnswer};
+
+/// Bytes of the URI of a resource that a session subscribes to: it is noted.
+const URI_BYTES_MAX: usize = 2_048;
 
 /// What answers a request of a session.
 enum Answered {
@@ -48,14 +54,66 @@ impl Mcp {
     /// Returns the session that a request names.
     ///
     /// # Errors
-    /// `SessionMissing`, `SessionDead`, `UnsupportedVersion`.
-    pub(super) fn session(&self, fields: &dyn Fields, caller: &Caller) -> Result<Session, Fault> {
+    /// `SessionMissing`, `SessionDead`, `UnsupportedVersion`, `Rejected::Unavailable`.
+    pub(super) async fn session(&self, fields: &dyn Fields, caller: &Caller) -> Result<Session, Fault> {
         check_version_header(fields)?;
-        match fields.field(headers::SESSION_ID) {
-            Field::Absent => Err(Fault::SessionMissing),
-            Field::Repeated => Err(Fault::SessionDead),
-            Field::One(id) => self.sessions.open(id, caller.token.id, caller.project, (self.desk.now)()).ok_or(Fault::SessionDead),
+        let id = match fields.field(headers::SESSION_ID) {
+            Field::Absent => return Err(Fault::SessionMissing),
+            Field::Repeated => return Err(Fault::SessionDead),
+            Field::One(id) => id,
+        };
+        let now = (self.desk.now)();
+        let (key, state) = self.sessions.open(id, caller.token.id, caller.project, now).ok_or(Fault::SessionDead)?;
+        let live = match self.lives.find(&key) {
+            Some(live) => live,
+            None => {
+                let notes = self.book.read(state.project, &name_of(&key)).await?;
+                self.lives.open(key, notes, now)
+            }
+        };
+        if live.is_ended() { Err(Fault::SessionDead) } else { Ok(Session { key, state, live }) }
+    }
+
+    /// Notes what a session's client chose; once this returns it outlives the host.
+    ///
+    /// # Errors
+    /// `Rejected::Unavailable`; nothing changed.
+    pub(super) async fn note(&self, session: &Session, change: impl FnOnce(&mut SessionNotes) + Send) -> Result<(), Fault> {
+        let _turn = session.live.turn().await;
+        let before = session.live.notes();
+        let mut notes = before.clone();
+        change(&mut notes);
+        if before.is_ended {
+            return Err(Fault::SessionDead);
         }
+        if notes != before {
+            self.book.write(session.state.project, &name_of(&session.key), &notes, session.state.ends_at()).await?;
+            session.live.set_notes(notes);
+        }
+        Ok(())
+    }
+
+    /// Subscribes a session to a resource: what changes from the answer on is told.
+    async fn subscribe(&self, caller: &Caller, session: &Session, uri: Cow<'_, str>) -> Result<(), Fault> {
+        if !self.desk.offering.has_resource(caller, &uri) {
+            return Err(Fault::UnknownResource { uri: cut(&uri) });
+        }
+        if uri.len() > URI_BYTES_MAX {
+            return Err(Fault::InvalidParams { why: format!("`uri` is longer than {URI_BYTES_MAX} bytes").into() });
+        }
+        self.keep_told(caller, &session.live).await?;
+        let mut is_full = false;
+        let subscribed = self.note(session, |notes| {
+            is_full = notes.uris.len() >= SUBSCRIPTIONS_MAX && !notes.uris.contains(&*uri);
+            if !is_full {
+                notes.uris.insert(uri.into_owned());
+            }
+        });
+        subscribed.await?;
+        if is_full {
+            return Err(Fault::InvalidParams { why: format!("a session subscribes to {SUBSCRIPTIONS_MAX} resources at most").into() });
+        }
+        Ok(())
     }
 
     /// Answers a request in a session.
@@ -63,7 +121,7 @@ impl Mcp {
         &self,
         fields: &dyn Fields,
         caller: &Caller,
-        session: Session,
+        session: &Session,
         method: &str,
         params: &Params<'_>,
         id: &RawValue,
@@ -72,7 +130,7 @@ impl Mcp {
             Answered::Whole(body) => return Ok(Reply::json(200, body)),
             Answered::Call(running) => *running,
         };
-        let live = self.lives.of(session.key);
+        let live = Arc::clone(&session.live);
         live.begin(id.get(), running.cancelled.clone());
         let mut frames = start(running);
         let told = match first(&mut frames, headers::takes_events(fields)).await {
@@ -82,7 +140,7 @@ impl Mcp {
             }
             First::Tells(told) => told,
         };
-        let (stream, source) = live.open_stream(session.revision == Revision::V2025_11_25);
+        let (stream, source) = live.open_stream(session.state.revision == Revision::V2025_11_25, id);
         match told {
             Some(json) => live.push(stream, &json),
             None => live.detach(stream),
@@ -93,8 +151,15 @@ impl Mcp {
         Ok(Reply::events(Box::new(Frames::new(None, source, Some(id), Era::Legacy))))
     }
 
-    async fn answer(&self, caller: &Caller, session: Session, method: &str, params: &Params<'_>, id: &RawValue) -> Result<Answered, Fault> {
-        let dress = match session.revision {
+    async fn answer(
+        &self,
+        caller: &Caller,
+        session: &Session,
+        method: &str,
+        params: &Params<'_>,
+        id: &RawValue,
+    ) -> Result<Answered, Fault> {
+        let dress = match session.state.revision {
             Revision::V2025_11_25 | Revision::V2025_06_18 => Dress::Structured,
             Revision::V2025_03_26 => Dress::TextOnly,
         };
@@ -111,21 +176,17 @@ impl Mcp {
             "completion/complete" => return Ok(Answered::Whole(answer::result(id, &self.completion(caller, params).await?))),
             "logging/setLevel" => {
                 let raw = params.level.ok_or(Fault::InvalidParams { why: "`level` is missing".into() })?;
-                self.lives.of(session.key).set_level(level(raw)?);
+                let level = level(raw)?;
+                self.note(session, |notes| notes.level = Some(level.name().to_owned())).await?;
                 return Ok(Answered::Whole(answer::empty(id, texts, dress)));
             }
             "resources/subscribe" => {
-                let uri = uri()?;
-                if !self.desk.offering.has_resource(caller, &uri) {
-                    return Err(Fault::UnknownResource { uri: cut(&uri) });
-                }
-                if !self.lives.of(session.key).subscribe(&uri) {
-                    return Err(Fault::InvalidParams { why: "this session has too many subscriptions".into() });
-                }
+                self.subscribe(caller, session, uri()?).await?;
                 return Ok(Answered::Whole(answer::empty(id, texts, dress)));
             }
             "resources/unsubscribe" => {
-                self.lives.of(session.key).unsubscribe(&uri()?);
+                let uri = uri()?;
+                self.note(session, |notes| notes.uris.retain(|noted| *noted != uri)).await?;
                 return Ok(Answered::Whole(answer::empty(id, texts, dress)));
             }
             "tools/call" => {
@@ -133,7 +194,7 @@ impl Mcp {
                 if self.desk.offering.provided(caller, &name).is_none() {
                     let mut said = self.cancellable(caller, session, &name, params, id).await?;
                     if let Some(handle) = said.handle.take() {
-                        self.sessions.remember(session.key, handle);
+                        self.note(session, |notes| notes.handle = Some(handle)).await?;
                     }
                     return Ok(Answered::Whole(answer::tool(id, texts, &said, dress)));
                 }
@@ -143,9 +204,9 @@ impl Mcp {
             "prompts/get" => ProviderCall::Prompt { name: name()?.into_owned(), arguments: self.arguments(params)?.get().to_owned() },
             _ => return Err(Fault::UnknownMethod { method: cut(method) }),
         };
-        let live = self.lives.of(session.key);
-        let level = Some(live.level());
-        let client_capabilities = session.capabilities.json();
+        let progress = params.meta()?;
+        let level = Some(session.live.level());
+        let client_capabilities = session.state.capabilities.json();
         Ok(Answered::Call(Box::new(Running {
             desk: self.desk.clone(),
             caller: caller.clone(),
@@ -153,8 +214,8 @@ impl Mcp {
             round: Round { call_id: self.call_id(), client_capabilities, state: Vec::new(), answers: "{}".to_owned() },
             id: id.to_owned(),
             dress,
-            peer: Peer::Session(live),
-            progress: params.meta()?.progress_token.and_then(|_| progress_token(&params.meta().ok()?)),
+            peer: Peer::Session(Arc::clone(&session.live)),
+            progress: progress_token(&progress),
             level,
             cancelled: CancellationToken::new(),
         })))
@@ -164,7 +225,7 @@ impl Mcp {
     async fn cancellable(
         &self,
         caller: &Caller,
-        session: Session,
+        session: &Session,
         name: &str,
         params: &Params<'_>,
         id: &RawValue,
@@ -172,7 +233,7 @@ impl Mcp {
         if !self.surface.waits(name) {
             return self.call_tool(caller, params).await;
         }
-        let live = self.lives.of(session.key);
+        let live = &session.live;
         let cancelled = CancellationToken::new();
         live.begin(id.get(), cancelled.clone());
         let said = tokio::select! {
@@ -184,58 +245,42 @@ impl Mcp {
         said
     }
 
-    /// Takes what a client tells, or answers, in its session.
-    pub(super) fn hear(&self, session: Session, message: &Message<'_>) {
-        match message {
-            Message::Notification { method, params: Some(params) } if method == "notifications/cancelled" => {
-                if let Ok(Params { request_id: Some(request), .. }) = envelope::params(Some(params)) {
-                    self.lives.of(session.key).cancel(request.get());
-                }
-            }
-            Message::Response { id: Some(id), result, error } => {
-                let Some(id) = envelope::string(id) else { return };
-                let answer = match result {
-                    Some(result) => Ok((*result).to_owned()),
-                    None => Err(cut(error.map_or("it gave neither result nor error", RawValue::get))),
-                };
-                if !self.lives.of(session.key).answered(&id, answer) {
-                    tracing::debug!(%id, "a client answered what nobody asks any more");
-                }
-            }
-            Message::Notification { .. } | Message::Response { .. } | Message::Request { .. } => {}
-        }
-    }
-
     /// Opens the stream of a session that no request opened, or goes on with one that was closed.
     pub(super) async fn get(&self, fields: &dyn Fields, slug: Option<&str>, trace: &str) -> Result<Reply, Fault> {
         if era_of(fields, None) == Era::Modern || matches!(fields.field(headers::SESSION_ID), Field::Absent) {
             return Err(Fault::MethodNotAllowed);
         }
         let caller = self.admit(fields, slug, trace).await?;
-        let session = self.session(fields, &caller)?;
+        let session = self.session(fields, &caller).await?;
         if !headers::takes_events(fields) {
             return Err(Fault::EventsNotAccepted);
         }
-        let live = self.lives.of(session.key);
+        let live = &session.live;
         let seen = match fields.field(headers::LAST_EVENT_ID) {
             Field::Absent => None,
             Field::Repeated => return Err(Fault::StreamGone),
-            Field::One(id) => Some(std::str::from_utf8(id).ok().and_then(event_id).ok_or(Fault::StreamGone)?),
+            Field::One(id) => Some(std::str::from_utf8(id).ok().and_then(EventId::parse).ok_or(Fault::StreamGone)?),
         };
-        let is_primed = session.revision == Revision::V2025_11_25;
-        let resumed = seen.and_then(|(stream, number)| Some((stream, live.resume(stream, number)?)));
-        let source = match (resumed, seen) {
-            (Some((stream, source)), _) => {
-                if stream == STANDALONE {
-                    self.keep_told(&caller, &live, Missed::Perhaps).await?;
+        let source = match seen {
+            Some(seen) if seen.stream != STANDALONE => match live.resume(seen.stream, seen.number) {
+                Some(source) => source,
+                // The request died with the host that served it, or its answer was let go: its client waits for an end.
+                None => return seen.request_id().map(|id| lost(&id)).ok_or(Fault::StreamGone),
+            },
+            seen => {
+                self.keep_told(&caller, live).await?;
+                let is_primed = session.state.revision == Revision::V2025_11_25;
+                match seen.as_ref().and_then(|seen| live.resume(STANDALONE, seen.number)) {
+                    Some(source) => source,
+                    // A restart forgot the stream, or not all that followed is kept: the session hears that it may have missed something.
+                    None => {
+                        let (source, is_whole) = live.stand_alone(is_primed);
+                        if seen.is_some() || !is_whole {
+                            everything(live);
+                        }
+                        source
+                    }
                 }
-                source
-            }
-            // A restart forgot the stream: the session goes on with a new one, and hears that it may have missed something.
-            (None, seen) => {
-                let source = live.stand_alone(is_primed);
-                self.keep_told(&caller, &live, if seen.is_some() { Missed::Perhaps } else { Missed::Nothing }).await?;
-                source
             }
         };
         Ok(Reply::events(Box::new(Frames::new(None, source, None, Era::Legacy))))
@@ -246,9 +291,9 @@ impl Mcp {
         let era = era_of(fields, None);
         let opened = match era {
             Era::Modern => Err(Fault::BatchNotAllowed),
-            Era::Legacy => self.session(fields, &caller),
+            Era::Legacy => self.session(fields, &caller).await,
         };
-        let opened = opened.and_then(|session| match session.revision {
+        let opened = opened.and_then(|session| match session.state.revision {
             Revision::V2025_03_26 => envelope::batch(text).map(|members| (session, members)),
             Revision::V2025_06_18 | Revision::V2025_11_25 => Err(Fault::BatchNotAllowed),
         });
@@ -264,8 +309,8 @@ impl Mcp {
         };
         let mut out = vec![b'['];
         for member in members {
-            caller.handle = self.sessions.handle(&session.key);
-            if let Some(answer) = self.batch_member(&caller, session, member).await {
+            caller.handle = session.live.handle();
+            if let Some(answer) = self.batch_member(&caller, &session, member).await {
                 if out.len() > 1 {
                     out.push(b',');
                 }
@@ -276,7 +321,7 @@ impl Mcp {
         if out.len() == 2 { accepted() } else { Reply::json(200, out) }
     }
 
-    async fn batch_member(&self, caller: &Caller, session: Session, member: &RawValue) -> Option<Vec<u8>> {
+    async fn batch_member(&self, caller: &Caller, session: &Session, member: &RawValue) -> Option<Vec<u8>> {
         match envelope::message(member.get()) {
             Ok(Message::Request { id, method, params }) => {
                 let answered = match envelope::params(params) {
@@ -294,7 +339,7 @@ impl Mcp {
                 Some(body.unwrap_or_else(|fault| fault.body(Some(id), Era::Legacy)))
             }
             Ok(message @ (Message::Notification { .. } | Message::Response { .. })) => {
-                self.hear(session, &message);
+                hear(session, &message);
                 None
             }
             Err(Malformed { id, fault }) => Some(fault.body(id, Era::Legacy)),
@@ -319,10 +364,38 @@ async fn pump(live: Arc<Live>, stream: u32, mut frames: mpsc::Receiver<Frame>, r
     live.finish(request.get());
 }
 
-/// Reads the id of an event: its stream and its number.
-fn event_id(text: &str) -> Option<(u32, u64)> {
-    let (stream, number) = text.split_once('.')?;
-    Some((stream.parse().ok()?, number.parse().ok()?))
+/// Takes what a client tells, or answers, in its session.
+pub(super) fn hear(session: &Session, message: &Message<'_>) {
+    match message {
+        Message::Notification { method, params: Some(params) } if method == "notifications/cancelled" => {
+            if let Ok(Params { request_id: Some(request), .. }) = envelope::params(Some(params)) {
+                session.live.cancel(request.get());
+            }
+        }
+        Message::Response { id: Some(id), result, error } => {
+            let Some(id) = envelope::string(id) else { return };
+            let answer = match result {
+                Some(result) => Ok((*result).to_owned()),
+                None => Err(cut(error.map_or("it gave neither result nor error", RawValue::get))),
+            };
+            if !session.live.answered(&id, answer) {
+                tracing::debug!(%id, "a client answered what nobody asks any more");
+            }
+        }
+        Message::Notification { .. } | Message::Response { .. } | Message::Request { .. } => {}
+    }
+}
+
+/// Returns the stream that ends a request whose answer is gone.
+fn lost(request: &RawValue) -> Reply {
+    let (sender, source) = mpsc::channel(1);
+    drop(sender.try_send(Frame::Last(Err(Fault::AnswerLost))));
+    Reply::events(Box::new(Frames::new(None, source, Some(request.to_owned()), Era::Legacy)))
+}
+
+/// Returns under which name a session is noted.
+fn name_of(key: &SessionKey) -> String {
+    BASE64URL_NOPAD.encode(key)
 }
 
 /// An absent header means the session's own revision; any of ours is good, since the session knows which was negotiated.

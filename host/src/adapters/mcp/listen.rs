@@ -16,13 +16,15 @@ use tokio_util::sync::CancellationToken;
 use super::answer::{self, Texts};
 use super::call::{TASKS, declares};
 use super::errors::{Era, Fault};
-use super::live::{Live, STANDALONE, SUBSCRIPTIONS_MAX};
+use super::live::Live;
 use super::stream::{FRAMES_MAX, Frame, Frames};
 use super::{Mcp, envelope};
 use crate::ports::endpoint::Reply;
 use crate::ports::offering::{News, Offering};
 use crate::ports::surface::Caller;
 
+/// Resources and deferred calls one `subscriptions/listen` may name.
+const LISTENED_MAX: usize = 1_000;
 const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 
 /// What a client asks to be told of.
@@ -151,8 +153,8 @@ impl Mcp {
         let wanted = wanted.filter(|raw| envelope::is_object(raw)).map(RawValue::get).unwrap_or("{}");
         let mut filter: Filter =
             serde_json::from_str(wanted).map_err(|error| Fault::InvalidParams { why: format!("`notifications`: {error}").into() })?;
-        if filter.resource_subscriptions.len() + filter.task_ids.len() > SUBSCRIPTIONS_MAX {
-            return Err(Fault::InvalidParams { why: format!("more than {SUBSCRIPTIONS_MAX} resources and tasks").into() });
+        if filter.resource_subscriptions.len() + filter.task_ids.len() > LISTENED_MAX {
+            return Err(Fault::InvalidParams { why: format!("more than {LISTENED_MAX} resources and tasks").into() });
         }
         if !filter.task_ids.is_empty() && !declares(capabilities, &["extensions", TASKS]) {
             return Err(Fault::CapabilityMissing { required: json!({"extensions": {TASKS: {}}}).to_string() });
@@ -183,27 +185,14 @@ impl Mcp {
         Ok(Reply::events(Box::new(Frames::new(Some(head), source, Some(id), Era::Modern))))
     }
 
-    /// Sees to it that a session is told on its own stream what changes. `missed`: it may have missed something before.
-    pub(super) async fn keep_told(&self, caller: &Caller, live: &Arc<Live>, missed: Missed) -> Result<(), Fault> {
+    /// Sees to it that a session is told on its own stream what changes from now on.
+    pub(super) async fn keep_told(&self, caller: &Caller, live: &Arc<Live>) -> Result<(), Fault> {
         let news = self.desk.offering.news(caller).await?;
-        if !live.take_telling() {
-            return Ok(());
+        if live.take_telling() {
+            tokio::spawn(tell_session(Arc::downgrade(live), news, self.draining.clone()));
         }
-        if missed == Missed::Perhaps {
-            everything(live);
-        }
-        tokio::spawn(tell_session(Arc::downgrade(live), news, self.draining.clone()));
         Ok(())
     }
-}
-
-/// Whether a session may have missed changes while nobody told it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Missed {
-    /// It comes back to a stream this process does not know.
-    Perhaps,
-    /// It never had a stream.
-    Nothing,
 }
 
 async fn tell_session(live: Weak<Live>, mut news: broadcast::Receiver<News>, draining: CancellationToken) {
@@ -212,7 +201,7 @@ async fn tell_session(live: Weak<Live>, mut news: broadcast::Receiver<News>, dra
             heard = news.recv() => heard,
             () = draining.cancelled() => return,
         };
-        let Some(live) = live.upgrade() else { return };
+        let Some(live) = live.upgrade().filter(|live| !live.is_ended()) else { return };
         match heard {
             Ok(news) => push(&live, &news),
             Err(RecvError::Lagged(_)) => everything(&live),
@@ -222,8 +211,8 @@ async fn tell_session(live: Weak<Live>, mut news: broadcast::Receiver<News>, dra
 }
 
 /// Tells a session that everything it wants to hear of may have changed.
-fn everything(live: &Live) {
-    let resources = live.subscriptions().into_iter().map(|uri| News::Resource(uri.into()));
+pub(super) fn everything(live: &Live) {
+    let resources = live.notes().uris.into_iter().map(|uri| News::Resource(uri.into()));
     for news in [News::Tools, News::Prompts, News::Resources].into_iter().chain(resources) {
         push(live, &news);
     }
@@ -236,6 +225,6 @@ fn push(live: &Live, news: &News) {
         return;
     }
     if let Some((method, params)) = change(news) {
-        live.push(STANDALONE, &answer::notification(method, params));
+        live.tell(&answer::notification(method, params));
     }
 }

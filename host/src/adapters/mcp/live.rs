@@ -1,22 +1,26 @@
-//! What a session has while it lives: its streams, which a client may come back to, the requests it was sent, what it subscribed to.
+//! What a session has while it lives: its streams, which a client may come back to, the requests it was sent, what it chose.
 //!
-//! Kept in memory and bounded: after a restart a session goes on with new streams, and is told that its lists may have changed.
+//! Streams are kept in memory and bounded. What the client chose is noted by the host: a session that was let go, or that comes
+//! back after a restart, stands where it stood, with new streams, and is told that what it hears of may have changed.
 //!
-//! **Invariants:** an event of a stream has one number for good; a client that comes back with the last number it saw gets what
-//! followed, as long as it is kept; a response is never kept on two streams.
+//! **Invariants:** an event of a stream has one number for good, and no event of an earlier process has the same; a client that
+//! comes back with the last number it saw gets what followed, as long as it is kept; what nobody read of the standalone stream
+//! waits for its next reader; a response is never kept on two streams.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use pointsman_core::time::TimeMs;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::call::Level;
 use super::session::SessionKey;
-use super::stream::{FRAMES_MAX, Frame, event_with_id, priming};
+use super::stream::{EventId, FRAMES_MAX, Frame, event, event_with_id, priming};
+use crate::ports::sessions::SessionNotes;
 
 /// Sessions that have something in memory; the one idle for longest is let go.
 const SESSIONS_MAX: usize = 16_384;
@@ -26,8 +30,9 @@ const KEPT_EVENTS_MAX: usize = 256;
 const KEPT_BYTES_MAX: usize = 1 << 20;
 /// Streams of a session; the oldest that ended is let go.
 const STREAMS_MAX: usize = 64;
-/// Resources one session may subscribe to.
-pub(super) const SUBSCRIPTIONS_MAX: usize = 1_000;
+/// Resources one session may subscribe to: that all of them changed is told at once and has to be kept.
+pub(super) const SUBSCRIPTIONS_MAX: usize = 200;
+const _: () = assert!(SUBSCRIPTIONS_MAX + 3 <= KEPT_EVENTS_MAX, "and so have the three lists");
 /// Milliseconds after which a client comes back to a stream that was closed.
 const RETRY_MS: u32 = 500;
 /// Milliseconds after which it comes back to the stream that no request opened. The usual clients give up after their second try:
@@ -39,16 +44,64 @@ pub(super) const STANDALONE: u32 = 0;
 /// What the client answered: a result, or an error's words.
 pub(super) type Answered = Result<Box<RawValue>, String>;
 
-#[derive(Default)]
 struct Stream {
+    /// Of the next event; the first of a stream is the time in µs at which the process first saw the session.
     next: u64,
     kept: VecDeque<(u64, Bytes)>,
     kept_bytes: usize,
+    /// Of the last event that somebody was there to read.
+    handed: u64,
     sink: Option<mpsc::Sender<Frame>>,
+    request: Arc<str>,
     ended: bool,
 }
 
 impl Stream {
+    fn new(first: u64, request: Arc<str>) -> Self {
+        Self { next: first, kept: VecDeque::new(), kept_bytes: 0, handed: first - 1, sink: None, request, ended: false }
+    }
+
+    fn id(&self, stream: u32, number: u64) -> EventId {
+        EventId { stream, number, request: Arc::clone(&self.request) }
+    }
+
+    /// Keeps an event and sends it to whoever reads. A reader that is too slow, or gone, comes back for what it missed.
+    fn push(&mut self, stream: u32, json: &[u8]) {
+        let number = self.next;
+        let event = event_with_id(&self.id(stream, number), json);
+        self.keep(event.clone());
+        let Some(sink) = &self.sink else { return };
+        match sink.try_send(Frame::Event(event)) {
+            Ok(()) => self.handed = number,
+            Err(_) => self.sink = None,
+        }
+    }
+
+    /// Returns whether this very message waits for a reader.
+    fn has_waiting(&self, json: &[u8]) -> bool {
+        let event = event(json);
+        let mut waiting = self.kept.iter().rev().take_while(|(number, _)| *number > self.handed);
+        waiting.any(|(_, kept)| kept.ends_with(&event))
+    }
+
+    /// Returns whether everything from an event on is kept.
+    fn keeps_from(&self, number: u64) -> bool {
+        number <= self.next && number >= self.kept.front().map_or(self.next, |(first, _)| *first)
+    }
+
+    /// Attaches a reader, which is sent `head` and what is kept from an event on.
+    fn attach(&mut self, head: Option<Bytes>, from: u64) -> mpsc::Receiver<Frame> {
+        let missed = self.kept.iter().filter(|(number, _)| *number >= from).map(|(_, event)| event.clone());
+        let sent: Vec<Bytes> = head.into_iter().chain(missed).collect();
+        let (sink, source) = mpsc::channel(sent.len() + FRAMES_MAX);
+        for event in sent {
+            drop(sink.try_send(Frame::Event(event)));
+        }
+        self.handed = self.next - 1;
+        self.sink = (!self.ended).then_some(sink);
+        source
+    }
+
     fn keep(&mut self, event: Bytes) {
         self.kept_bytes += event.len();
         self.kept.push_back((self.next, event));
@@ -66,27 +119,31 @@ struct State {
     next_request: u64,
     waiting: HashMap<String, oneshot::Sender<Answered>>,
     calls: HashMap<String, CancellationToken>,
-    uris: BTreeSet<String>,
-    level: Level,
+    notes: SessionNotes,
     is_told: bool,
 }
 
 /// A session's own.
 pub(super) struct Live {
     state: Mutex<State>,
+    /// The number of the first event of each stream.
+    first: u64,
+    /// Held while a choice is noted, so that notes are written in the order in which they were made.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Live {
-    fn new() -> Self {
+    fn new(notes: SessionNotes, first: u64) -> Self {
         Self {
+            first,
+            turn: tokio::sync::Mutex::default(),
             state: Mutex::new(State {
                 streams: BTreeMap::new(),
                 next_stream: STANDALONE + 1,
                 next_request: 1,
                 waiting: HashMap::new(),
                 calls: HashMap::new(),
-                uris: BTreeSet::new(),
-                level: Level::INFO,
+                notes,
                 is_told: false,
             }),
         }
@@ -94,8 +151,7 @@ impl Live {
 
     /// Opens the stream of a request; returns its number and what the client reads. It begins with a number and no data where
     /// the client's revision knows that.
-    pub(super) fn open_stream(&self, is_primed: bool) -> (u32, mpsc::Receiver<Frame>) {
-        let (sink, source) = mpsc::channel(FRAMES_MAX);
+    pub(super) fn open_stream(&self, is_primed: bool, request: &RawValue) -> (u32, mpsc::Receiver<Frame>) {
         let mut state = self.state.lock();
         let number = state.next_stream;
         state.next_stream += 1;
@@ -104,24 +160,26 @@ impl Live {
             let Some(oldest) = oldest.or_else(|| state.streams.keys().copied().find(|number| *number != STANDALONE)) else { break };
             state.streams.remove(&oldest);
         }
-        let mut stream = Stream { next: 1, ..Stream::default() };
-        if is_primed {
-            drop(sink.try_send(Frame::Event(priming(number, 0, RETRY_MS))));
-        }
-        stream.sink = Some(sink);
+        let mut stream = Stream::new(self.first, EventId::naming(request));
+        let head = is_primed.then(|| priming(&stream.id(number, self.first - 1), RETRY_MS));
+        let source = stream.attach(head, self.first);
         state.streams.insert(number, stream);
         (number, source)
     }
 
     /// Adds a message to a stream: kept, and sent to whoever reads it now.
     pub(super) fn push(&self, stream: u32, json: &[u8]) {
-        let mut state = self.state.lock();
-        let Some(found) = state.streams.get_mut(&stream) else { return };
-        let event = event_with_id(stream, found.next, json);
-        found.keep(event.clone());
-        // A reader that is too slow, or gone, comes back for what it missed.
-        if found.sink.as_ref().is_some_and(|sink| sink.try_send(Frame::Event(event)).is_err()) {
-            found.sink = None;
+        if let Some(found) = self.state.lock().streams.get_mut(&stream) {
+            found.push(stream, json);
+        }
+    }
+
+    /// Adds a notification to the stream that no request opened. While nobody reads, the same one waits there once.
+    pub(super) fn tell(&self, json: &[u8]) {
+        if let Some(found) = self.state.lock().streams.get_mut(&STANDALONE)
+            && !found.has_waiting(json)
+        {
+            found.push(STANDALONE, json);
         }
     }
 
@@ -144,36 +202,27 @@ impl Live {
     pub(super) fn resume(&self, stream: u32, seen: u64) -> Option<mpsc::Receiver<Frame>> {
         let mut state = self.state.lock();
         let found = state.streams.get_mut(&stream)?;
-        let missed: Vec<Bytes> = found.kept.iter().filter(|(number, _)| *number > seen).map(|(_, event)| event.clone()).collect();
-        let is_whole = found.kept.front().is_none_or(|(first, _)| *first <= seen + 1);
-        if !is_whole {
-            return None;
-        }
-        let (sink, source) = mpsc::channel(FRAMES_MAX.max(missed.len() + FRAMES_MAX));
-        for event in missed {
-            drop(sink.try_send(Frame::Event(event)));
-        }
-        if !found.ended {
-            found.sink = Some(sink);
-        }
-        Some(source)
+        let next = seen.checked_add(1)?;
+        found.keeps_from(next).then(|| found.attach(None, next))
     }
 
-    /// Attaches a client to the stream that no request opened, in place of an earlier one.
-    pub(super) fn stand_alone(&self, is_primed: bool) -> mpsc::Receiver<Frame> {
-        let (sink, source) = mpsc::channel(FRAMES_MAX);
+    /// Attaches a client to the stream that no request opened, in place of an earlier one: it gets what nobody read yet. Also
+    /// returns whether that is everything.
+    pub(super) fn stand_alone(&self, is_primed: bool) -> (mpsc::Receiver<Frame>, bool) {
         let mut state = self.state.lock();
-        let stream = state.streams.entry(STANDALONE).or_insert_with(|| Stream { next: 1, ..Stream::default() });
-        if is_primed {
-            drop(sink.try_send(Frame::Event(priming(STANDALONE, stream.next - 1, STANDALONE_RETRY_MS))));
-        }
-        stream.sink = Some(sink);
-        source
+        let stream = state.streams.entry(STANDALONE).or_insert_with(|| Stream::new(self.first, "".into()));
+        let from = stream.handed + 1;
+        let is_whole = stream.keeps_from(from);
+        let head = is_primed.then(|| priming(&stream.id(STANDALONE, stream.handed), STANDALONE_RETRY_MS));
+        (stream.attach(head, from), is_whole)
     }
 
-    /// Returns whether somebody has to be charged with telling this session what changes; only the first to ask is.
+    /// Returns whether somebody has to be charged with telling this session what changes; only the first to ask is. From now on
+    /// what is told waits for a reader.
     pub(super) fn take_telling(&self) -> bool {
-        !std::mem::replace(&mut self.state.lock().is_told, true)
+        let mut state = self.state.lock();
+        state.streams.entry(STANDALONE).or_insert_with(|| Stream::new(self.first, "".into()));
+        !std::mem::replace(&mut state.is_told, true)
     }
 
     /// Announces a request to the client; returns its id and where the answer comes.
@@ -214,41 +263,43 @@ impl Live {
         }
     }
 
-    /// Subscribes to a resource; false when there are too many.
-    pub(super) fn subscribe(&self, uri: &str) -> bool {
-        let mut state = self.state.lock();
-        state.uris.len() < SUBSCRIPTIONS_MAX && {
-            state.uris.insert(uri.to_owned());
-            true
-        }
+    /// Waits until no other choice of this session is being noted.
+    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
     }
 
-    /// Ends a subscription.
-    pub(super) fn unsubscribe(&self, uri: &str) {
-        self.state.lock().uris.remove(uri);
+    /// Returns what the client chose.
+    pub(super) fn notes(&self) -> SessionNotes {
+        self.state.lock().notes.clone()
+    }
+
+    /// Takes over what was noted.
+    pub(super) fn set_notes(&self, notes: SessionNotes) {
+        self.state.lock().notes = notes;
+    }
+
+    /// Returns whether the client ended the session.
+    pub(super) fn is_ended(&self) -> bool {
+        self.state.lock().notes.is_ended
+    }
+
+    /// Returns the agent that `start` chose.
+    pub(super) fn handle(&self) -> Option<String> {
+        self.state.lock().notes.handle.clone()
     }
 
     /// Returns whether a resource is subscribed to.
     pub(super) fn is_subscribed(&self, uri: &str) -> bool {
-        self.state.lock().uris.contains(uri)
-    }
-
-    /// Returns what is subscribed to.
-    pub(super) fn subscriptions(&self) -> Vec<String> {
-        self.state.lock().uris.iter().cloned().collect()
-    }
-
-    /// Sets from which level on log messages are told.
-    pub(super) fn set_level(&self, level: Level) {
-        self.state.lock().level = level;
+        self.state.lock().notes.uris.contains(uri)
     }
 
     /// Returns from which level on log messages are told.
     pub(super) fn level(&self) -> Level {
-        self.state.lock().level
+        self.state.lock().notes.level.as_deref().and_then(Level::named).unwrap_or(Level::INFO)
     }
 
-    fn close(&self) {
+    /// Ends all that goes on.
+    pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.streams.clear();
         state.waiting.clear();
@@ -271,27 +322,29 @@ pub(super) struct Lives {
 }
 
 impl Lives {
-    /// Returns what a session has, made when it has nothing yet.
-    pub(super) fn of(&self, key: SessionKey) -> Arc<Live> {
+    /// Returns what a session has; none: nothing is in memory.
+    pub(super) fn find(&self, key: &SessionKey) -> Option<Arc<Live>> {
         let mut known = self.known.lock();
         known.clock += 1;
         let now = known.clock;
+        let (live, used) = known.lives.get_mut(key)?;
+        *used = now;
+        Some(Arc::clone(live))
+    }
+
+    /// Returns what a session has, made from its notes when nothing is in memory. `now`: its events are numbered from it on.
+    pub(super) fn open(&self, key: SessionKey, notes: SessionNotes, now: TimeMs) -> Arc<Live> {
+        let mut known = self.known.lock();
+        known.clock += 1;
+        let used = known.clock;
         if known.lives.len() >= SESSIONS_MAX && !known.lives.contains_key(&key) {
             let idle = known.lives.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| *key);
             if let Some((live, _)) = idle.and_then(|idle| known.lives.remove(&idle)) {
                 live.close();
             }
         }
-        let (live, used) = known.lives.entry(key).or_insert_with(|| (Arc::new(Live::new()), now));
-        *used = now;
-        Arc::clone(live)
-    }
-
-    /// Ends what a session has.
-    pub(super) fn end(&self, key: &SessionKey) {
-        if let Some((live, _)) = self.known.lock().lives.remove(key) {
-            live.close();
-        }
+        let first = u64::try_from(now.0).unwrap_or_default().saturating_mul(1_000).max(1);
+        Arc::clone(&known.lives.entry(key).or_insert_with(|| (Arc::new(Live::new(notes, first)), used)).0)
     }
 }
 
@@ -307,37 +360,89 @@ mod tests {
         all
     }
 
+    const NOW: TimeMs = TimeMs(1_790_000_000_000);
+    const FIRST: u64 = 1_790_000_000_000_000;
+
+    fn lived() -> Live {
+        Live::new(SessionNotes::default(), FIRST)
+    }
+
+    fn request(id: &str) -> Box<RawValue> {
+        RawValue::from_string(id.to_owned()).expect("JSON")
+    }
+
     #[test]
     fn who_comes_back_gets_what_it_missed_and_what_follows() {
-        let live = Live::new();
-        let (stream, mut first) = live.open_stream(true);
+        let live = lived();
+        let (stream, mut first) = live.open_stream(true, &request("7"));
         live.push(stream, b"{\"n\":1}");
-        assert_eq!(read(&mut first), ["id: 1.0\nretry: 500\ndata: \n\n", "id: 1.1\ndata: {\"n\":1}\n\n"]);
+        let named = |number: u64| format!("id: 1.{number}.Nw\n");
+        let event = |n: u64| format!("{}data: {{\"n\":{n}}}\n\n", named(FIRST + n - 1));
+        assert_eq!(read(&mut first), [format!("{}retry: 500\ndata: \n\n", named(FIRST - 1)), event(1)]);
         live.detach(stream);
         assert!(first.try_recv().is_err());
         live.push(stream, b"{\"n\":2}");
-        let mut second = live.resume(stream, 1).expect("it is kept");
+        let mut second = live.resume(stream, FIRST).expect("it is kept");
         live.push(stream, b"{\"n\":3}");
-        assert_eq!(read(&mut second), ["id: 1.2\ndata: {\"n\":2}\n\n", "id: 1.3\ndata: {\"n\":3}\n\n"]);
+        assert_eq!(read(&mut second), [event(2), event(3)]);
         live.end(stream);
-        assert_eq!(read(&mut live.resume(stream, 0).expect("kept after its end")).len(), 3);
-        assert!(live.resume(9, 0).is_none());
+        assert_eq!(read(&mut live.resume(stream, FIRST - 1).expect("kept after its end")).len(), 3);
+        assert!(live.resume(9, FIRST).is_none());
+    }
+
+    #[test]
+    fn an_event_of_an_earlier_process_is_not_taken_for_one_of_ours() {
+        let before = lived();
+        let (stream, _reader) = before.open_stream(true, &request("7"));
+        for n in 0..500 {
+            before.push(stream, format!("{n}").as_bytes());
+        }
+        let after = Live::new(SessionNotes::default(), FIRST + 1_000);
+        let (again, _reader) = after.open_stream(true, &request("1"));
+        assert_eq!(again, stream, "streams are counted from one again");
+        assert!((FIRST - 1..FIRST + 500).all(|seen| after.resume(again, seen).is_none()));
+        assert!(after.resume(again, FIRST + 999).is_some(), "nothing was told yet");
+        assert!(after.resume(again, FIRST + 1_000).is_none(), "an event that never was");
+        assert!(after.resume(again, u64::MAX).is_none());
     }
 
     #[test]
     fn what_is_no_longer_kept_is_not_passed_over_in_silence() {
-        let live = Live::new();
-        let (stream, _reader) = live.open_stream(false);
+        let live = lived();
+        let (stream, _reader) = live.open_stream(false, &request("7"));
         for n in 0..1_000 {
             live.push(stream, format!("{n}").as_bytes());
         }
-        assert!(live.resume(stream, 10).is_none());
-        assert_eq!(read(&mut live.resume(stream, 990).expect("the end is kept")).len(), 10);
+        assert!(live.resume(stream, FIRST + 9).is_none());
+        assert_eq!(read(&mut live.resume(stream, FIRST + 989).expect("the end is kept")).len(), 10);
+    }
+
+    #[test]
+    fn what_is_told_before_anybody_reads_waits_once() {
+        let live = lived();
+        assert!(live.take_telling() && !live.take_telling());
+        for _ in 0..3 {
+            live.tell(b"1");
+            live.tell(b"2");
+        }
+        let (mut reader, is_whole) = live.stand_alone(false);
+        assert!(is_whole);
+        live.tell(b"1");
+        live.tell(b"1");
+        assert_eq!(read(&mut reader).len(), 4, "two that waited, two that were told");
+        assert!(read(&mut live.stand_alone(false).0).is_empty(), "nothing is handed out twice");
+        drop(reader);
+        for n in 0..2 * KEPT_EVENTS_MAX {
+            live.tell(format!("[{n}]").as_bytes());
+        }
+        let (mut reader, is_whole) = live.stand_alone(false);
+        assert!(!is_whole, "some of it is no longer kept");
+        assert_eq!(read(&mut reader).len(), KEPT_EVENTS_MAX);
     }
 
     #[test]
     fn answers_reach_whoever_asked_once() {
-        let live = Live::new();
+        let live = lived();
         let (id, mut answer) = live.expect_answer();
         assert!(!live.answered("host-9", Err("no".to_owned())));
         assert!(live.answered(&id, Err("declined".to_owned())));
@@ -353,11 +458,14 @@ mod tests {
             key[..8].copy_from_slice(&n.to_be_bytes());
             key
         };
-        let first = lives.of(key(0));
-        assert!(first.subscribe("pointsman://tasks"));
-        for n in 1..=SESSIONS_MAX {
-            lives.of(key(n));
+        let notes = SessionNotes { handle: Some("a1".to_owned()), ..SessionNotes::default() };
+        lives.open(key(0), notes.clone(), NOW);
+        lives.open(key(1), SessionNotes::default(), NOW);
+        assert_eq!(lives.find(&key(0)).and_then(|live| live.handle()), Some("a1".to_owned()));
+        for n in 2..=SESSIONS_MAX {
+            lives.open(key(n), SessionNotes::default(), NOW);
         }
-        assert!(!lives.of(key(0)).is_subscribed("pointsman://tasks"));
+        assert!(lives.find(&key(1)).is_none(), "the one used least recently");
+        assert!(lives.find(&key(0)).is_some());
     }
 }

@@ -1,29 +1,26 @@
 //! Legacy sessions: their ids are sealed state, so that a restarted host, or another replica, goes on serving them.
 //!
 //! An id holds the token it was made for, the project, the revision and the time, under an AEAD; nobody else can make or change
-//! one. What cannot be in the id (the agent that `start` chose, that the client ended the session) is remembered in memory only:
-//! after a restart the service picks the principal's agent by itself.
+//! one. What changes while a session lives (the agent that `start` chose, what it subscribed to, that it ended) is noted by the
+//! host under the session's name.
 //!
 //! **Invariant:** an id opens only with the token and the project it was made for.
 
-use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
 use data_encoding::BASE64URL_NOPAD;
-use parking_lot::Mutex;
 use pointsman_core::ids::{ProjectId, TokenId};
 use pointsman_core::time::TimeMs;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use serde_json::{Value, json};
 
 use super::call::declares;
+use super::live::Live;
 use crate::ports::clock::System;
 
 /// Milliseconds a session id is good for; clients open a new one then.
 pub const SESSION_AGE_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000;
-/// Sessions whose agent or end is remembered; the oldest is forgotten first.
-pub const SESSIONS_REMEMBERED_MAX: usize = 16_384;
 
 const FORMAT: u8 = 1;
 const HEAD: usize = 2;
@@ -112,7 +109,7 @@ impl Capabilities {
     }
 }
 
-/// Names a session in memory: the nonce of its id.
+/// Names a session: the nonce of its id.
 pub(super) type SessionKey = [u8; NONCE_LEN];
 
 /// What an id holds.
@@ -130,46 +127,28 @@ pub(super) struct SessionState {
     pub(super) issued_at: TimeMs,
 }
 
-/// A session that was opened by its id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Session {
-    /// Its name in memory.
-    pub(super) key: SessionKey,
-    /// What was negotiated.
-    pub(super) revision: Revision,
-    /// What the client can be asked.
-    pub(super) capabilities: Capabilities,
-}
-
-enum Remembered {
-    Handle(String),
-    Ended,
-}
-
-#[derive(Default)]
-struct Memory {
-    known: HashMap<SessionKey, Remembered>,
-    order: VecDeque<SessionKey>,
-}
-
-impl Memory {
-    fn remember(&mut self, key: SessionKey, what: Remembered) {
-        if self.known.insert(key, what).is_none() {
-            self.order.push_back(key);
-            if self.order.len() > SESSIONS_REMEMBERED_MAX
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.known.remove(&oldest);
-            }
-        }
+impl SessionState {
+    /// Returns from when on the id is no longer good.
+    pub(super) fn ends_at(&self) -> TimeMs {
+        self.issued_at + SESSION_AGE_MS_MAX
     }
+}
+
+/// A session that was opened by its id.
+#[derive(Clone)]
+pub(super) struct Session {
+    /// Its name.
+    pub(super) key: SessionKey,
+    /// What its id holds.
+    pub(super) state: SessionState,
+    /// What it has while it lives.
+    pub(super) live: Arc<Live>,
 }
 
 /// Seals and opens session ids.
 pub(super) struct Sessions {
     keys: Vec<(u8, LessSafeKey)>,
     system: Arc<dyn System>,
-    memory: Mutex<Memory>,
 }
 
 impl Sessions {
@@ -182,7 +161,7 @@ impl Sessions {
                 (key.id, LessSafeKey::new(unbound))
             })
             .collect();
-        Self { keys, system, memory: Mutex::default() }
+        Self { keys, system }
     }
 
     /// Returns the id of a new session.
@@ -227,34 +206,12 @@ impl Sessions {
         (head[0] == FORMAT).then_some((nonce, state))
     }
 
-    /// Returns the session of an id, none when it is forged, another credential's or project's, too old or ended.
-    pub(super) fn open(&self, id: &[u8], token: TokenId, project: ProjectId, now: TimeMs) -> Option<Session> {
+    /// Returns what an id holds, none when it is forged, another credential's or project's, or too old.
+    pub(super) fn open(&self, id: &[u8], token: TokenId, project: ProjectId, now: TimeMs) -> Option<(SessionKey, SessionState)> {
         let (key, state) = self.unseal(id)?;
         let ours = state.token == token && state.project == project;
         let fresh = now.since_ms(state.issued_at) <= SESSION_AGE_MS_MAX;
-        let ended = matches!(self.memory.lock().known.get(&key), Some(Remembered::Ended));
-        (ours && fresh && !ended).then_some(Session { key, revision: state.revision, capabilities: state.capabilities })
-    }
-
-    /// Returns the agent that `start` chose in this session, if this process saw it.
-    pub(super) fn handle(&self, key: &SessionKey) -> Option<String> {
-        match self.memory.lock().known.get(key) {
-            Some(Remembered::Handle(handle)) => Some(handle.clone()),
-            Some(Remembered::Ended) | None => None,
-        }
-    }
-
-    /// Remembers the agent of a session that has not ended.
-    pub(super) fn remember(&self, key: SessionKey, handle: String) {
-        let mut memory = self.memory.lock();
-        if !matches!(memory.known.get(&key), Some(Remembered::Ended)) {
-            memory.remember(key, Remembered::Handle(handle));
-        }
-    }
-
-    /// Ends a session.
-    pub(super) fn end(&self, key: SessionKey) {
-        self.memory.lock().remember(key, Remembered::Ended);
+        (ours && fresh).then_some((key, state))
     }
 }
 

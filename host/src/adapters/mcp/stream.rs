@@ -3,15 +3,19 @@
 //! Must not know methods. **Invariants:** a stream that ends well ends with its last frame; whoever fills one learns from its
 //! sender that nobody reads any more; a silent stream shows a sign of life, so that nothing in between closes it.
 
+use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use data_encoding::BASE64URL_NOPAD;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
+use super::envelope;
 use super::errors::{Era, Fault};
 use crate::ports::endpoint::EventSource;
 
@@ -19,6 +23,8 @@ use crate::ports::endpoint::EventSource;
 pub(super) const KEEP_ALIVE_MS: u64 = 20_000;
 /// Frames that wait to be sent. What a component tells beyond that is lost, its answer never.
 pub(super) const FRAMES_MAX: usize = 32;
+/// Bytes of a request's id that is named in the ids of its stream.
+const NAMED_REQUEST_BYTES_MAX: usize = 96;
 
 /// A piece of an answer.
 pub(super) enum Frame {
@@ -39,16 +45,56 @@ pub(super) fn event(json: &[u8]) -> Bytes {
     out.into()
 }
 
+/// Names an event of a session, so that its client can go on after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct EventId {
+    /// The session's stream.
+    pub(super) stream: u32,
+    /// The place in it; no two events of a session's stream ever have the same, restarts of the host included.
+    pub(super) number: u64,
+    /// The request that the stream answers, in base64; empty: none, or its id is too long.
+    pub(super) request: Arc<str>,
+}
+
+impl EventId {
+    /// Returns how a request is named in the ids of its stream.
+    pub(super) fn naming(request: &RawValue) -> Arc<str> {
+        let id = request.get();
+        if id.len() > NAMED_REQUEST_BYTES_MAX { "".into() } else { BASE64URL_NOPAD.encode(id.as_bytes()).into() }
+    }
+
+    /// Reads an id; none: it is not one of ours.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, '.');
+        let stream = parts.next()?.parse().ok()?;
+        let number = parts.next()?.parse().ok()?;
+        Some(Self { stream, number, request: parts.next().unwrap_or_default().into() })
+    }
+
+    /// Returns the id of the request whose answer the stream brings.
+    pub(super) fn request_id(&self) -> Option<Box<RawValue>> {
+        let id = BASE64URL_NOPAD.decode(self.request.as_bytes()).ok()?;
+        envelope::request_id(std::str::from_utf8(&id).ok()?)
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.stream, self.number)?;
+        if self.request.is_empty() { Ok(()) } else { write!(f, ".{}", self.request) }
+    }
+}
+
 /// Returns an event with an id, by which a session's client can go on after it.
-pub(super) fn event_with_id(stream: u32, number: u64, json: &[u8]) -> Bytes {
-    let mut out = format!("id: {stream}.{number}\n").into_bytes();
+pub(super) fn event_with_id(id: &EventId, json: &[u8]) -> Bytes {
+    let mut out = format!("id: {id}\n").into_bytes();
     write_data(&mut out, json);
     out.into()
 }
 
 /// Returns the event that opens a resumable stream: an id and no data, and after how long to come back.
-pub(super) fn priming(stream: u32, number: u64, retry_ms: u32) -> Bytes {
-    format!("id: {stream}.{number}\nretry: {retry_ms}\ndata: \n\n").into()
+pub(super) fn priming(id: &EventId, retry_ms: u32) -> Bytes {
+    format!("id: {id}\nretry: {retry_ms}\ndata: \n\n").into()
 }
 
 /// JSON as we write it has no line ends, those of components are made spaces: in JSON they stand between tokens only.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use parking_lot::Mutex;
 use pointsman_core::agent::TokenRecord;
 use pointsman_core::event::Provenance;
 use pointsman_core::ids::{PrincipalId, ProjectId, TokenId};
@@ -91,6 +92,22 @@ impl Offering for Echo {
     }
 }
 
+/// Notes of sessions, in memory.
+#[derive(Default)]
+struct Book(Mutex<HashMap<String, SessionNotes>>);
+
+#[async_trait]
+impl SessionBook for Book {
+    async fn read(&self, _: ProjectId, session: &str) -> Result<SessionNotes, Rejected> {
+        Ok(self.0.lock().get(session).cloned().unwrap_or_default())
+    }
+
+    async fn write(&self, _: ProjectId, session: &str, notes: &SessionNotes, _: TimeMs) -> Result<(), Rejected> {
+        self.0.lock().insert(session.to_owned(), notes.clone());
+        Ok(())
+    }
+}
+
 struct Plain;
 
 impl System for Plain {
@@ -135,6 +152,7 @@ fn endpoint() -> Mcp {
             sealing_key: SealingKey { id: 1, bytes: [1; 32] },
             older_keys: Vec::new(),
             state_key: [2; 32],
+            book: Arc::new(Book::default()),
             system: Arc::new(Plain),
             now: Arc::new(|| TimeMs(1_790_000_000_000)),
             draining: CancellationToken::new(),

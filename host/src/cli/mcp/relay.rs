@@ -227,7 +227,7 @@ fn modern(request: &Request, revision: &str) -> Vec<Field> {
     fields
 }
 
-/// Returns the stream of an event: the host's ids are `STREAM.NUMBER`.
+/// Returns the stream of an event: the host's ids begin with `STREAM.NUMBER`.
 fn stream_of(id: &str) -> &str {
-    id.rsplit_once('.').map_or(id, |(stream, _)| stream)
+    id.split_once('.').map_or(id, |(stream, _)| stream)
 }

@@ -16,11 +16,11 @@ use pointsman_core::rate::{Buckets, Rate};
 use pointsman_core::time::TimeMs;
 
 use super::Agents;
-use super::tokens::{FRESH_MS, unavailable};
+use super::tokens::FRESH_MS;
 use crate::ports::issuer::{Grant, GrantError, Issuer};
 use crate::ports::store::Commit;
 use crate::ports::surface::Rejected;
-use crate::service::failure::Failure;
+use crate::service::failure::{Failure, unavailable};
 
 /// The principal of callers without a credential. A token minted under this name is theirs too.
 pub const LOCAL_PRINCIPAL: &str = "local";

@@ -19,8 +19,8 @@ use serde_json::json;
 use super::Agents;
 use crate::ports::store::Commit;
 use crate::ports::surface::{Caller, Rejected};
-use crate::service::failure::Failure;
-use crate::service::kit::{CommitExt, chain};
+use crate::service::failure::{Failure, unavailable};
+use crate::service::kit::CommitExt;
 
 /// Milliseconds a checked token is believed.
 pub(super) const FRESH_MS: u64 = 1_000;
@@ -34,8 +34,6 @@ const SECRET_BYTES: usize = 32;
 const SLUG_CHARS_MAX: usize = 40;
 /// Projects of one host.
 const PROJECTS_MAX: usize = 10_000;
-/// When to try again after a failure that is none of the caller's.
-const RETRY_MS: u64 = 1_000;
 
 const PROJECTS: &str = "project/";
 const TOKENS: &str = "token/";
@@ -330,17 +328,6 @@ impl Agents {
             (false, None) => Err(invalid("it has expired")),
         }
     }
-}
-
-pub(super) fn unavailable(failure: &Failure) -> Rejected {
-    let retry_after_ms = match failure {
-        Failure::Unavailable { retry_after_ms } => *retry_after_ms,
-        other @ (Failure::Refused(_) | Failure::Damaged(_) | Failure::Repository(_) | Failure::Plugin(_) | Failure::Contended { .. }) => {
-            tracing::error!(error = %chain(other), "a credential could not be checked");
-            RETRY_MS
-        }
-    };
-    Rejected::Unavailable { retry_after_ms }
 }
 
 /// Returns what follows the word `Bearer`.

@@ -1,0 +1,153 @@
+//! Sessions of the earlier revisions: what a client chose in one stands after the host was killed, and nothing is missed in silence.
+
+use pointsman_client::{Client, Era, RawAnswer, Streamed};
+use pointsman_tests::{Host, Setup};
+use serde_json::{Value, json};
+
+const TASKS: &str = "pointsman://tasks";
+
+/// A client of revision 2025-11-25, as bare as can be.
+struct Session {
+    client: Client,
+    token: String,
+    id: String,
+}
+
+impl Session {
+    async fn open(host: &Host, capabilities: Value) -> Self {
+        let token = host.token("ana");
+        let client = Client::new(&format!("{}/mcp", host.url()), &token, Era::Legacy).expect("a client");
+        let mut session = Self { client, token, id: String::new() };
+        let client_info = json!({"name": "test", "version": "1"});
+        let params = json!({"protocolVersion": "2025-11-25", "capabilities": capabilities, "clientInfo": client_info});
+        let opened = session.send(1, "initialize", params).await;
+        session.id = opened.header("mcp-session-id").expect("a session").to_owned();
+        session
+    }
+
+    fn with<'a>(&'a self, authorization: &'a str) -> Vec<(&'a str, &'a str)> {
+        let mut headers =
+            vec![("authorization", authorization), ("content-type", "application/json"), ("accept", "application/json, text/event-stream")];
+        if !self.id.is_empty() {
+            headers.push(("mcp-session-id", &self.id));
+        }
+        headers
+    }
+
+    async fn send(&self, id: u32, method: &str, params: Value) -> RawAnswer {
+        let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
+        self.client.raw(body, &self.with(&format!("Bearer {}", self.token))).await.expect("an answer")
+    }
+
+    async fn ask(&self, id: u32, method: &str, params: Value) -> Value {
+        let answer = self.send(id, method, params).await.json();
+        assert_eq!(answer["id"], id, "{answer}");
+        answer["result"].clone()
+    }
+
+    /// Opens the session's own stream, after an event where there is one.
+    async fn listen(&self, after: Option<&str>) -> Streamed {
+        let mut headers = vec![("mcp-session-id", self.id.as_str())];
+        headers.extend(after.map(|after| ("last-event-id", after)));
+        let opened = self.client.open("GET", &headers, Vec::<u8>::new().into()).await.expect("an answer");
+        assert_eq!(opened.status(), 200);
+        opened
+    }
+
+    async fn end(&self) -> u16 {
+        let authorization = format!("Bearer {}", self.token);
+        let headers = self.with(&authorization);
+        self.client.request("DELETE", "/mcp", &headers, Vec::<u8>::new().into()).await.expect("an answer").status
+    }
+}
+
+/// Returns the next message of a stream.
+async fn next(stream: &mut Streamed) -> Value {
+    loop {
+        let data = stream.event().await.expect("it goes on").expect("it has not ended");
+        if !data.is_empty() {
+            return serde_json::from_str(&data).expect("JSON");
+        }
+    }
+}
+
+/// Reads on until a resource is said to have changed.
+async fn until_updated(stream: &mut Streamed, uri: &str) {
+    while next(stream).await["params"]["uri"] != uri {}
+}
+
+async fn change(host: &Host) {
+    host.agent("other", &[]).await.call("create_task", json!({"title": "Something new"})).await;
+}
+
+#[tokio::test]
+async fn a_subscription_counts_from_its_answer_on() {
+    let host = Host::start().await;
+    let session = Session::open(&host, json!({})).await;
+    assert_eq!(session.ask(2, "resources/subscribe", json!({"uri": TASKS})).await, json!({}));
+    change(&host).await;
+    // Nobody listened yet when it changed.
+    let mut stream = session.listen(None).await;
+    until_updated(&mut stream, TASKS).await;
+}
+
+#[tokio::test]
+async fn what_was_chosen_in_a_session_outlives_the_host() {
+    let mut host = Host::start().await;
+    let session = Session::open(&host, json!({})).await;
+    let started = session.ask(2, "tools/call", json!({"name": "start", "arguments": {"name": "ana-2", "capabilities": []}})).await;
+    assert_ne!(started["isError"], true, "{started}");
+    assert_eq!(session.ask(3, "resources/subscribe", json!({"uri": TASKS})).await, json!({}));
+    let mut stream = session.listen(None).await;
+    change(&host).await;
+    until_updated(&mut stream, TASKS).await;
+    let seen = stream.last_event_id().expect("events have ids").to_owned();
+
+    host.kill().await;
+    host.restart().await;
+    // It may have missed something, and is told so; and it is still subscribed.
+    let mut stream = session.listen(Some(&seen)).await;
+    until_updated(&mut stream, TASKS).await;
+    let after_restart = stream.last_event_id().expect("events have ids").to_owned();
+    assert_ne!(after_restart, seen);
+    change(&host).await;
+    until_updated(&mut stream, TASKS).await;
+
+    // The agent that `start` chose is still the one that acts.
+    let sent = json!({"to": ["agent:ana-2"], "subject": "to myself", "body": "still here"});
+    let answer = session.ask(4, "tools/call", json!({"name": "send_message", "arguments": sent})).await;
+    assert_ne!(answer["isError"], true, "{answer}");
+    let mail = json!({"name": "wait_for_events", "arguments": {"max_wait_s": 5}});
+    let heard = session.ask(5, "tools/call", mail).await;
+    assert!(heard["structuredContent"].to_string().contains("still here"), "{heard}");
+}
+
+#[tokio::test]
+async fn an_ended_session_stays_ended_after_a_restart() {
+    let mut host = Host::start().await;
+    let session = Session::open(&host, json!({})).await;
+    session.ask(2, "ping", json!({})).await;
+    assert_eq!(session.end().await, 204);
+    assert_eq!(session.send(3, "ping", json!({})).await.status, 404);
+    host.kill().await;
+    host.restart().await;
+    assert_eq!(session.send(4, "ping", json!({})).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_request_that_the_host_lost_ends_with_an_error() {
+    let mut host = Host::start_with(Setup::with_fixtures()).await;
+    let session = Session::open(&host, json!({"elicitation": {}})).await;
+    let params = json!({"name": "test_elicitation", "arguments": {"message": "who are you?"}});
+    let body = json!({"jsonrpc": "2.0", "id": "call \"7\"", "method": "tools/call", "params": params}).to_string();
+    let headers = [("mcp-session-id", session.id.as_str()), ("content-type", "application/json")];
+    let mut stream = session.client.open("POST", &headers, body.into()).await.expect("an answer");
+    assert_eq!(next(&mut stream).await["method"], "elicitation/create");
+    let seen = stream.last_event_id().expect("events have ids").to_owned();
+
+    host.kill().await;
+    host.restart().await;
+    let mut stream = session.listen(Some(&seen)).await;
+    let answer = next(&mut stream).await;
+    assert_eq!((&answer["id"], &answer["error"]["data"]["code"]), (&json!("call \"7\""), &json!("answer_lost")), "{answer}");
+}

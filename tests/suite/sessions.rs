@@ -117,7 +117,7 @@ async fn what_was_chosen_in_a_session_outlives_the_host() {
     let sent = json!({"to": ["agent:ana-2"], "subject": "to myself", "body": "still here"});
     let answer = session.ask(4, "tools/call", json!({"name": "send_message", "arguments": sent})).await;
     assert_ne!(answer["isError"], true, "{answer}");
-    let mail = json!({"name": "wait_for_events", "arguments": {"max_wait_s": 5}});
+    let mail = json!({"name": "wait_for_events", "arguments": {"max_s": 5}});
     let heard = session.ask(5, "tools/call", mail).await;
     assert!(heard["structuredContent"].to_string().contains("still here"), "{heard}");
 }
@@ -140,7 +140,7 @@ async fn a_request_that_the_host_lost_ends_with_an_error() {
     let session = Session::open(&host, json!({"elicitation": {}})).await;
     let params = json!({"name": "test_elicitation", "arguments": {"message": "who are you?"}});
     let body = json!({"jsonrpc": "2.0", "id": "call \"7\"", "method": "tools/call", "params": params}).to_string();
-    let headers = [("mcp-session-id", session.id.as_str()), ("content-type", "application/json")];
+    let headers = [("mcp-session-id", session.id.as_str())];
     let mut stream = session.client.open("POST", &headers, body.into()).await.expect("an answer");
     assert_eq!(next(&mut stream).await["method"], "elicitation/create");
     let seen = stream.last_event_id().expect("events have ids").to_owned();

@@ -33,6 +33,9 @@ impl IdError {
     }
 }
 
+/// Base32 digits of an id's 16 bytes.
+const DIGITS: usize = 26;
+
 fn base32() -> &'static Encoding {
     static ENCODING: std::sync::OnceLock<Encoding> = std::sync::OnceLock::new();
     ENCODING.get_or_init(|| {
@@ -86,7 +89,9 @@ macro_rules! uuid_id {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str($prefix)?;
-                f.write_str(&base32().encode(&self.0))
+                let mut digits = [0; DIGITS];
+                base32().encode_mut(&self.0, &mut digits);
+                f.write_str(std::str::from_utf8(&digits).unwrap_or_default())
             }
         }
 

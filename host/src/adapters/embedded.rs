@@ -7,6 +7,7 @@
 //! **Invariant:** an answered commit is on disk, whole; an unanswered one is there whole or not at all.
 //! **Invariant:** once a write failed, nothing is answered from memory: the store is `Unavailable` until it is reopened.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -86,6 +87,8 @@ struct Core {
     clock: Clock,
     wakers: Wakers,
     next_due: Mutex<Option<TimeMs>>,
+    /// Where logs end that were asked for or written to. Behind what the disk says only while a group is not answered yet.
+    heads: Mutex<HashMap<Option<ProjectId>, Cursor>>,
     health: Health,
 }
 
@@ -121,6 +124,7 @@ impl EmbeddedStore {
             clock: Clock::new(options.wall_clock, options.system, opened.last.at),
             wakers: Wakers::new(),
             next_due: Mutex::new(None),
+            heads: Mutex::default(),
             health: Health::default(),
         };
         let first = core.first_due(TimeMs(i64::MIN));
@@ -212,7 +216,13 @@ impl Store for EmbeddedStore {
     }
 
     async fn head(&self, project: Option<ProjectId>) -> Result<Cursor, StoreError> {
-        self.read(1, move |core| core.head(project)).await
+        self.core.health.check()?;
+        if let Some(head) = self.core.heads.lock().get(&project) {
+            return Ok(*head);
+        }
+        let head = self.read(1, move |core| core.head(project)).await?;
+        // The writer may have been faster, and knows better.
+        Ok(*self.core.heads.lock().entry(project).or_insert(head))
     }
 
     fn watch(&self, project: Option<ProjectId>) -> watch::Receiver<u64> {

@@ -125,7 +125,7 @@ impl Mcp {
     }
 
     async fn post(&self, exchange: Exchange<'_>) -> Reply {
-        let era = era_of(exchange.fields, None);
+        let era = || era_of(exchange.fields, None);
         let read = async {
             headers::check_media(exchange.fields)?;
             let caller = self.admit(exchange.fields, exchange.slug, exchange.trace).await?;
@@ -133,11 +133,11 @@ impl Mcp {
         };
         let (caller, body) = match read.await {
             Ok(read) => read,
-            Err(fault) => return fault.reply(None, era),
+            Err(fault) => return fault.reply(None, era()),
         };
         let text = match std::str::from_utf8(&body) {
             Ok(text) => text,
-            Err(_) => return Fault::NotJson { why: "it is not UTF-8".to_owned() }.reply(None, era),
+            Err(_) => return Fault::NotJson { why: "it is not UTF-8".to_owned() }.reply(None, era()),
         };
         if envelope::is_batch(text) {
             return self.post_batch(exchange.fields, caller, text).await;
@@ -146,7 +146,7 @@ impl Mcp {
             Ok(Message::Request { id, method, params }) => self.post_request(exchange.fields, caller, id, &method, params).await,
             Ok(message @ Message::Notification { .. }) => self.post_notification(exchange.fields, &caller, &message).await,
             Ok(message @ Message::Response { .. }) => self.post_response(exchange.fields, &caller, &message).await,
-            Err(Malformed { id, fault }) => fault.reply(id, era),
+            Err(Malformed { id, fault }) => fault.reply(id, era()),
         }
     }
 

@@ -240,7 +240,7 @@ impl Agents {
     ///
     /// # Errors
     /// `not_found`, `not_yours`, `bad_handle`, `start_first`.
-    pub async fn resolve(&self, caller: &Caller, agent: Option<&str>) -> Result<AgentRecord, Failure> {
+    pub async fn resolve(&self, caller: &Caller, agent: Option<&str>) -> Result<Arc<AgentRecord>, Failure> {
         let board = self.board(caller.project).await?;
         let found = match agent.or(caller.handle.as_deref()) {
             Some(text) => self.select(caller, &board, text)?,
@@ -249,7 +249,7 @@ impl Agents {
             })?,
         };
         self.touch(found.id);
-        Ok(AgentRecord::clone(&found))
+        Ok(found)
     }
 
     /// Returns the act of a call: [`Agents::resolve`] with what events need.

@@ -320,9 +320,16 @@ impl Claims {
     ///
     /// # Errors
     /// [`Failure`].
-    pub async fn holding(&self, project: ProjectId, agent: AgentId) -> Result<Vec<Holding>, Failure> {
+    pub async fn holding(&self, project: ProjectId, agent: AgentId) -> Result<Arc<[Holding]>, Failure> {
+        let board = self.agents.board(project).await?;
+        let turn = match board.holds(agent) {
+            Ok(known) => return Ok(known),
+            Err(turn) => turn,
+        };
         let all = self.kit.load_all::<Holding>(Some(project), &format!("{HOLDS}{agent}/"), HOLDS_MAX).await?;
-        Ok(all.into_iter().map(|(_, loaded)| loaded.value).collect())
+        let holds = all.into_iter().map(|(_, loaded)| loaded.value).collect();
+        board.keep_holds(turn, agent, &holds);
+        Ok(holds)
     }
 
     /// Returns what a claim may change; empty: anything.
@@ -464,6 +471,7 @@ impl Claims {
                     let mut commit = Commit { project: Some(project), ..Commit::default() };
                     self.renew(project, &mut task, &mut commit).await?;
                     commit.replace(task_key(id), Some(version), &task);
+                    commit.events.push(NewEvent::new("task.renewed", Actor::host(), id, json!({"agent": claim.agent_name})));
                     return Ok((commit, None));
                 }
                 if now < claim.until {

@@ -61,7 +61,7 @@ pub struct Acting {
     /// In which project.
     pub project: ProjectId,
     /// Who.
-    pub agent: AgentRecord,
+    pub agent: Arc<AgentRecord>,
     /// Its principal's name.
     pub principal_name: String,
     /// The request id that events and log lines carry.

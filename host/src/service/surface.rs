@@ -2,14 +2,16 @@
 //!
 //! Reads arguments, resolves the agent, calls the use case, words the answer. Decides nothing itself.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pointsman_core::event::Event;
-use pointsman_core::ids::ProjectId;
+use pointsman_core::ids::{ProjectId, TaskId};
 use pointsman_core::task::{Task, TaskState};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -34,6 +36,8 @@ mod offering;
 mod own;
 pub mod tools;
 
+/// Bytes of an answer besides its result and what comes next.
+const ANSWER_BYTES: usize = 256;
 /// Open tasks that `start` names.
 const OPEN_TASKS_SHOWN_MAX: usize = 10;
 
@@ -86,35 +90,55 @@ impl Services {
 ///
 /// # Errors
 /// `not_found`, `bad_argument`.
-pub(in crate::service) async fn read(services: &Services, project: ProjectId, uri: &str) -> Result<Value, Failure> {
+pub(in crate::service) async fn read(services: &Services, project: ProjectId, uri: &str) -> Result<Box<RawValue>, Failure> {
     Ok(lookup::lookup(services, project, uri).await?.result)
 }
 
 /// The agents' surface.
 pub struct AgentSurface {
-    services: Services,
+    services: Arc<Services>,
     lists: Mutex<HashMap<offering::ListKey, Arc<Listing>>>,
 }
 
-/// A result before it is worded: the value, what to do next, where more is.
+/// A result before it is worded: its JSON, what to do next, where more is.
 struct Said {
-    result: Value,
-    next: String,
-    more: Option<String>,
+    result: Box<RawValue>,
+    next: Cow<'static, str>,
+    more: Option<&'static str>,
     handle: Option<String>,
 }
 
 impl Said {
-    fn new(result: Value, next: impl Into<String>) -> Self {
+    fn new(result: &impl Serialize, next: impl Into<Cow<'static, str>>) -> Self {
+        let result = serde_json::value::to_raw_value(result).expect("what is shown has texts as keys");
         Self { result, next: next.into(), more: None, handle: None }
     }
+}
+
+/// The form that all answers share.
+#[derive(Serialize)]
+struct Worded<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    more: Option<&'a str>,
+    next: &'a str,
+    result: &'a RawValue,
+    unread: u32,
+    you: You<'a>,
+}
+
+/// Who is answered.
+#[derive(Serialize)]
+struct You<'a> {
+    agent: &'a str,
+    lease_left_s: Option<u64>,
+    task: Option<TaskId>,
 }
 
 impl AgentSurface {
     /// Returns the surface over these services.
     #[must_use]
     pub fn new(services: Services) -> Self {
-        Self { services, lists: Mutex::new(HashMap::new()) }
+        Self { services: Arc::new(services), lists: Mutex::new(HashMap::new()) }
     }
 }
 
@@ -132,11 +156,11 @@ impl Surface for AgentSurface {
         let known = tools::TOOLS.iter().find(|known| known.name == tool);
         let known = known.filter(|known| known.toolset.is_none_or(|set| caller.token.toolsets.iter().any(|granted| granted == set)));
         let Some(known) = known else { return Err(CallError::UnknownTool(tool.to_owned())) };
-        let call = Call { services: self.services.clone(), caller: caller.clone(), tool: known.name };
+        let call = Call { services: Arc::clone(&self.services), caller: caller.clone(), tool: known.name };
         let answered = match arguments::split(tool, arguments) {
             Err(failure) => Err(failure),
-            // A long poll ends with its caller; everything else is seen through whoever hangs up.
-            Ok((arguments, agent)) if tool == "wait_for_events" => call.run(arguments, agent).await,
+            // A long poll ends with its caller, and so may what only reads; everything else is seen through whoever hangs up.
+            Ok((arguments, agent)) if matches!(tool, "wait_for_events" | "lookup") => call.run(arguments, agent).await,
             Ok((arguments, agent)) => match tokio::spawn(async move { call.run(arguments, agent).await }).await {
                 Ok(answered) => answered,
                 Err(panicked) => {
@@ -216,7 +240,7 @@ fn shown_event(event: &Event) -> Value {
 
 /// One call on its way.
 struct Call {
-    services: Services,
+    services: Arc<Services>,
     caller: Caller,
     tool: &'static str,
 }
@@ -224,7 +248,7 @@ struct Call {
 impl Call {
     async fn run(self, arguments: Value, agent: Option<String>) -> Result<ToolAnswer, Failure> {
         if self.tool == "start" {
-            return self.start(&arguments).await;
+            return Box::pin(self.start(&arguments)).await;
         }
         let acting = self.services.agents.acting(&self.caller, agent.as_deref()).await?;
         let said = self.dispatch(&acting, &arguments).await?;
@@ -236,29 +260,31 @@ impl Call {
         let now = self.services.kit.now();
         let holding = self.services.claims.holding(acting.project, acting.agent.id).await?;
         let first = holding.first();
-        let mut answer = json!({
-            "result": said.result,
-            "you": {
-                "agent": acting.agent.name,
-                "task": first.map(|held| held.task),
-                "lease_left_s": first.map(|held| held.until.since_ms(now) / 1_000),
+        let worded = Worded {
+            more: said.more,
+            next: &said.next,
+            result: &said.result,
+            unread: self.services.messaging.unread(acting.project, acting.agent.id).await?,
+            you: You {
+                agent: &acting.agent.name,
+                lease_left_s: first.map(|held| held.until.since_ms(now) / 1_000),
+                task: first.map(|held| held.task),
             },
-            "unread": self.services.messaging.unread(acting.project, acting.agent.id).await?,
-            "next": said.next,
-        });
-        if let Some(more) = said.more {
-            answer["more"] = more.into();
-        }
-        Ok(ToolAnswer { json: answer.to_string(), is_error: false, handle: said.handle })
+        };
+        let mut json = Vec::with_capacity(said.result.get().len() + said.next.len() + ANSWER_BYTES);
+        serde_json::to_writer(&mut json, &worded).expect("writing to memory does not fail");
+        let json = String::from_utf8(json).expect("serde_json writes UTF-8");
+        Ok(ToolAnswer { json, is_error: false, handle: said.handle })
     }
 
+    /// Each tool takes the room it needs, and no call that of the largest.
     async fn dispatch(&self, acting: &Acting, arguments: &Value) -> Result<Said, Failure> {
         let services = &self.services;
         match self.tool {
-            "wait_for_events" => self.wait(acting, arguments).await,
+            "wait_for_events" => Box::pin(self.wait(acting, arguments)).await,
             "send_message" => {
-                let receipt = services.messaging.send(acting, &arguments::read(self.tool, arguments)?).await?;
-                Ok(Said::new(json!(receipt), "Go on with your work; answers come with wait_for_events."))
+                let receipt = Box::pin(services.messaging.send(acting, &arguments::read(self.tool, arguments)?)).await?;
+                Ok(Said::new(&receipt, "Go on with your work; answers come with wait_for_events."))
             }
             "lookup" => {
                 let arguments::Lookup { uri } = arguments::read(self.tool, arguments)?;
@@ -266,21 +292,21 @@ impl Call {
             }
             "create_task" => {
                 let request: CreateTask = arguments::read(self.tool, arguments)?;
-                let task = services.tasks.create(acting, request).await?;
+                let task = Box::pin(services.tasks.create(acting, request)).await?;
                 let next = format!("Claim it with claim_task(\"{}\") if it is for you.", task.id);
-                Ok(Said::new(json!({"task": task.id, "title": task.title}), next))
+                Ok(Said::new(&json!({"task": task.id, "title": task.title}), next))
             }
             "claim_task" => {
                 let request: arguments::ClaimTask = arguments::read(self.tool, arguments)?;
-                let claimed = services.claims.claim(acting, request.task, &request.paths).await?;
+                let claimed = Box::pin(services.claims.claim(acting, request.task, &request.paths)).await?;
                 self.claimed(acting, &claimed).await
             }
-            "update_task" => self.update(acting, arguments).await,
+            "update_task" => Box::pin(self.update(acting, arguments)).await,
             "submit_branch" => {
                 let request: arguments::SubmitBranch = arguments::read(self.tool, arguments)?;
-                let merge = services.queue.submit(acting, request.task, request.head).await?;
+                let merge = Box::pin(services.queue.submit(acting, request.task, request.head)).await?;
                 let result = json!({"merge": merge.id, "task": merge.task, "head": merge.head, "state": merge.state_name()});
-                Ok(Said::new(result, "Call wait_for_events: the outcome comes as a message (landed, conflict, check_failed, refused)."))
+                Ok(Said::new(&result, "Call wait_for_events: the outcome comes as a message (landed, conflict, check_failed, refused)."))
             }
             "review_branch" => {
                 let request: arguments::ReviewBranch = arguments::read(self.tool, arguments)?;
@@ -290,17 +316,17 @@ impl Call {
                     head: request.head,
                     comment: request.comment,
                 };
-                let task = services.queue.review(acting, &give).await?;
-                Ok(Said::new(json!({"task": task.id, "head": task.head}), "Ack the review request with wait_for_events."))
+                let task = Box::pin(services.queue.review(acting, &give)).await?;
+                Ok(Said::new(&json!({"task": task.id, "head": task.head}), "Ack the review request with wait_for_events."))
             }
             "resolve_conflict" => {
                 let request: arguments::ResolveConflict = arguments::read(self.tool, arguments)?;
-                let merge = services.queue.resolve(acting, request.task, &request.files).await?;
+                let merge = Box::pin(services.queue.resolve(acting, request.task, &request.files)).await?;
                 let result = json!({"merge": merge.id, "task": merge.task, "head": merge.head, "state": merge.state_name()});
-                Ok(Said::new(result, "Your resolution is on your branch and queued; fetch before you commit again, then wait_for_events."))
+                Ok(Said::new(&result, "Your resolution is on your branch and queued; fetch before you commit again, then wait_for_events."))
             }
-            "write_context" => match services.contexts.write(acting, arguments::read(self.tool, arguments)?).await? {
-                applied @ WriteOutcome::Applied { .. } => Ok(Said::new(json!(applied), "Go on; others who watch the key are told.")),
+            "write_context" => match Box::pin(services.contexts.write(acting, arguments::read(self.tool, arguments)?)).await? {
+                applied @ WriteOutcome::Applied { .. } => Ok(Said::new(&applied, "Go on; others who watch the key are told.")),
                 WriteOutcome::Conflict { id, current_version, conflicts, .. } => Err(Failure::refused_with(
                     "conflict",
                     format!("others wrote since your base, and disagree with you in {} places", conflicts.len()),
@@ -310,9 +336,9 @@ impl Call {
             },
             "commit_files" => {
                 let request: arguments::CommitFiles = arguments::read(self.tool, arguments)?;
-                let made = services.commits.commit_files(acting, &request).await?;
+                let made = Box::pin(services.commits.commit_files(acting, &request)).await?;
                 let next = format!("Commit more, or submit_branch(\"{}\").", made.task);
-                Ok(Said::new(json!(made), next))
+                Ok(Said::new(&made, next))
             }
             other => Err(Failure::refused("unknown_tool", format!("there is no tool `{other}`"), "List the tools.")),
         }
@@ -350,7 +376,7 @@ impl Call {
         if answer.superseded {
             result["superseded"] = true.into();
         }
-        Ok(Said::new(result, next))
+        Ok(Said::new(&result, next))
     }
 
     async fn update(&self, acting: &Acting, arguments: &Value) -> Result<Said, Failure> {
@@ -367,7 +393,7 @@ impl Call {
                 format!("Go on; submit_branch(\"{}\") when it is done.", task.id)
             }
         };
-        Ok(Said::new(json!({"task": task.id, "state": task.state, "progress": task.progress}), next))
+        Ok(Said::new(&json!({"task": task.id, "state": task.state, "progress": task.progress}), next))
     }
 
     async fn claimed(&self, acting: &Acting, claimed: &Claimed) -> Result<Said, Failure> {
@@ -397,7 +423,7 @@ impl Call {
             },
         });
         let next = format!("Change only the leased paths on `{}`; update_task as you go; then submit_branch(\"{id}\").", claimed.branch);
-        Ok(Said::new(result, next))
+        Ok(Said::new(&result, next))
     }
 
     async fn start(&self, arguments: &Value) -> Result<ToolAnswer, Failure> {
@@ -405,7 +431,7 @@ impl Call {
         let Started { agent, handle, .. } = self.services.agents.start(&self.caller, &request).await?;
         let acting = Acting {
             project: self.caller.project,
-            agent,
+            agent: Arc::new(agent),
             principal_name: self.caller.token.principal_name.clone(),
             trace: self.caller.trace.clone(),
         };
@@ -459,6 +485,6 @@ impl Call {
             "open": open,
             "cursor": self.services.kit.store.head(Some(acting.project)).await?.to_string(),
         });
-        self.word(&acting, Said { handle: Some(handle), more: Some("pointsman://tasks".to_owned()), ..Said::new(result, next) }).await
+        self.word(&acting, Said { handle: Some(handle), more: Some("pointsman://tasks"), ..Said::new(&result, next) }).await
     }
 }

@@ -113,7 +113,7 @@ async fn a_handle_selects_only_an_agent_of_its_principal() {
     let hers = world.agents.start(&eve, &named("eve")).await.expect("it starts");
     assert_eq!(code(world.agents.start(&eve, &named("one")).await), "name_taken");
 
-    let who = async |caller: &Caller, agent: Option<&str>| world.agents.resolve(caller, agent).await.map(|agent| agent.name);
+    let who = async |caller: &Caller, agent: Option<&str>| world.agents.resolve(caller, agent).await.map(|agent| agent.name.clone());
     assert_eq!(who(&ana, None).await.expect("the last one"), "two");
     assert_eq!(who(&ana, Some("one")).await.expect("by name"), "one");
     assert_eq!(who(&ana, Some(&one.agent.id.to_string())).await.expect("by id"), "one");

@@ -178,7 +178,7 @@ async fn what_was_handed_out_when_the_host_died_comes_again() {
     let message = tell(&world, &ana, json!({"do": [{"count": "n"}, {"keep": "event"}]})).await;
     // The first half of what a turn does: the message is leased, the component may have run, no answer was committed.
     let helper = world.agents.agent(world.project, "helper").await.expect("it lives here");
-    let acting = Acting { agent: (*helper).clone(), ..ana.clone() };
+    let acting = Acting { agent: std::sync::Arc::clone(&helper), ..ana.clone() };
     assert_eq!(world.take(&acting).await.messages.len(), 1);
     let world = world.restart().await;
     world.work().await;

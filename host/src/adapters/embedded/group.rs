@@ -4,7 +4,7 @@
 //!
 //! **Invariant:** a commit of the group sees the accepted ones before it, and nothing of a refused one.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use fjall::{PersistMode, UserValue};
 use pointsman_core::event::{Cursor, Event, NewEvent};
@@ -27,7 +27,7 @@ pub(super) struct Group<'a> {
     writes: HashMap<Vec<u8>, Option<UserValue>>,
     last: Last,
     accepted: usize,
-    logs: HashSet<Option<ProjectId>>,
+    logs: HashMap<Option<ProjectId>, Cursor>,
     due: DueTouched,
 }
 
@@ -44,8 +44,8 @@ pub(super) struct DueTouched {
 pub(super) struct Written {
     /// Its last commit.
     pub(super) last: Last,
-    /// Logs that grew.
-    pub(super) logs: HashSet<Option<ProjectId>>,
+    /// Logs that grew, and where they end now.
+    pub(super) logs: HashMap<Option<ProjectId>, Cursor>,
     /// Due entries it touched.
     pub(super) due: DueTouched,
 }
@@ -53,7 +53,7 @@ pub(super) struct Written {
 impl<'a> Group<'a> {
     /// Returns an empty group that follows the commit `last`.
     pub(super) fn new(disk: &'a Disk, epoch: u64, last: Last) -> Self {
-        Self { disk, epoch, writes: HashMap::new(), last, accepted: 0, logs: HashSet::new(), due: DueTouched::default() }
+        Self { disk, epoch, writes: HashMap::new(), last, accepted: 0, logs: HashMap::new(), due: DueTouched::default() }
     }
 
     /// Returns how many commits were accepted.
@@ -178,7 +178,7 @@ impl<'a> Group<'a> {
             self.write(keys::event_key(project, cursor.seq), value::encode(&event));
         }
         self.write(place, keys::head_record(cursor));
-        self.logs.insert(project);
+        self.logs.insert(project, cursor);
         Ok(cursor)
     }
 

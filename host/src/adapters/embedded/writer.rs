@@ -169,6 +169,7 @@ impl Writer {
         let written = group.commit()?;
         self.last = written.last;
         core.disk.mark_answered(written.last.version);
+        core.heads.lock().extend(written.logs.iter().map(|(project, cursor)| (*project, *cursor)));
         let due_earlier = self.follow_due(&written)?;
         Ok((verdicts, Some(Effects { written, due_earlier })))
     }
@@ -190,7 +191,7 @@ impl Writer {
     }
 
     fn wake(&self, effects: Effects) {
-        for project in effects.written.logs {
+        for project in effects.written.logs.into_keys() {
             self.core.wakers.wake(project);
         }
         if effects.due_earlier {

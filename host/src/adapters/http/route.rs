@@ -23,10 +23,11 @@ pub(super) async fn answer(shared: &Shared, peer: Peer, request: Request<Incomin
     let span = tracing::info_span!("request", %trace);
     let mut response = async {
         let method = request.method().clone();
-        let path: String = request.uri().path().chars().take(PATH_CHARS_MAX).collect();
+        let uri = request.uri().clone();
         let response = dispatch(shared, peer, request, &trace).await;
         let status = response.status().as_u16();
         let took_us = shared.routes.system.instant().saturating_duration_since(started).as_micros();
+        let path = shown(uri.path());
         match status {
             500.. => tracing::warn!(%method, path, status, took_us, "answered"),
             400..500 => tracing::info!(%method, path, status, took_us, "answered"),
@@ -38,6 +39,11 @@ pub(super) async fn answer(shared: &Shared, peer: Peer, request: Request<Incomin
     .await;
     add_field(&mut response, "x-request-id", trace);
     response
+}
+
+/// Returns as much of a path as is shown.
+fn shown(path: &str) -> &str {
+    path.char_indices().nth(PATH_CHARS_MAX).map_or(path, |(end, _)| &path[..end])
 }
 
 /// What a path leads to.
@@ -79,9 +85,9 @@ async fn dispatch(shared: &Shared, peer: Peer, request: Request<Incoming>, trace
     if let Err(refusal) = shared.guard.check(request.headers(), request.version()) {
         return refusal.response();
     }
-    let path = request.uri().path().to_owned();
-    match route(&path) {
-        None => Refusal::NoRoute { path: path.chars().take(PATH_CHARS_MAX).collect() }.response(),
+    let uri = request.uri().clone();
+    match route(uri.path()) {
+        None => Refusal::NoRoute { path: shown(uri.path()).to_owned() }.response(),
         Some(Route::Health | Route::Ready) if !matches!(*request.method(), Method::GET | Method::HEAD) => {
             Refusal::MethodNotAllowed { allow: "GET, HEAD" }.response()
         }
@@ -90,18 +96,31 @@ async fn dispatch(shared: &Shared, peer: Peer, request: Request<Incoming>, trace
             Ok(()) => json(StatusCode::OK, &serde_json::json!({"ready": true})),
             Err(reason) => json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({"ready": false, "reasons": [reason]})),
         },
-        Some(Route::Metadata(slug)) => access::metadata(shared, slug, request.method(), &path),
+        Some(Route::Metadata(slug)) => access::metadata(shared, slug, request.method(), uri.path()),
         Some(Route::Mcp(slug)) => access::mcp(shared, peer, slug, request, trace).await,
         Some(Route::Git(path)) => access::git(shared, peer, &path, request, trace).await,
     }
 }
+
+/// The fields that every call is asked for: their names are not read anew each time.
+static KNOWN: [HeaderName; 8] = [
+    hyper::header::AUTHORIZATION,
+    hyper::header::CONTENT_TYPE,
+    hyper::header::ACCEPT,
+    HeaderName::from_static("mcp-protocol-version"),
+    HeaderName::from_static("mcp-method"),
+    HeaderName::from_static("mcp-name"),
+    HeaderName::from_static("mcp-session-id"),
+    HeaderName::from_static("last-event-id"),
+];
 
 /// Header fields by the library's map.
 struct Headers<'a>(&'a HeaderMap);
 
 impl Fields for Headers<'_> {
     fn field(&self, name: &str) -> Field<'_> {
-        let mut values = self.0.get_all(name).iter();
+        let known = KNOWN.iter().find(|known| known.as_str() == name);
+        let mut values = known.map_or_else(|| self.0.get_all(name), |known| self.0.get_all(known)).iter();
         match (values.next(), values.next()) {
             (None, _) => Field::Absent,
             (Some(value), None) => Field::One(value.as_bytes()),

@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use super::{AGENTS, AGENTS_MAX, TALLIES, Tally, agent_key, tally_key};
 use crate::ports::plugins::{Plugins, Symbol};
+use crate::service::claims::Holding;
 use crate::service::failure::Failure;
 use crate::service::kit::Kit;
 use crate::service::messaging::{DELIVERIES, REVIEW_REQUEST};
@@ -135,6 +136,10 @@ struct State {
     names: BTreeMap<String, AgentId>,
     inboxes: HashMap<AgentId, Inbox>,
     recent: VecDeque<Arc<Event>>,
+    /// What agents hold, of those who were asked for since it last may have changed.
+    holds: HashMap<AgentId, Arc<[Holding]>>,
+    /// Rises when it may have changed.
+    holds_turn: u64,
 }
 
 impl State {
@@ -153,12 +158,22 @@ impl State {
                 }
             }
         }
+        if may_change_holds(&event.event.kind) {
+            self.holds.clear();
+            self.holds_turn += 1;
+        }
         self.cursor = event.cursor;
         if self.recent.len() >= RECENT_EVENTS {
             self.recent.pop_front();
         }
         self.recent.push_back(Arc::new(event));
     }
+}
+
+/// Returns whether a commit with such an event may change what agents hold: each that does has one about a task, a branch or a
+/// merge.
+fn may_change_holds(kind: &str) -> bool {
+    !["message.", "agent.", "context.", "mcp.", "resource.", "offers.", "resident."].iter().any(|about| kind.starts_with(about))
 }
 
 /// What is known of one project.
@@ -220,7 +235,9 @@ impl Board {
             let inbox = state.inboxes.entry(delivery.agent).or_default();
             inbox.set(delivery.message, Standing::of(&delivery), Some(delivery.is_review));
         }
-        *self.state.lock() = state;
+        let mut present = self.state.lock();
+        state.holds_turn = present.holds_turn + 1;
+        *present = state;
         Ok(())
     }
 
@@ -240,6 +257,20 @@ impl Board {
             changed.push(AgentRecord { acked: tally.acked, nacked: tally.nacked, ..found.value });
         }
         Ok(changed)
+    }
+
+    /// Returns what an agent holds, when that is known, and the turn in which it is not.
+    pub(in crate::service) fn holds(&self, agent: AgentId) -> Result<Arc<[Holding]>, u64> {
+        let state = self.state.lock();
+        state.holds.get(&agent).cloned().ok_or(state.holds_turn)
+    }
+
+    /// Keeps what was read in a turn, unless it may have changed since.
+    pub(in crate::service) fn keep_holds(&self, turn: u64, agent: AgentId, holds: &Arc<[Holding]>) {
+        let mut state = self.state.lock();
+        if state.holds_turn == turn {
+            state.holds.insert(agent, Arc::clone(holds));
+        }
     }
 
     /// Returns where in the log the board stands.

@@ -74,7 +74,12 @@ impl Seat {
         let patterns = Patterns::parse(&description.events).map_err(wrong)?;
         let feed = load_feed(services, project.id, plugin).await?;
         let agent = services.agents.enrol(project.id, plugin, description).await?;
-        let acting = Acting { project: project.id, agent, principal_name: principal_of(plugin), trace: format!("resident-{plugin}") };
+        let acting = Acting {
+            project: project.id,
+            agent: Arc::new(agent),
+            principal_name: principal_of(plugin),
+            trace: format!("resident-{plugin}"),
+        };
         let recalled = services.messaging.recall(&acting).await?;
         if recalled > 0 {
             tracing::info!(plugin, recalled, "messages come again that were not handled when the host ended");

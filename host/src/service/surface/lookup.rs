@@ -1,9 +1,12 @@
 //! `lookup`: everything an agent may read, by a short name or `pointsman://` URI.
 
+use pointsman_core::agent::AgentRecord;
+use pointsman_core::capability::Capability;
 use pointsman_core::context::DocumentVersion;
 use pointsman_core::event::Cursor;
-use pointsman_core::ids::{MergeId, MessageId, Oid, ProjectId, TaskId};
+use pointsman_core::ids::{AgentId, MergeId, MessageId, Oid, ProjectId, TaskId};
 use pointsman_core::merge::MergeState;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Said, Services};
@@ -11,12 +14,14 @@ use crate::service::failure::Failure;
 use crate::service::merge_queue::receipt::SignedReceipt;
 use crate::service::messaging::MessageFilter;
 
+const GO_ON: &str = "Go on with your task.";
 /// Entries of a list.
 const LISTED_MAX: usize = 100;
 /// Events of one answer.
 const EVENTS_MAX: usize = 50;
 
 /// Reads what `uri` names.
+/// What is rarely asked for and takes much room is boxed: every call would carry that room.
 ///
 /// # Errors
 /// `not_found`, `bad_argument`.
@@ -27,12 +32,8 @@ pub(super) async fn lookup(services: &Services, project: ProjectId, uri: &str) -
         ("tasks", "") => tasks(services, project).await?,
         ("agents", "") => {
             let agents = services.agents.agents(project).await?;
-            let shown = agents.iter().take(LISTED_MAX);
-            json!(
-                shown
-                    .map(|agent| json!({"agent": agent.name, "id": agent.id, "capabilities": agent.capabilities, "teams": agent.teams}))
-                    .collect::<Vec<_>>()
-            )
+            let shown: Vec<_> = agents.iter().take(LISTED_MAX).map(|agent| ShownAgent::of(agent)).collect();
+            return Ok(Said::new(&shown, GO_ON));
         }
         ("merges", "") => {
             let merges = services.queue.all(project).await?;
@@ -55,9 +56,12 @@ pub(super) async fn lookup(services: &Services, project: ProjectId, uri: &str) -
             };
             document(&services.contexts.read(project, key, version).await?)
         }
-        ("pull_request", id) => json!(services.queue.pull_request(project, id.parse::<TaskId>().map_err(|_| unknown(uri))?).await?),
-        ("conflict", id) => conflict(services, project, id.parse().map_err(|_| unknown(uri))?).await?,
-        ("receipt", commit) => receipt(services, project, commit.parse().map_err(|_| unknown(uri))?).await?,
+        ("pull_request", id) => {
+            let task = id.parse::<TaskId>().map_err(|_| unknown(uri))?;
+            json!(Box::pin(services.queue.pull_request(project, task)).await?)
+        }
+        ("conflict", id) => Box::pin(conflict(services, project, id.parse().map_err(|_| unknown(uri))?)).await?,
+        ("receipt", commit) => Box::pin(receipt(services, project, commit.parse().map_err(|_| unknown(uri))?)).await?,
         ("events", after) => {
             let after = if after.is_empty() { Cursor::default() } else { after.parse().map_err(|_| unknown(uri))? };
             json!(services.kit.store.events(Some(project), after, EVENTS_MAX).await?)
@@ -66,7 +70,22 @@ pub(super) async fn lookup(services: &Services, project: ProjectId, uri: &str) -
         (id, "") => by_id(services, project, id).await?.ok_or_else(|| unknown(uri))?,
         _ => return Err(unknown(uri)),
     };
-    Ok(Said::new(found, "Go on with your task."))
+    Ok(Said::new(&found, GO_ON))
+}
+
+/// An agent the way others read it.
+#[derive(Serialize)]
+struct ShownAgent<'a> {
+    agent: &'a str,
+    capabilities: &'a [Capability],
+    id: AgentId,
+    teams: &'a [String],
+}
+
+impl<'a> ShownAgent<'a> {
+    fn of(agent: &'a AgentRecord) -> Self {
+        Self { agent: &agent.name, capabilities: &agent.capabilities, id: agent.id, teams: &agent.teams }
+    }
 }
 
 /// Returns a document the way an agent reads it: a JSON document as a value.

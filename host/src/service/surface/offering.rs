@@ -137,7 +137,7 @@ impl Offering for AgentSurface {
 
 impl AgentSurface {
     async fn agent_name(&self, caller: &Caller) -> String {
-        self.services.agents.acting(caller, None).await.map_or_else(|_| String::new(), |acting| acting.agent.name)
+        self.services.agents.acting(caller, None).await.map_or_else(|_| String::new(), |acting| acting.agent.name.clone())
     }
 
     async fn own_resource(&self, caller: &Caller, uri: &str) -> Result<ProviderOutcome, CallError> {

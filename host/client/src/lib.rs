@@ -25,6 +25,8 @@ use tokio::sync::Mutex;
 
 pub use self::error::{CallError, TransportError};
 pub use self::pool::RawAnswer;
+#[doc(hidden)]
+pub use self::sse::{events_of, fuzz_events};
 pub use self::stream::Streamed;
 
 use self::pool::{Pool, Repeat, Target};

@@ -102,6 +102,31 @@ pub(crate) fn response(stream: &[u8], id: u64) -> Option<Value> {
         .find(|message: &Value| message["id"] == id && message["method"].is_null())
 }
 
+/// Returns the data of all events of a text, for tests of those who write them.
+///
+/// # Errors
+/// `Malformed`.
+pub fn events_of(bytes: &[u8]) -> Result<Vec<String>, TransportError> {
+    let mut reader = EventReader::default();
+    reader.push(bytes)?;
+    Ok(std::iter::from_fn(|| reader.next_data()).collect())
+}
+
+/// What a fuzzer calls: the same events come, and the same id, however the bytes are cut.
+///
+/// # Panics
+/// When they do not.
+pub fn fuzz_events(bytes: &[u8]) {
+    let Ok(whole) = events_of(bytes) else { return };
+    let mut reader = EventReader::default();
+    let mut pieces = Vec::new();
+    for byte in bytes {
+        assert!(reader.push(std::slice::from_ref(byte)).is_ok(), "it was readable as a whole");
+        pieces.extend(std::iter::from_fn(|| reader.next_data()));
+    }
+    assert_eq!(pieces, whole);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

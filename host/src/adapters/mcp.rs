@@ -10,6 +10,8 @@ mod answer;
 mod call;
 mod envelope;
 mod errors;
+#[doc(hidden)]
+pub mod fuzz;
 mod headers;
 mod legacy;
 mod listen;

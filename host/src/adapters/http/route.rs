@@ -1,7 +1,7 @@
 //! From a request to what stands behind its path, with an id, a span and a log line each.
 
 use hyper::body::Incoming;
-use hyper::header::{EXPECT, HeaderMap};
+use hyper::header::{EXPECT, HeaderMap, HeaderName};
 use hyper::{Method, Request, Response, StatusCode};
 use tracing::Instrument;
 

@@ -1,11 +1,29 @@
 //! The official Rust SDK beside ours: its client talks to our host, and its server is asked the same questions as our host.
 
+#[path = "rmcp/answers.rs"]
+mod answers;
+#[path = "rmcp/calls.rs"]
+mod calls;
+#[path = "rmcp/departures.rs"]
+mod departures;
+#[path = "rmcp/differences.rs"]
+mod differences;
 #[path = "rmcp/player.rs"]
 mod player;
+#[path = "rmcp/server.rs"]
+mod server;
 
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use answers::{Form, Server, ask};
+use calls::Call;
+use differences::{DIFFERENCES, explained};
 use player::{Player, Speaks, WAITS};
 use pointsman_tests::{Agent, Host, Setup};
 use serde_json::{Value, json};
+use server::Beside;
+use tokio::task::JoinSet;
 
 /// What every client of the matrix hears of.
 const TASKS: &str = "pointsman://tasks";
@@ -110,4 +128,65 @@ async fn the_client_is_asked_by_a_tool() {
         let heard = player.text(tool, given).await;
         assert!(heard.contains(said), "{speaks:?}: the tool hears the answer: {heard}");
     }
+}
+
+/// Calls that are under way at once.
+const AT_ONCE: usize = 8;
+
+/// Asks both servers; returns what ours and theirs answered, in the order of the calls.
+async fn asked(ours: &Server, theirs: &Server, calls: Vec<Call>) -> Vec<(Call, Form, Form)> {
+    let mut answered = Vec::new();
+    let mut asking = JoinSet::new();
+    let mut calls = calls.into_iter().enumerate();
+    loop {
+        while asking.len() < AT_ONCE
+            && let Some((n, call)) = calls.next()
+        {
+            let (ours, theirs) = (ours.clone(), theirs.clone());
+            asking.spawn(async move {
+                let wire = call.wire();
+                let forms = (ask(&ours, call.version, &wire).await, ask(&theirs, call.version, &wire).await);
+                (n, call, forms)
+            });
+        }
+        let Some(done) = asking.join_next().await else { break };
+        answered.push(done.expect("both answered"));
+    }
+    answered.sort_by_key(|(n, ..)| *n);
+    answered.into_iter().map(|(_, call, (ours, theirs))| (call, ours, theirs)).collect()
+}
+
+#[tokio::test]
+async fn the_server_answers_as_our_host_but_for_what_is_meant() {
+    let host = Host::start_with(Setup { config: "[limits]\nrequests_per_s = 0\n".to_owned() }).await;
+    let agent = host.agent("asker", &[]).await;
+    let address: SocketAddr = host.url().trim_start_matches("http://").parse().expect("an address");
+    let ours = Server { address, token: agent.token.clone() };
+    let beside = Beside::start().await;
+    let theirs = Server { address: beside.address, token: String::new() };
+
+    let mut unexplained = String::new();
+    let mut differs = |call: &Call, ours: &Form, theirs: &Form| {
+        writeln!(unexplained, "  {}\n      ours   {ours}\n      theirs {theirs}", call.shown()).expect("memory");
+    };
+    let mut seen = vec![false; DIFFERENCES.len()];
+    // Each departure by itself: the whole form of the answer counts.
+    let alone = asked(&ours, &theirs, calls::single()).await;
+    let plain = asked(&ours, &theirs, calls::plain()).await;
+    for (call, ours, theirs) in alone.iter().chain(&plain) {
+        match explained(call, ours, theirs) {
+            Some(entries) => entries.into_iter().for_each(|entry| seen[entry] = true),
+            None => differs(call, ours, theirs),
+        }
+    }
+    // Of several departures each server may name another first: what it comes to counts.
+    for (call, ours, theirs) in &asked(&ours, &theirs, calls::mixed()).await {
+        let is_known = alone.iter().any(|(one, ours, theirs)| ours.meaning() != theirs.meaning() && one.is_part_of(call));
+        if ours.meaning() != theirs.meaning() && !is_known && explained(call, ours, theirs).is_none() {
+            differs(call, ours, theirs);
+        }
+    }
+    let unseen: Vec<String> = DIFFERENCES.iter().zip(&seen).filter(|(_, seen)| !**seen).map(|(entry, _)| entry.shown()).collect();
+    assert!(unexplained.is_empty(), "not among the differences that are meant:\n{unexplained}");
+    assert!(unseen.is_empty(), "differences that do not occur: {unseen:#?}");
 }

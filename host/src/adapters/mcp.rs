@@ -190,8 +190,15 @@ impl Mcp {
             Ok(false) => era_of(fields, None),
             Err(fault) => return fault.reply(None, Era::Modern),
         };
+        // Which headers a notification has is left open; a revision we do not speak is refused all the same.
+        let requested = match fields.field(headers::PROTOCOL_VERSION) {
+            Field::Absent => MODERN_VERSION,
+            Field::One(version) => headers::plain(version).unwrap_or("(not ASCII)"),
+            Field::Repeated => "(several)",
+        };
         match era {
-            Era::Modern => accepted(),
+            Era::Modern if requested == MODERN_VERSION => accepted(),
+            Era::Modern => Fault::UnsupportedVersion { requested: errors::cut(requested), era }.reply(None, era),
             Era::Legacy => self.heard(fields, caller, message).await,
         }
     }

@@ -212,13 +212,20 @@ fn check_id(id: &RawValue) -> Result<&RawValue, Fault> {
     if text.len() > ID_BYTES_MAX {
         return Err(not_a_message(format!("`id` is longer than {ID_BYTES_MAX} bytes")));
     }
-    let integer = text.strip_prefix('-').unwrap_or(text).bytes().all(|byte| byte.is_ascii_digit());
+    let digits = text.strip_prefix('-').unwrap_or(text).bytes().all(|byte| byte.is_ascii_digit());
+    // `1.0` is an integer of the schema (JSON Schema, validation, section 6.1.1).
+    let integer = digits || text.parse::<f64>().is_ok_and(|number| number.fract() == 0.0);
     if integer || string(id).is_some() { Ok(id) } else { Err(not_a_message("`id` is neither a string nor an integer")) }
 }
 
 fn classify<'a>(envelope: &Envelope<'a>, id: Option<&'a RawValue>) -> Result<Message<'a>, Fault> {
     if envelope.jsonrpc.and_then(string).as_deref() != Some("2.0") {
         return Err(not_a_message("`jsonrpc` is not \"2.0\""));
+    }
+    // Of two that exclude each other, two readers could take different ones; some write `null` for none.
+    let is_there = |member: Option<&RawValue>| member.is_some_and(|raw| raw.get() != "null");
+    if [envelope.method, envelope.result, envelope.error].into_iter().filter(|member| is_there(*member)).count() > 1 {
+        return Err(not_a_message("a message has one of `method`, `result` and `error`"));
     }
     let Some(method) = envelope.method else {
         return match (id, envelope.result.is_some() || envelope.error.is_some()) {
@@ -227,8 +234,8 @@ fn classify<'a>(envelope: &Envelope<'a>, id: Option<&'a RawValue>) -> Result<Mes
         };
     };
     let method = string(method).ok_or_else(|| not_a_message("`method` is not a string"))?;
-    if method.is_empty() || method.len() > METHOD_BYTES_MAX {
-        return Err(not_a_message(format!("`method` has 1 to {METHOD_BYTES_MAX} bytes")));
+    if method.len() > METHOD_BYTES_MAX {
+        return Err(not_a_message(format!("`method` is longer than {METHOD_BYTES_MAX} bytes")));
     }
     if envelope.params.is_some_and(|params| !is_object(params)) {
         return Err(not_a_message("`params` is not an object"));

@@ -39,6 +39,10 @@ impl Mcp {
     /// Opens a session. A revision that we do not have is answered with our latest (lifecycle, version negotiation).
     pub(super) fn initialize(&self, fields: &dyn Fields, caller: &Caller, params: &Params<'_>, id: &RawValue) -> Result<Reply, Fault> {
         check_version_header(fields)?;
+        // Each request that names a session that ended is told so, this one too (session management).
+        if !matches!(fields.field(headers::SESSION_ID), Field::Absent) {
+            self.session(fields, caller)?;
+        }
         let wanted = params
             .protocol_version
             .and_then(envelope::string)

@@ -262,6 +262,66 @@ fn credentials_are_told_apart() {
     assert_eq!((busy.status, &busy.fields[0]), (503, &("retry-after", "2".to_owned())));
 }
 
+#[test]
+fn an_integer_may_be_written_with_a_fraction_of_zero_and_comes_back_as_it_was() {
+    let headers = [MODERN[0], ("mcp-method", b"tools/list".as_slice())];
+    let listed = |id: &str| {
+        let body = format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/list","params":{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}"#
+        );
+        String::from_utf8_lossy(bytes_of(&post(&endpoint(), body.as_bytes(), &headers))).into_owned()
+    };
+    for id in ["1", "-7", "1.0", "1e2", "18446744073709551616"] {
+        let answer = listed(id);
+        assert!(answer.starts_with(&format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\"")), "{id}: {answer}");
+    }
+    for id in ["1.5", "1e-2", "1e400", "null", "true", "[1]"] {
+        assert!(listed(id).contains("neither a string nor an integer"), "{id}");
+    }
+}
+
+#[test]
+fn a_message_is_of_one_kind() {
+    let refused = |members: &str| body_of(&post(&endpoint(), format!(r#"{{"jsonrpc":"2.0",{members}}}"#).as_bytes(), &MODERN));
+    for members in [
+        r#""id":1,"method":"tools/list","result":{}"#,
+        r#""id":1,"method":"tools/list","error":{"code":1,"message":"x"}"#,
+        r#""id":1,"result":{},"error":{"code":1,"message":"x"}"#,
+        r#""method":"notifications/progress","result":{}"#,
+    ] {
+        let message = refused(members)["error"]["message"].take();
+        assert!(message.as_str().is_some_and(|why| why.contains("one of `method`, `result` and `error`")), "{members}: {message}");
+    }
+    let code = |members: &str| refused(members)["error"]["code"].take();
+    assert_eq!(code(r#""id":1,"method":"tools/list","result":null,"error":null"#), -32020, "`null` is none; the header is missing");
+    assert_eq!(code(r#""id":1,"method":"""#), -32020, "a method without letters is one we do not have, once its header is there");
+}
+
+#[test]
+fn a_session_that_ended_is_not_opened_again_by_its_old_id() {
+    let endpoint = endpoint();
+    let body = br#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{}}}"#;
+    let opened = post(&endpoint, body, &[]);
+    let session = opened.fields.iter().find(|(name, _)| *name == "mcp-session-id").map(|(_, id)| id.clone()).expect("a session");
+    assert_eq!((opened.status, post(&endpoint, body, &[("mcp-session-id", session.as_bytes())]).status), (200, 200));
+    for ended in ["", "forged"] {
+        assert_eq!(post(&endpoint, body, &[("mcp-session-id", ended.as_bytes())]).status, 404, "{ended:?}");
+    }
+}
+
+#[test]
+fn a_notification_of_a_revision_we_do_not_speak_is_refused() {
+    let status = |headers: &[(&'static str, &[u8])]| {
+        let body =
+            br#"{"jsonrpc":"2.0","method":"notifications/x","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+        post(&endpoint(), body, headers).status
+    };
+    assert_eq!((status(&[]), status(&MODERN)), (202, 202));
+    for version in ["2199-01-01", "1999-01-01", "latest"] {
+        assert_eq!(status(&[("mcp-protocol-version", version.as_bytes())]), 400, "{version}");
+    }
+}
+
 /// Whatever comes in is answered with one of these.
 fn is_known(reply: &Reply) -> bool {
     match reply.status {

@@ -283,6 +283,10 @@ impl Mcp {
                 }
             }
         };
+        // Who comes while the host drains would hold it up; it comes back to the next one.
+        if self.draining.is_cancelled() {
+            live.detach(STANDALONE);
+        }
         Ok(Reply::events(Box::new(Frames::new(None, source, None, Era::Legacy))))
     }
 

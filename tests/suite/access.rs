@@ -114,6 +114,12 @@ async fn a_token_is_good_for_its_issuer_audience_and_time_only() {
     let unknown = Signer::eddsa("k9").token(&trusting.claims("ana", "mcp work"));
     let secret = trusting.signer.token_with(&json!({"alg": "HS256", "kid": "k1"}), &trusting.claims("ana", "mcp work"));
     let none = trusting.signer.token_with(&json!({"alg": "none", "kid": "k1"}), &trusting.claims("ana", "mcp work"));
+    let for_a_client = json!({"alg": "ES256", "kid": "k1", "typ": "JWT"});
+    let identity = trusting.signer.token_with(&for_a_client, &{
+        let mut claims = trusting.claims("ana", "mcp work");
+        claims["nonce"] = json!("n");
+        claims
+    });
     let critical = trusting.signer.token_with(&json!({"alg": "ES256", "kid": "k1", "crit": ["x"]}), &trusting.claims("ana", "mcp work"));
     let id_token = trusting.signer.token_with(&json!({"alg": "ES256", "kid": "k1", "typ": "dpop+jwt"}), &trusting.claims("ana", "mcp"));
     let good = trusting.token("ana", "mcp work");
@@ -137,6 +143,7 @@ async fn a_token_is_good_for_its_issuer_audience_and_time_only() {
         ("/mcp", none, "not signed by RS256"),
         ("/mcp", critical, "extensions that are not known"),
         ("/mcp", id_token, "another use than access"),
+        ("/mcp", identity, "ID token"),
         ("/mcp", unsigned, "neither a token of this host"),
         ("/mcp", format!("x{good}"), "header cannot be read"),
     ] {
@@ -147,7 +154,8 @@ async fn a_token_is_good_for_its_issuer_audience_and_time_only() {
         let challenge = challenge(&answer);
         assert!(challenge.starts_with("Bearer ") && challenge.contains("error=\"invalid_token\""), "{challenge}");
         let metadata = format!("resource_metadata=\"{url}/.well-known/oauth-protected-resource{path}\"");
-        assert!(challenge.contains(&metadata) && challenge.contains("scope=\"mcp\""), "{challenge}");
+        let scopes = if path == "/mcp/other" { "scope=\"mcp all\"" } else { "scope=\"mcp work\"" };
+        assert!(challenge.contains(&metadata) && challenge.contains(scopes), "as many as a 403 would name: {challenge}");
         assert!(!message.contains(&token) && !host.log().contains(&token), "a token is never shown");
     }
 }
@@ -186,6 +194,8 @@ async fn scopes_open_projects_and_toolsets_and_all_that_are_missing_are_named_at
         ("/mcp", "mcp", "mcp work"),
         ("/mcp/other", "mcp work", "mcp all"),
         ("/mcp/other", "", "mcp all"),
+        ("/mcp/nothing-here", "mcp work", "mcp all"),
+        ("/mcp/nothing-here", "", "mcp all"),
     ] {
         let answer = list(host, path, &trusting.token("ana", scope)).await;
         let challenge = challenge(&answer);
@@ -406,7 +416,65 @@ async fn an_address_that_guesses_waits_and_its_good_neighbours_do_not() {
     assert!((1..=60).contains(&wait_s), "{wait_s}");
     assert_eq!(list(&host, "/mcp", &late).await.status, 429, "a credential nobody saw yet might be a guess");
     assert_eq!(list(&host, "/mcp", &known).await.status, 200, "one that was accepted is not");
+    assert_eq!(post(&host, "/mcp", None, "tools/list", json!({})).await.status, 401, "who shows none does not guess");
+    assert_eq!(list(&host, "/mcp", "eyJh.eyJp.c2ln").await.status, 401, "a signature cannot be guessed");
+    assert_eq!(get(&host, "/git/demo.git/info/refs?service=git-upload-pack").await.status, 401, "git asks once without");
     assert_eq!(get(&host, "/readyz").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_token_that_opens_nothing_is_counted_as_any_other() {
+    let trusting = Trusting::start(Signer::es256("k1"), &format!("{SCOPES}[limits]\nrequests_per_s = 1\nburst = 2\n")).await;
+    let token = trusting.token("ana", "");
+    let mut answered = Vec::new();
+    for _ in 0..20 {
+        answered.push(list(&trusting.host, "/mcp", &token).await.status);
+    }
+    assert!(answered.starts_with(&[403]) && answered.contains(&429), "{answered:?}");
+}
+
+#[tokio::test]
+async fn a_stream_ends_soon_after_its_token() {
+    let host = Host::start().await;
+    let token = host.token("ana");
+    let client = Client::new(&format!("{}/mcp", host.url()), &token, Era::Modern).expect("a client");
+    let params = json!({"notifications": {"toolsListChanged": true}, "_meta": {
+        "io.modelcontextprotocol/protocolVersion": VERSION, "io.modelcontextprotocol/clientCapabilities": {}}});
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params}).to_string();
+    let headers = [("mcp-protocol-version", VERSION), ("mcp-method", "subscriptions/listen")];
+    let mut stream = client.open("POST", &headers, body.into()).await.expect("a stream");
+    let first = stream.event().await.expect("it goes on").expect("an event");
+    assert!(first.contains("acknowledged"), "{first}");
+    assert!(host.command(&["agent", "revoke", "ana"]).status.success());
+    let last = tokio::time::timeout(Duration::from_secs(2 * DEADLINE_S), stream.event()).await.expect("it ends though nothing happens");
+    let last = last.expect("it ends well").expect("a response");
+    assert!(last.contains("\"id\":1") && last.contains("unauthorized"), "{last}");
+    assert_eq!(stream.event().await.expect("it ends well"), None);
+}
+
+#[tokio::test]
+async fn pages_of_named_origins_may_call_and_read() {
+    let mut host = Host::start().await;
+    let file = host.folder().join("pointsman.toml");
+    let config = std::fs::read_to_string(&file).expect("a configuration");
+    let named = config.replace("[server]", "[server]\nallowed_origins = [\"https://tools.example.com\"]");
+    std::fs::write(&file, named).expect("written");
+    host.restart().await;
+    let client = Client::new(&host.url(), "", Era::Modern).expect("a client");
+    let asks = |origin: &'static str| {
+        [("origin", origin), ("access-control-request-method", "POST"), ("access-control-request-headers", "authorization")]
+    };
+    let preflight = client.request("OPTIONS", "/mcp", &asks("https://tools.example.com"), Vec::new().into()).await.expect("an answer");
+    assert_eq!((preflight.status, preflight.header("access-control-allow-origin")), (204, Some("https://tools.example.com")));
+    assert_eq!(preflight.header("access-control-allow-headers"), Some("authorization"));
+    let foreign = client.request("OPTIONS", "/mcp", &asks("https://evil.example.com"), Vec::new().into()).await.expect("an answer");
+    assert_eq!((foreign.status, foreign.header("access-control-allow-origin")), (403, None));
+    let origin = [("mcp-method", "tools/list"), ("origin", "https://tools.example.com")];
+    let refused = post_body(&host, "/mcp", None, &origin, "{}".to_owned()).await;
+    assert_eq!((refused.status, refused.header("vary")), (401, Some("Origin")), "a refusal can be read too");
+    assert!(refused.header("access-control-expose-headers").is_some_and(|names| names.contains("WWW-Authenticate")));
+    let plain = post_body(&host, "/mcp", None, &[], "{}".to_owned()).await;
+    assert_eq!((plain.status, plain.header("access-control-allow-origin"), plain.header("vary")), (401, None, None));
 }
 
 #[tokio::test]

@@ -164,7 +164,7 @@ impl Mcp {
                 Ok(asked) => self.modern(fields, caller, asked).await,
                 Err(fault) => Err(fault),
             },
-            Era::Legacy if method == "initialize" => self.initialize(fields, &caller, &params, id),
+            Era::Legacy if method == "initialize" => self.initialize(fields, &caller, &params, id).await,
             Era::Legacy => match self.session(fields, &caller).await {
                 Ok(session) => {
                     caller.handle = session.live.handle();

@@ -3,7 +3,8 @@
 //! Owns the keys, their discovery (RFC 8414, OpenID Connect Discovery) and their rotation. Must not know what a scope opens.
 //!
 //! **Invariants:** a token is good only by a key the issuer published, for its issuer, for an audience that was asked for,
-//! and within its time; whoever sends unknown key ids makes the host ask the issuer once per interval, not once per call.
+//! and within its time; whoever sends unknown key ids makes the host ask the issuer once per interval, not once per call, nor once
+//! per hang-up; a key that the issuer no longer publishes is good for nothing once that is known.
 
 mod fetch;
 mod keys;
@@ -59,7 +60,7 @@ enum KeysError {
     AnotherIssuer { url: String, found: String, expected: String },
     #[error("{url} names no `jwks_uri`")]
     NoKeysUri { url: String },
-    #[error("{url} holds no key for RS256, ES256 or EdDSA")]
+    #[error("{url} holds no list of keys")]
     NoKeys { url: String },
 }
 
@@ -75,15 +76,20 @@ struct Asked {
     failed: bool,
 }
 
-/// The tokens of one issuer.
-pub struct OAuthIssuer {
+/// What is known of an issuer.
+struct Known {
     options: OAuthOptions,
     fetcher: Fetcher,
     system: Arc<dyn System>,
-    now: fn() -> TimeMs,
     keys: ArcSwap<KeySet>,
-    asked: tokio::sync::Mutex<Asked>,
+    asked: Arc<tokio::sync::Mutex<Asked>>,
     checked: Mutex<HashMap<[u8; 32], (Instant, Grant)>>,
+}
+
+/// The tokens of one issuer.
+pub struct OAuthIssuer {
+    known: Arc<Known>,
+    now: fn() -> TimeMs,
 }
 
 impl OAuthIssuer {
@@ -92,18 +98,20 @@ impl OAuthIssuer {
     /// # Errors
     /// [`OAuthSetupError`].
     pub fn new(options: OAuthOptions, system: Arc<dyn System>, now: fn() -> TimeMs) -> Result<Self, OAuthSetupError> {
-        let plain = if options.issuer.starts_with("http://") { PlainHttp::Loopback } else { PlainHttp::Never };
+        // What is asked first is what the operator wrote; nothing that it names may be less safe.
+        let first = options.jwks_uri.as_deref().unwrap_or(&options.issuer);
+        let plain = if first.starts_with("http://") { PlainHttp::Loopback } else { PlainHttp::Never };
         let fetcher = Fetcher::new(plain)?;
-        let (keys, asked, checked) = (ArcSwap::default(), tokio::sync::Mutex::default(), Mutex::default());
-        Ok(Self { options, fetcher, system, now, keys, asked, checked })
+        let (keys, asked, checked) = (ArcSwap::default(), Arc::default(), Mutex::default());
+        Ok(Self { known: Arc::new(Known { options, fetcher, system, keys, asked, checked }), now })
     }
 
     /// Fetches the keys now, and again from time to time, until `stop`.
     pub async fn keep_keys(self: Arc<Self>, stop: CancellationToken) {
         loop {
             let failed = {
-                let mut asked = self.asked.lock().await;
-                self.refresh(&mut asked).await;
+                let mut asked = self.known.asked.lock().await;
+                self.known.refresh(&mut asked).await;
                 asked.failed
             };
             let wait_ms = if failed { RETRY_MS } else { REFRESH_MS };
@@ -114,11 +122,25 @@ impl OAuthIssuer {
         }
     }
 
+    fn now(&self) -> TimeMs {
+        (self.now)()
+    }
+}
+
+impl Known {
     async fn refresh(&self, asked: &mut Asked) {
         let fetched = self.fetch_keys().await;
         *asked = Asked { at: Some(self.system.instant()), failed: fetched.is_err() };
         match fetched {
-            Ok(keys) => self.keys.store(Arc::new(keys)),
+            Ok(keys) => {
+                let mut checked = self.checked.lock();
+                if keys.is_empty() {
+                    tracing::warn!(issuer = self.options.issuer, "the authorization server publishes no key for RS256, ES256 or EdDSA");
+                }
+                self.keys.store(Arc::new(keys));
+                // What was checked by a key that is gone is checked again.
+                checked.clear();
+            }
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
                 tracing::warn!(issuer = self.options.issuer, %error, cause, "the authorization server's keys could not be fetched");
@@ -131,8 +153,7 @@ impl OAuthIssuer {
             Some(url) => url.clone(),
             None => self.discover().await?,
         };
-        let keys = KeySet::read(&self.fetcher.json(&url).await?);
-        if keys.is_empty() { Err(KeysError::NoKeys { url }) } else { Ok(keys) }
+        KeySet::read(&self.fetcher.json(&url).await?).ok_or(KeysError::NoKeys { url })
     }
 
     /// Returns where the keys are, by the first metadata document that is there.
@@ -158,47 +179,54 @@ impl OAuthIssuer {
     }
 
     /// Returns the key a token asks for; one that is not known is looked for at the issuer, at most once per interval.
-    async fn key(&self, token: &Token<'_>) -> Result<PublicKey, GrantError> {
-        let find = || self.keys.load().find(token.key_id(), token.algorithm());
-        if let Some(key) = find() {
+    async fn key(self: &Arc<Self>, token: &Token<'_>) -> Result<PublicKey, GrantError> {
+        if let Some(key) = self.find(token) {
             return Ok(key);
         }
-        let mut asked = self.asked.lock().await;
+        let mut asked = Arc::clone(&self.asked).lock_owned().await;
         // Whoever held the lock may have fetched it.
-        if let Some(key) = find() {
+        if let Some(key) = self.find(token) {
             return Ok(key);
         }
+        let unavailable = || GrantError::Unavailable { retry_after_ms: RETRY_MS };
         let passed_ms = asked.at.map(|at| self.system.instant().saturating_duration_since(at).as_millis());
         if passed_ms.is_none_or(|ms| ms >= u128::from(self.options.refresh_min_ms)) {
-            self.refresh(&mut asked).await;
+            let known = Arc::clone(self);
+            // The fetch belongs to no request: who hangs up while it lasts would else make the next one ask again.
+            let fetching = tokio::spawn(async move {
+                known.refresh(&mut asked).await;
+                asked
+            });
+            asked = fetching.await.map_err(|_| unavailable())?;
         }
-        match find() {
+        match self.find(token) {
             Some(key) => Ok(key),
-            None if asked.failed => Err(GrantError::Unavailable { retry_after_ms: RETRY_MS }),
+            None if asked.failed || self.keys.load().is_empty() => Err(unavailable()),
             None => Err(invalid("no key of the authorization server signed it")),
         }
     }
 
-    fn remembered(&self, hash: &[u8; 32]) -> Option<Grant> {
+    fn find(&self, token: &Token<'_>) -> Option<PublicKey> {
+        self.keys.load().find(token.key_id(), token.algorithm())
+    }
+
+    fn remembered(&self, hash: &[u8; 32], now: TimeMs) -> Option<Grant> {
         let checked = self.checked.lock();
         let (at, grant) = checked.get(hash)?;
         let is_fresh = self.system.instant().saturating_duration_since(*at).as_millis() < CHECKED_MS;
-        (is_fresh && (self.now() - self.leeway_ms()).0 < grant.expires_at_ms).then(|| grant.clone())
+        (is_fresh && now.0 < grant.expires_at_ms).then(|| grant.clone())
     }
 
-    fn now(&self) -> TimeMs {
-        (self.now)()
-    }
-
-    fn leeway_ms(&self) -> u64 {
-        self.options.leeway_s * 1_000
-    }
-
-    async fn verify(&self, token: &str, audiences: &[String]) -> Result<Grant, GrantError> {
-        let token = Token::read(token)?;
-        let key = self.key(&token).await?;
-        let expected = Expected { issuer: &self.options.issuer, audiences, now: self.now(), leeway_ms: self.leeway_ms() };
-        Ok(token.check(&key, expected)?)
+    /// Remembers a grant, unless the key it was checked by is gone meanwhile.
+    fn remember(&self, hash: [u8; 32], token: &Token<'_>, key: &PublicKey, grant: &Grant) {
+        let mut checked = self.checked.lock();
+        if self.find(token).as_ref() != Some(key) {
+            return;
+        }
+        if checked.len() >= CHECKED_MAX {
+            checked.clear();
+        }
+        checked.insert(hash, (self.system.instant(), grant.clone()));
     }
 }
 
@@ -211,7 +239,7 @@ impl From<TokenError> for GrantError {
 #[async_trait]
 impl Issuer for OAuthIssuer {
     fn id(&self) -> &str {
-        &self.options.issuer
+        &self.known.options.issuer
     }
 
     async fn check(&self, token: &str, audiences: &[String]) -> Result<Grant, GrantError> {
@@ -219,16 +247,15 @@ impl Issuer for OAuthIssuer {
             return Err(invalid("it is too long"));
         }
         let hash = *blake3::hash(token.as_bytes()).as_bytes();
-        if let Some(grant) = self.remembered(&hash) {
+        if let Some(grant) = self.known.remembered(&hash, self.now()) {
             let is_meant = grant.audiences.iter().any(|audience| audiences.contains(audience));
             return if is_meant { Ok(grant) } else { Err(TokenError::AnotherAudience { expected: audiences.to_vec() }.into()) };
         }
-        let grant = self.verify(token, audiences).await?;
-        let mut checked = self.checked.lock();
-        if checked.len() >= CHECKED_MAX {
-            checked.clear();
-        }
-        checked.insert(hash, (self.system.instant(), grant.clone()));
+        let token = Token::read(token)?;
+        let key = self.known.key(&token).await?;
+        let OAuthOptions { issuer, leeway_s, .. } = &self.known.options;
+        let grant = token.check(&key, Expected { issuer, audiences, now: self.now(), leeway_ms: leeway_s * 1_000 })?;
+        self.known.remember(hash, &token, &key, &grant);
         Ok(grant)
     }
 }
@@ -251,23 +278,4 @@ fn metadata_urls(issuer: &str) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn metadata_is_looked_for_where_the_standards_put_it() {
-        assert_eq!(
-            metadata_urls("https://as.example.org"),
-            ["https://as.example.org/.well-known/oauth-authorization-server", "https://as.example.org/.well-known/openid-configuration"]
-        );
-        assert_eq!(metadata_urls("https://as.example.org/"), metadata_urls("https://as.example.org"));
-        assert_eq!(
-            metadata_urls("https://as.example.org/t/1"),
-            [
-                "https://as.example.org/.well-known/oauth-authorization-server/t/1",
-                "https://as.example.org/.well-known/openid-configuration/t/1",
-                "https://as.example.org/t/1/.well-known/openid-configuration"
-            ]
-        );
-    }
-}
+mod tests;

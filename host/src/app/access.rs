@@ -57,12 +57,7 @@ impl Gate {
             let mut scopes_supported = auth.required_scopes.clone();
             let granted = auth.grants.iter().map(|grant| grant.scope.clone());
             scopes_supported.extend(granted.filter(|scope| !auth.required_scopes.contains(scope)));
-            ProtectedResource {
-                public_url: public_url.to_owned(),
-                issuer: auth.issuer.clone(),
-                scopes_required: auth.required_scopes.clone(),
-                scopes_supported,
-            }
+            ProtectedResource { public_url: public_url.to_owned(), issuer: auth.issuer.clone(), scopes_supported }
         });
         Entry { tls: self.tls.clone(), resource }
     }

@@ -6,7 +6,10 @@
 //! **Invariants:** standard output carries MCP messages and nothing else; a request is answered once, or not at all when the client
 //! cancelled it; lines, requests under way and patience are bounded; the program ends with its input, after what is under way.
 
+mod batch;
 mod complaint;
+#[cfg(test)]
+mod fixture;
 mod host;
 mod lines;
 mod listen;
@@ -30,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use self::complaint::Complaint;
 use self::host::{Broken, Host, note};
 use self::lines::{LINE_BYTES_MAX, Line, Output};
-use self::message::{Kind, Message, Request, line_of};
+use self::message::{Kind, Message, Request};
 use self::session::{Opened, Session};
 use self::tools::Tools;
 use super::Trouble;
@@ -178,7 +181,8 @@ impl Bridge {
             }
             // What stands alone has nothing to tell the host besides that (2026-07-28, streamable HTTP, sending messages).
             Kind::Notification { .. } if message.params.revision.is_some() => {}
-            Kind::Notification { .. } | Kind::Response | Kind::Batch => drop(notices.send(message).await),
+            Kind::Batch { ids } if !ids.is_empty() => self.ask_all(ids, message, requests).await,
+            Kind::Notification { .. } | Kind::Response | Kind::Batch { .. } => drop(notices.send(message).await),
         }
     }
 
@@ -209,10 +213,12 @@ impl Bridge {
         });
     }
 
-    /// Cancels a request; returns whether the host is to be told, as sessions have it.
+    /// Cancels a request; returns whether the host is to be told, as sessions have it. There it may be one of a batch.
     fn cancel(&self, message: &Message) -> bool {
         let id = message.params.cancelled.as_deref().unwrap_or_default();
-        let Some(request) = self.under_way.lock().remove(id) else { return false };
+        let Some(request) = self.under_way.lock().remove(id) else {
+            return message.params.revision.is_none() && self.session.current().is_some();
+        };
         request.cancelled.cancel();
         request.is_in_session
     }
@@ -251,11 +257,6 @@ impl Bridge {
                     }
                     session = Some(opened);
                 }
-                (200, _) if message.kind == Kind::Batch => {
-                    let whole = answer.whole().await.map_err(|error| Broken::Lost { why: error.to_string() })?;
-                    self.output.write(line_of(whole.body)).await;
-                    return Ok(());
-                }
                 (status, _) => {
                     drop(answer);
                     if status >= 300 {
@@ -263,7 +264,7 @@ impl Bridge {
                     }
                     let is_initialized = matches!(&message.kind, Kind::Notification { method } if method == "notifications/initialized");
                     if let Some(session) = session.filter(|_| is_initialized && status < 300) {
-                        self.session.ready.send_replace(session.generation);
+                        self.session.is_ready(session.generation);
                     }
                     return Ok(());
                 }

@@ -161,6 +161,14 @@ pub(super) fn check(layers: &Layers, values: &Value) -> Vec<Problem> {
         }
     }
     let issuer = values.find_ref("auth.issuer");
+    if let (Some(issuer), None) = (issuer, values.find_ref("server.public_url"))
+        && let Some(bind) = values.find_ref("server.bind").and_then(Value::as_str).and_then(|text| text.parse::<SocketAddr>().ok())
+        && !bind.ip().is_loopback()
+    {
+        let what =
+            |name: &str| format!("`{name}` is set, and `server.bind` is {bind}: which URL the tokens must be meant for is not known");
+        report(&["auth", "issuer"], issuer, &what, "add `public_url = \"https://…\"` to [server]: where clients reach this host");
+    }
     for name in ["issuer", "jwks_uri"] {
         let value = values.find_ref(&format!("auth.{name}"));
         if let Some(value @ Value::String(_, url)) = value

@@ -356,6 +356,13 @@ fn what_lets_others_in_must_fit_together() {
       |             ^^^^
       = help: bind 127.0.0.1 or [::1], or give each client a token: `pointsman agent add NAME`
 
+    error: `auth.issuer` is set, and `server.bind` is 0.0.0.0:7420: which URL the tokens must be meant for is not known
+     --> config/pointsman.toml:6:10
+      |
+    6 | issuer = "http://as.example.org"
+      |          ^^^^^^^^^^^^^^^^^^^^^^^
+      = help: add `public_url = "https://…"` to [server]: where clients reach this host
+
     error: `auth.issuer` is http://as.example.org: keys that come over plain HTTP could be anybody's
      --> config/pointsman.toml:6:10
       |
@@ -369,9 +376,12 @@ fn what_lets_others_in_must_fit_together() {
     7 | required_scopes = ["a b"]
       |                    ^^^^^
 
-    3 problems in the configuration; nothing was started
+    4 problems in the configuration; nothing was started
     "#
     );
+    let named =
+        "config_version = 1\n[server]\nbind = \"0.0.0.0:7420\"\npublic_url = \"https://p.example.org\"\n[auth]\nissuer = \"https://as\"\n";
+    assert!(load(named, &[], &Flags::default()).is_ok());
     let public = "config_version = 1\n[server]\nanonymous = true\npublic_url = \"https://p.example.org\"\n";
     assert!(refusal(public).contains("`server.public_url` is https://p.example.org"), "{}", refusal(public));
     let flag = Flags { bind: Some("0.0.0.0:1".to_owned()), ..Flags::default() };

@@ -15,7 +15,7 @@ pub struct Grant {
     pub scopes: Vec<String>,
     /// The resources it is meant for; one of those that were asked for at least.
     pub audiences: Vec<String>,
-    /// When it ends, in milliseconds since 1970.
+    /// From when on it is not accepted, in milliseconds since 1970; what clocks may differ is counted in.
     pub expires_at_ms: i64,
 }
 

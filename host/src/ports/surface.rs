@@ -108,6 +108,12 @@ pub trait Surface: Send + Sync {
     /// [`Rejected`].
     async fn admit(&self, bearer: Option<&str>, slug: Option<&str>, trace: String) -> Result<Caller, Rejected>;
 
+    /// Returns whether a credential that was admitted is good still: streams end with the credential they were opened by.
+    async fn is_good(&self, credential: &TokenRecord) -> bool;
+
+    /// Returns the scopes that a caller without any should ask an authorization server for; none when there is none, or it needs none.
+    async fn scopes_needed(&self, slug: Option<&str>) -> Vec<String>;
+
     /// Returns the instructions for clients.
     fn instructions(&self) -> &'static str;
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use pointsman_core::agent::TokenRecord;
 use pointsman_core::event::Event;
 use pointsman_core::ids::{ProjectId, TaskId};
 use pointsman_core::task::{Task, TaskState};
@@ -146,6 +147,14 @@ impl AgentSurface {
 impl Surface for AgentSurface {
     async fn admit(&self, bearer: Option<&str>, slug: Option<&str>, trace: String) -> Result<Caller, Rejected> {
         self.services.agents.admit(bearer, slug, trace).await
+    }
+
+    async fn is_good(&self, credential: &TokenRecord) -> bool {
+        self.services.agents.is_good(credential).await
+    }
+
+    async fn scopes_needed(&self, slug: Option<&str>) -> Vec<String> {
+        self.services.agents.scopes_needed(slug).await
     }
 
     fn instructions(&self) -> &'static str {

@@ -167,6 +167,14 @@ impl Surface for KeyValues {
         Ok(Caller { token: Arc::new(token), project, handle: None, trace })
     }
 
+    async fn is_good(&self, _: &TokenRecord) -> bool {
+        true
+    }
+
+    async fn scopes_needed(&self, _: Option<&str>) -> Vec<String> {
+        Vec::new()
+    }
+
     fn instructions(&self) -> &'static str {
         "Values are kept by key."
     }

@@ -5,13 +5,14 @@
 //!
 //! **Invariant:** no trace of OAuth is shown when no issuer is configured: clients that see one stop sending their headers.
 
+use data_encoding::BASE64;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CACHE_CONTROL, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use pointsman_core::time::TimeMs;
 
 use super::body::ReplyBody;
-use super::peers::{Peer, Shown};
+use super::peers::{Form, Peer, Shown};
 use super::plain::{Refusal, add_field, json};
 use super::{Shared, git, route};
 
@@ -19,6 +20,8 @@ use super::{Shared, git, route};
 pub(super) const METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
 /// Names under which tokens are put into URLs (RFC 6750, section 2.3, and habits).
 const TOKEN_PARAMETERS: [&str; 4] = ["access_token", "token", "api_key", "authorization"];
+/// What the host's own secrets start with: tokens, and what a claim gives to git.
+const SECRET_PREFIXES: [&str; 2] = ["pmt_", "pmg_"];
 
 /// The host as a resource that an authorization server's tokens open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,16 +30,28 @@ pub struct ProtectedResource {
     pub public_url: String,
     /// The issuer's identifier.
     pub issuer: String,
-    /// Scopes that every call needs.
-    pub scopes_required: Vec<String>,
     /// All scopes that mean something here.
     pub scopes_supported: Vec<String>,
 }
 
 impl ProtectedResource {
+    /// Returns origin and path of the host.
+    fn parts(&self) -> (&str, &str) {
+        let host_at = self.public_url.find("://").map_or(0, |at| at + 3);
+        let path_at = self.public_url[host_at..].find('/').map_or(self.public_url.len(), |at| host_at + at);
+        self.public_url.split_at(path_at)
+    }
+
+    /// Returns the path below which clients reach the host; empty: the root.
+    pub(super) fn base(&self) -> &str {
+        self.parts().1
+    }
+
+    /// Returns the URL of an endpoint, or with a well-known path between host and path (RFC 9728, section 3.1).
     fn url(&self, between: &str, slug: Option<&str>) -> String {
         let tail = slug.map_or_else(String::new, |slug| format!("/{slug}"));
-        format!("{}{between}/mcp{tail}", self.public_url)
+        let (origin, base) = self.parts();
+        format!("{origin}{between}{base}/mcp{tail}")
     }
 
     /// Returns the metadata document of an endpoint (RFC 9728, section 2).
@@ -50,12 +65,12 @@ impl ProtectedResource {
         })
     }
 
-    /// Completes a challenge by where the metadata is, and on 401 by the scopes to ask for.
-    fn complete(&self, challenge: &str, status: StatusCode, slug: Option<&str>) -> String {
+    /// Completes a challenge by where the metadata is, and by scopes to ask for.
+    fn complete(&self, challenge: &str, scopes: &[String], slug: Option<&str>) -> String {
         let metadata = self.url(METADATA_PATH, slug);
         let mut completed = format!("{challenge}, resource_metadata=\"{metadata}\"");
-        if status == StatusCode::UNAUTHORIZED && !self.scopes_required.is_empty() {
-            completed.push_str(&format!(", scope=\"{}\"", self.scopes_required.join(" ")));
+        if !scopes.is_empty() {
+            completed.push_str(&format!(", scope=\"{}\"", scopes.join(" ")));
         }
         completed
     }
@@ -90,7 +105,12 @@ pub(super) async fn mcp(shared: &Shared, peer: Peer, slug: Option<&str>, request
         && let Some(resource) = &shared.routes.entry.resource
         && let Some(challenge) = response.headers().get(WWW_AUTHENTICATE).and_then(|challenge| challenge.to_str().ok())
     {
-        let completed = resource.complete(challenge, response.status(), slug);
+        // A 403 names its scopes itself.
+        let scopes = match response.status() {
+            StatusCode::UNAUTHORIZED => shared.routes.surface.scopes_needed(slug).await,
+            _ => Vec::new(),
+        };
+        let completed = resource.complete(challenge, &scopes, slug);
         add_field(&mut response, "www-authenticate", completed);
     }
     response
@@ -109,14 +129,11 @@ pub(super) async fn git(
         Err(refusal) => return refusal.response(),
     };
     let response = git::answer(&*shared.routes.git, &shared.limits, path, request, trace.to_owned()).await;
-    // Git always asks once without a credential.
-    if visit.shown.is_some() {
-        visit.end(response.status());
-    }
+    visit.end(response.status());
     response
 }
 
-/// A request that may show a credential.
+/// A request that may show a credential. One that its client gave up before it was answered failed, as far as we can tell.
 struct Visit<'a> {
     shared: &'a Shared,
     peer: Peer,
@@ -129,28 +146,52 @@ impl<'a> Visit<'a> {
     /// # Errors
     /// `TooManyFailures`.
     fn begin(shared: &'a Shared, peer: Peer, headers: &HeaderMap) -> Result<Self, Refusal> {
-        let shown = headers.get(AUTHORIZATION).map(|credential| shared.peers.shown(credential.as_bytes()));
-        let visit = Self { shared, peer, shown };
-        match shared.peers.held_up(peer, shown, visit.now()) {
+        let shown = headers.get(AUTHORIZATION).map(|credential| shared.peers.shown(credential.as_bytes(), form(credential)));
+        match shared.peers.held_up(peer, shown, now(shared)) {
             Some(retry_after_ms) => Err(Refusal::TooManyFailures { retry_after_ms }),
-            None => Ok(visit),
+            None => Ok(Self { shared, peer, shown }),
         }
     }
 
-    /// Remembers how it went.
-    fn end(&self, status: StatusCode) {
-        match (status, self.shown) {
-            (StatusCode::UNAUTHORIZED, shown) => self.shared.peers.failed(self.peer, shown, self.now()),
-            (status, Some(shown)) if status.is_success() => self.shared.peers.passed(shown),
+    /// Remembers how it went. A signed token that nobody can check now is no better than one that is wrong.
+    fn end(mut self, status: StatusCode) {
+        let Some(shown) = self.shown.take() else { return };
+        let peers = &self.shared.peers;
+        let is_unknown = || shown.form == Form::Other && !peers.is_accepted(shown);
+        match status {
+            StatusCode::UNAUTHORIZED => peers.failed(self.peer, shown, now(self.shared)),
+            StatusCode::SERVICE_UNAVAILABLE if is_unknown() => peers.failed(self.peer, shown, now(self.shared)),
+            status if status.is_success() => peers.passed(shown),
             _ => {}
         }
     }
+}
 
-    /// Milliseconds since the server started.
-    fn now(&self) -> TimeMs {
-        let passed = self.shared.routes.system.instant().saturating_duration_since(self.shared.started);
-        TimeMs(i64::try_from(passed.as_millis()).unwrap_or(i64::MAX))
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        if let Some(shown) = self.shown.filter(|shown| !self.shared.peers.is_accepted(*shown)) {
+            self.shared.peers.failed(self.peer, shown, now(self.shared));
+        }
     }
+}
+
+/// Milliseconds since the server started.
+fn now(shared: &Shared) -> TimeMs {
+    let passed = shared.routes.system.instant().saturating_duration_since(shared.started);
+    TimeMs(i64::try_from(passed.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Returns whether a credential can be found by trying: the host's own secrets could, by their look.
+fn form(credential: &HeaderValue) -> Form {
+    let (scheme, rest) = credential.to_str().unwrap_or_default().split_once(' ').unwrap_or_default();
+    let is_secret = |text: &str| SECRET_PREFIXES.iter().any(|prefix| text.starts_with(prefix));
+    let guesses = if scheme.eq_ignore_ascii_case("basic") {
+        let text = BASE64.decode(rest.trim().as_bytes()).ok().and_then(|text| String::from_utf8(text).ok());
+        text.is_some_and(|text| text.split_once(':').is_some_and(|(_, password)| is_secret(password)))
+    } else {
+        is_secret(rest.trim())
+    };
+    if guesses { Form::Secret } else { Form::Other }
 }
 
 /// Returns whether a query holds what looks like a credential: URLs end up in logs and histories.
@@ -169,7 +210,6 @@ mod tests {
         ProtectedResource {
             public_url: "https://h".to_owned(),
             issuer: "https://as".to_owned(),
-            scopes_required: vec!["a".to_owned(), "b".to_owned()],
             scopes_supported: vec!["a".to_owned(), "b".to_owned(), "c".to_owned()],
         }
     }
@@ -186,13 +226,34 @@ mod tests {
 
     #[test]
     fn a_challenge_says_where_the_metadata_is_and_what_to_ask_for() {
-        let completed = resource().complete("Bearer realm=\"pointsman\"", StatusCode::UNAUTHORIZED, Some("demo"));
+        let scopes = ["a".to_owned(), "b".to_owned()];
+        let completed = resource().complete("Bearer realm=\"pointsman\"", &scopes, Some("demo"));
         assert_eq!(
             completed,
             "Bearer realm=\"pointsman\", resource_metadata=\"https://h/.well-known/oauth-protected-resource/mcp/demo\", scope=\"a b\""
         );
-        let forbidden = resource().complete("Bearer scope=\"c\"", StatusCode::FORBIDDEN, None);
+        let forbidden = resource().complete("Bearer scope=\"c\"", &[], None);
         assert_eq!(forbidden, "Bearer scope=\"c\", resource_metadata=\"https://h/.well-known/oauth-protected-resource/mcp\"");
+    }
+
+    #[test]
+    fn the_metadata_of_a_host_below_a_path_stands_between_host_and_path() {
+        let below = ProtectedResource { public_url: "https://h:1/base/x".to_owned(), ..resource() };
+        assert_eq!(below.url(METADATA_PATH, Some("demo")), "https://h:1/.well-known/oauth-protected-resource/base/x/mcp/demo");
+        assert_eq!(below.metadata(None)["resource"], "https://h:1/base/x/mcp");
+        assert_eq!((below.base(), resource().base()), ("/base/x", ""));
+    }
+
+    #[test]
+    fn only_secrets_of_the_host_can_be_guessed() {
+        let form = |text: &str| form(&HeaderValue::from_str(text).expect("a header"));
+        let basic = |text: &str| format!("Basic {}", BASE64.encode(text.as_bytes()));
+        for secret in ["Bearer pmt_x".to_owned(), "bearer  pmt_x".to_owned(), basic("ana:pmt_x"), basic("t1:pmg_x")] {
+            assert_eq!(form(&secret), Form::Secret, "{secret}");
+        }
+        for other in ["Bearer a.b.c".to_owned(), "Bearer".to_owned(), "Bearer ${X}".to_owned(), basic("ana:a.b.c"), "Basic ?".to_owned()] {
+            assert_eq!(form(&other), Form::Other, "{other}");
+        }
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //!
 //! Must not know what a credential is: it sees only what came and whether it was accepted.
 //!
-//! **Invariant:** a credential that was accepted lately is let through whatever others at the same address do: behind one
-//! address there may be many, and on a developer's machine there are.
+//! **Invariant:** only what may be a guess is held up: a credential that was accepted lately is let through whatever others at the
+//! same address do, and so is who shows none, or one that nobody can guess: behind one address there may be many, and on a
+//! developer's machine there are.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -61,9 +62,22 @@ impl Drop for Seat {
     }
 }
 
+/// Whether a credential can be found by trying.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A secret of the host's own: whoever says the right one is in.
+    Secret,
+    /// Any other, such as a signed token.
+    Other,
+}
+
 /// A credential as it came, under a key of this process: good for telling whether it came before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Shown(u64);
+pub(super) struct Shown {
+    key: u64,
+    /// Whether it may be a guess.
+    pub(super) form: Form,
+}
 
 impl Peers {
     /// Returns that nothing is known yet.
@@ -89,27 +103,29 @@ impl Peers {
     }
 
     /// Returns a credential as it is remembered.
-    pub(super) fn shown(&self, credential: &[u8]) -> Shown {
-        Shown(self.hasher.hash_one(credential))
+    pub(super) fn shown(&self, credential: &[u8], form: Form) -> Shown {
+        Shown { key: self.hasher.hash_one(credential), form }
     }
 
-    /// Returns the milliseconds that a request has to wait: its address failed too often, and its credential is not one that
-    /// was accepted.
+    /// Returns the milliseconds that a request has to wait: its address failed too often, and its credential may be a guess.
     pub(super) fn held_up(&self, peer: Peer, shown: Option<Shown>, now: TimeMs) -> Option<u64> {
+        let shown = shown.filter(|shown| shown.form == Form::Secret)?;
         let wait_ms = self.failures.as_ref()?.lock().wait_ms(&peer, now)?;
-        let is_known = shown.is_some_and(|shown| self.accepted.lock().contains(&shown.0));
-        (!is_known).then_some(wait_ms)
+        (!self.is_accepted(shown)).then_some(wait_ms)
     }
 
-    /// Remembers that a request was turned away for its credential, or for want of one.
-    pub(super) fn failed(&self, peer: Peer, shown: Option<Shown>, now: TimeMs) {
+    /// Returns whether a credential was accepted when it came last.
+    pub(super) fn is_accepted(&self, shown: Shown) -> bool {
+        self.accepted.lock().contains(&shown.key)
+    }
+
+    /// Remembers that a request was turned away for its credential.
+    pub(super) fn failed(&self, peer: Peer, shown: Shown, now: TimeMs) {
         if let Some(failures) = &self.failures {
             // A bucket that is empty already stays so.
             let _ = failures.lock().take(peer, now);
         }
-        if let Some(shown) = shown {
-            self.accepted.lock().remove(&shown.0);
-        }
+        self.accepted.lock().remove(&shown.key);
     }
 
     /// Remembers that a credential was accepted.
@@ -118,7 +134,7 @@ impl Peers {
         if accepted.len() >= ACCEPTED_MAX {
             accepted.clear();
         }
-        accepted.insert(shown.0);
+        accepted.insert(shown.key);
     }
 }
 
@@ -154,18 +170,21 @@ mod tests {
     #[test]
     fn who_failed_too_often_waits_unless_its_credential_was_accepted() {
         let peers = Peers::new(1, Rate::new(60, 60, 2));
-        let (ana, mallory) = (peers.shown(b"Bearer good"), peers.shown(b"Bearer bad"));
+        let shown = |text: &[u8]| peers.shown(text, Form::Secret);
+        let (ana, mallory) = (shown(b"Bearer good"), shown(b"Bearer bad"));
         peers.passed(ana);
         for _ in 0..2 {
             assert_eq!(peers.held_up(peer("10.0.0.1"), Some(mallory), TimeMs(0)), None);
-            peers.failed(peer("10.0.0.1"), Some(mallory), TimeMs(0));
+            peers.failed(peer("10.0.0.1"), mallory, TimeMs(0));
         }
         assert_eq!(peers.held_up(peer("10.0.0.1"), Some(mallory), TimeMs(0)), Some(1_000));
-        assert_eq!(peers.held_up(peer("10.0.0.1"), None, TimeMs(0)), Some(1_000));
+        assert_eq!(peers.held_up(peer("10.0.0.1"), None, TimeMs(0)), None, "who shows nothing does not guess");
+        let signed = peers.shown(b"Bearer a.b.c", Form::Other);
+        assert_eq!(peers.held_up(peer("10.0.0.1"), Some(signed), TimeMs(0)), None, "a signature is not guessed");
         assert_eq!(peers.held_up(peer("10.0.0.1"), Some(ana), TimeMs(0)), None);
         assert_eq!(peers.held_up(peer("10.0.0.2"), Some(mallory), TimeMs(0)), None);
         assert_eq!(peers.held_up(peer("10.0.0.1"), Some(mallory), TimeMs(1_000)), None);
-        peers.failed(peer("10.0.0.1"), Some(ana), TimeMs(0));
+        peers.failed(peer("10.0.0.1"), ana, TimeMs(0));
         assert!(peers.held_up(peer("10.0.0.1"), Some(ana), TimeMs(0)).is_some(), "a revoked one is forgotten");
     }
 }

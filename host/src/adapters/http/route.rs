@@ -8,7 +8,7 @@ use tracing::Instrument;
 use super::body::{ReplyBody, WholeBody};
 use super::peers::Peer;
 use super::plain::{Refusal, add_field, json};
-use super::{Shared, access, git};
+use super::{Shared, access, git, guard};
 use crate::ports::endpoint::{self, Exchange, Field, Fields, Reply};
 
 /// Characters of a path that are logged and echoed.
@@ -55,7 +55,8 @@ enum Route<'a> {
     Git(git::GitPath<'a>),
 }
 
-fn route(path: &str) -> Option<Route<'_>> {
+/// Returns where a path leads; `base`: the path below which clients reach the host.
+fn route<'a>(path: &'a str, base: &str) -> Option<Route<'a>> {
     match path {
         "/healthz" => return Some(Route::Health),
         "/readyz" => return Some(Route::Ready),
@@ -63,7 +64,7 @@ fn route(path: &str) -> Option<Route<'_>> {
         _ => {}
     }
     if let Some(of) = path.strip_prefix(access::METADATA_PATH) {
-        return endpoint_of(of).map(Route::Metadata);
+        return endpoint_of(of).or_else(|| endpoint_of(of.strip_prefix(base)?)).map(Route::Metadata);
     }
     endpoint_of(path).map(Route::Mcp).or_else(|| path.strip_prefix("/git/").and_then(git::path).map(Route::Git))
 }
@@ -85,8 +86,21 @@ async fn dispatch(shared: &Shared, peer: Peer, request: Request<Incoming>, trace
     if let Err(refusal) = shared.guard.check(request.headers(), request.version()) {
         return refusal.response();
     }
+    let page = shared.guard.page(request.headers());
+    let mut response = match page.as_ref().and_then(|_| guard::preflight(&request)) {
+        Some(response) => response,
+        None => routed(shared, peer, request, trace).await,
+    };
+    if let Some(origin) = page {
+        guard::let_read(&mut response, origin);
+    }
+    response
+}
+
+async fn routed(shared: &Shared, peer: Peer, request: Request<Incoming>, trace: &str) -> Response<ReplyBody> {
     let uri = request.uri().clone();
-    match route(uri.path()) {
+    let base = shared.routes.entry.resource.as_ref().map_or("", |resource| resource.base());
+    match route(uri.path(), base) {
         None => Refusal::NoRoute { path: shown(uri.path()).to_owned() }.response(),
         Some(Route::Health | Route::Ready) if !matches!(*request.method(), Method::GET | Method::HEAD) => {
             Refusal::MethodNotAllowed { allow: "GET, HEAD" }.response()
@@ -161,4 +175,23 @@ fn response(reply: Reply) -> Response<ReplyBody> {
         add_field(&mut response, name, value);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_is_found_below_a_base_path_and_without() {
+        let metadata = |path: &str, base: &str| match route(path, base) {
+            Some(Route::Metadata(slug)) => Some(slug.map(str::to_owned)),
+            Some(Route::Health | Route::Ready | Route::Mcp(_) | Route::Git(_)) | None => None,
+        };
+        let at = |rest: &str| format!("{}{rest}", access::METADATA_PATH);
+        assert_eq!(metadata(&at("/base/mcp/demo"), "/base"), Some(Some("demo".to_owned())));
+        assert_eq!(metadata(&at("/base/mcp"), "/base"), Some(None));
+        assert_eq!(metadata(&at("/mcp/demo"), "/base"), Some(Some("demo".to_owned())), "a proxy took the path away");
+        assert_eq!(metadata(&at("/base/mcp"), ""), None);
+        assert_eq!(metadata(&at("/base"), "/base"), None);
+    }
 }

@@ -6,12 +6,13 @@ use hyper::header::{HOST, HeaderMap, HeaderValue, ORIGIN};
 use hyper::{StatusCode, Version};
 
 use super::git;
-use super::guard::Guard;
+use super::guard::{Guard, let_read, preflight};
 use super::plain::{Refusal, too_many_connections};
 
 fn guard(address: &str) -> Guard {
     let address: SocketAddr = address.parse().expect("an address");
-    Guard::new(address, &["https://dash.example.org".to_owned()], &["pointsman.test".to_owned()])
+    let origins = ["https://dash.example.org", "https://plain.example.org:443", "http://[2001:db8::1]:80"].map(str::to_owned);
+    Guard::new(address, &origins, &["pointsman.test".to_owned(), "2001:db8::1".to_owned()])
 }
 
 fn head(host: Option<&str>, origin: Option<&str>) -> HeaderMap {
@@ -28,7 +29,17 @@ fn head(host: Option<&str>, origin: Option<&str>) -> HeaderMap {
 #[test]
 fn only_own_names_reach_a_loopback_listener() {
     let guard = guard("127.0.0.1:7420");
-    for good in ["localhost", "LOCALHOST:7420", "127.0.0.1:1", "127.9.9.9", "[::1]", "[::1]:7420", "pointsman.test:80"] {
+    for good in [
+        "localhost",
+        "LOCALHOST:7420",
+        "127.0.0.1:1",
+        "127.9.9.9",
+        "[::1]",
+        "[::1]:7420",
+        "pointsman.test:80",
+        "[2001:db8::1]:7420",
+        "[2001:DB8:0::1]",
+    ] {
         assert_eq!(guard.check(&head(Some(good), None), Version::HTTP_11), Ok(()), "{good}");
     }
     for foreign in ["evil.example.com", "localhost.evil.com", "127.0.0.1.evil.com", "10.0.0.1", "localhost:x", "", "[::2]", "::1:80:"] {
@@ -47,10 +58,43 @@ fn foreign_origins_are_turned_away_on_every_listener() {
         for good in ["http://localhost:3000", "http://127.0.0.1", "https://[::1]:8443", "https://dash.example.org"] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
-        for foreign in ["https://evil.example.com", "null", "http://localhost.evil.com", "http://dash.example.org", "file://", "localhost"]
-        {
+        for named in ["https://dash.example.org:443", "https://plain.example.org", "http://[2001:db8::1]"] {
+            assert_eq!(check(named), Ok(()), "{named}");
+            assert!(guard.page(&head(None, Some(named))).is_some(), "{named}");
+        }
+        assert!(guard.page(&head(None, Some("http://localhost:3000"))).is_none(), "let in, and told nothing: nobody named it");
+        for foreign in [
+            "https://evil.example.com",
+            "null",
+            "http://localhost.evil.com",
+            "http://dash.example.org",
+            "http://plain.example.org:443",
+            "file://",
+            "localhost",
+        ] {
             assert!(matches!(check(foreign), Err(Refusal::ForeignOrigin { .. })), "{foreign}");
         }
+    }
+}
+
+#[test]
+fn a_browser_is_told_what_a_named_page_may_send_and_read() {
+    let request = |method: &str, asks: bool| {
+        let request = hyper::Request::builder().method(method).header("access-control-request-headers", "authorization, mcp-param-x");
+        if asks { request.header("access-control-request-method", "POST") } else { request }.body(()).expect("a request")
+    };
+    assert!(preflight(&request("OPTIONS", false)).is_none() && preflight(&request("POST", true)).is_none());
+    let mut answer = preflight(&request("OPTIONS", true)).expect("an answer");
+    let_read(&mut answer, HeaderValue::from_static("https://dash.example.org"));
+    assert_eq!(answer.status(), StatusCode::NO_CONTENT);
+    for (name, value) in [
+        ("access-control-allow-origin", "https://dash.example.org"),
+        ("access-control-allow-methods", "GET, POST, DELETE"),
+        ("access-control-allow-headers", "authorization, mcp-param-x"),
+        ("access-control-expose-headers", "Mcp-Session-Id, WWW-Authenticate"),
+        ("vary", "Origin"),
+    ] {
+        assert_eq!(answer.headers().get(name).map(HeaderValue::as_bytes), Some(value.as_bytes()), "{name}");
     }
 }
 

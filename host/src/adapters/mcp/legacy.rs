@@ -37,11 +37,17 @@ enum Answered {
 
 impl Mcp {
     /// Opens a session. A revision that we do not have is answered with our latest (lifecycle, version negotiation).
-    pub(super) fn initialize(&self, fields: &dyn Fields, caller: &Caller, params: &Params<'_>, id: &RawValue) -> Result<Reply, Fault> {
+    pub(super) async fn initialize(
+        &self,
+        fields: &dyn Fields,
+        caller: &Caller,
+        params: &Params<'_>,
+        id: &RawValue,
+    ) -> Result<Reply, Fault> {
         check_version_header(fields)?;
         // Each request that names a session that ended is told so, this one too (session management).
         if !matches!(fields.field(headers::SESSION_ID), Field::Absent) {
-            self.session(fields, caller)?;
+            self.session(fields, caller).await?;
         }
         let wanted = params
             .protocol_version
@@ -287,6 +293,10 @@ impl Mcp {
                 }
             }
         };
+        // Who comes while the host drains would hold it up; it comes back to the next one.
+        if self.draining.is_cancelled() {
+            live.detach(STANDALONE);
+        }
         Ok(Reply::events(Box::new(Frames::new(None, source, None, Era::Legacy))))
     }
 

@@ -1,30 +1,36 @@
 //! Being told of changes: `subscriptions/listen` of 2026-07-28, and the stream that sessions open by GET.
 //!
 //! **Invariants:** the acknowledgement comes first; nothing is told that was not asked for; who was too slow for the news is told
-//! that everything it asked for may have changed, so nothing is missed in silence.
+//! that everything it asked for may have changed, so nothing is missed in silence; nobody is told anything by a credential that is
+//! no longer good.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Texts};
 use super::call::{TASKS, declares};
 use super::errors::{Era, Fault};
-use super::live::Live;
+use super::live::{Live, STANDALONE};
 use super::stream::{FRAMES_MAX, Frame, Frames};
 use super::{Mcp, envelope};
 use crate::ports::endpoint::Reply;
 use crate::ports::offering::{News, Offering};
-use crate::ports::surface::Caller;
+use crate::ports::surface::{Caller, Rejected, Surface};
 
 /// Resources and deferred calls one `subscriptions/listen` may name.
 const LISTENED_MAX: usize = 1_000;
+/// Milliseconds between two looks at the credential of a stream that has nothing to tell. Each stream looks by itself: ten thousand
+/// that look at once would be a pause for everybody.
+const LOOK_MS: u64 = 5_000;
 const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 
 /// What a client asks to be told of.
@@ -91,6 +97,7 @@ fn change(news: &News) -> Option<(&'static str, Map<String, Value>)> {
 
 /// One `subscriptions/listen`.
 struct Listener {
+    surface: Arc<dyn Surface>,
     offering: Arc<dyn Offering>,
     caller: Caller,
     filter: Filter,
@@ -101,10 +108,12 @@ struct Listener {
 
 impl Listener {
     async fn run(self, mut news: broadcast::Receiver<News>, draining: CancellationToken) {
+        let mut look = looks();
         loop {
             let heard = tokio::select! {
-                heard = news.recv() => heard,
+                heard = news.recv() => Some(heard),
                 () = self.frames.closed() => return,
+                _ = look.tick() => None,
                 () = draining.cancelled() => {
                     let object = json!({"_meta": {SUBSCRIPTION_ID: self.id}}).to_string();
                     let last = answer::spliced(&self.id, &self.texts, &object, "complete");
@@ -113,11 +122,17 @@ impl Listener {
                 }
             };
             let told = match heard {
-                Ok(news) if self.filter.covers(&news) => vec![news],
-                Ok(_) => continue,
-                Err(RecvError::Lagged(_)) => self.filter.everything(),
-                Err(RecvError::Closed) => return,
+                Some(Ok(news)) if self.filter.covers(&news) => vec![news],
+                Some(Ok(_)) => continue,
+                Some(Err(RecvError::Lagged(_))) => self.filter.everything(),
+                Some(Err(RecvError::Closed)) => return,
+                None => Vec::new(),
             };
+            if !self.surface.is_good(&self.caller.token).await {
+                let rejected = Rejected::Invalid { why: "it was revoked, or has expired".to_owned() };
+                drop(self.frames.send(Frame::Last(Err(rejected.into()))).await);
+                return;
+            }
             for news in &told {
                 if !self.tell(news).await {
                     return;
@@ -173,6 +188,7 @@ impl Mcp {
             Map::from_iter([("_meta".to_owned(), json!({SUBSCRIPTION_ID: id})), ("notifications".to_owned(), filter.shown())]);
         let head = super::stream::event(&answer::notification("notifications/subscriptions/acknowledged", acknowledged));
         let listener = Listener {
+            surface: Arc::clone(&self.surface),
             offering: Arc::clone(&self.desk.offering),
             caller,
             filter,
@@ -188,24 +204,47 @@ impl Mcp {
     /// Sees to it that a session is told on its own stream what changes from now on.
     pub(super) async fn keep_told(&self, caller: &Caller, live: &Arc<Live>) -> Result<(), Fault> {
         let news = self.desk.offering.news(caller).await?;
+        live.admitted(&caller.token);
         if live.take_telling() {
-            tokio::spawn(tell_session(Arc::downgrade(live), news, self.draining.clone()));
+            tokio::spawn(tell_session(Arc::clone(&self.surface), Arc::downgrade(live), news, self.draining.clone()));
         }
         Ok(())
     }
 }
 
-async fn tell_session(live: Weak<Live>, mut news: broadcast::Receiver<News>, draining: CancellationToken) {
+/// Returns when to look at the credential of a stream.
+fn looks() -> Interval {
+    let mut looks = tokio::time::interval(Duration::from_millis(LOOK_MS));
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks.reset();
+    looks
+}
+
+/// Tells a session what changes. With its credential only the stream ends: what is told meanwhile waits for who comes back with a good one.
+async fn tell_session(surface: Arc<dyn Surface>, live: Weak<Live>, mut news: broadcast::Receiver<News>, draining: CancellationToken) {
+    let mut look = looks();
     loop {
         let heard = tokio::select! {
-            heard = news.recv() => heard,
-            () = draining.cancelled() => return,
+            heard = news.recv() => Some(heard),
+            _ = look.tick() => None,
+            () = draining.cancelled() => {
+                if let Some(live) = live.upgrade() {
+                    live.detach(STANDALONE);
+                }
+                return;
+            }
         };
         let Some(live) = live.upgrade().filter(|live| !live.is_ended()) else { return };
+        if let Some(token) = live.credential()
+            && !surface.is_good(&token).await
+        {
+            live.dismiss(&token);
+        }
         match heard {
-            Ok(news) => push(&live, &news),
-            Err(RecvError::Lagged(_)) => everything(&live),
-            Err(RecvError::Closed) => return,
+            Some(Ok(news)) => push(&live, &news),
+            Some(Err(RecvError::Lagged(_))) => everything(&live),
+            Some(Err(RecvError::Closed)) => return,
+            None => {}
         }
     }
 }

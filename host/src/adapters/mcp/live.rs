@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use pointsman_core::agent::TokenRecord;
 use pointsman_core::time::TimeMs;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
@@ -121,6 +122,8 @@ struct State {
     calls: HashMap<String, CancellationToken>,
     notes: SessionNotes,
     is_told: bool,
+    /// What its stream was opened by, as it came last.
+    credential: Option<Arc<TokenRecord>>,
 }
 
 /// A session's own.
@@ -145,6 +148,7 @@ impl Live {
                 calls: HashMap::new(),
                 notes,
                 is_told: false,
+                credential: None,
             }),
         }
     }
@@ -223,6 +227,25 @@ impl Live {
         let mut state = self.state.lock();
         state.streams.entry(STANDALONE).or_insert_with(|| Stream::new(self.first, "".into()));
         !std::mem::replace(&mut state.is_told, true)
+    }
+
+    /// Notes the credential that asks to be told now; a refreshed one takes the place of an earlier.
+    pub(super) fn admitted(&self, credential: &Arc<TokenRecord>) {
+        self.state.lock().credential = Some(Arc::clone(credential));
+    }
+
+    /// Returns what asked last to be told.
+    pub(super) fn credential(&self) -> Option<Arc<TokenRecord>> {
+        self.state.lock().credential.clone()
+    }
+
+    /// Ends the stream that no request opened, unless another credential came since.
+    pub(super) fn dismiss(&self, credential: &Arc<TokenRecord>) {
+        let mut state = self.state.lock();
+        let is_last = state.credential.as_ref().is_some_and(|last| Arc::ptr_eq(last, credential));
+        if let Some(found) = state.streams.get_mut(&STANDALONE).filter(|_| is_last) {
+            found.sink = None;
+        }
     }
 
     /// Announces a request to the client; returns its id and where the answer comes.

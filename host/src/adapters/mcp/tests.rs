@@ -1,7 +1,8 @@
 //! The protocol over exchanges in memory: whatever comes is answered, and answered in a known form.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -11,18 +12,32 @@ use pointsman_core::event::Provenance;
 use pointsman_core::ids::{PrincipalId, ProjectId, TokenId};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use tokio::sync::broadcast;
 
 use super::*;
 
 use crate::ports::endpoint::{Body, BodyError, BodySource};
-use crate::ports::offering::{Listing, ParamHeader, Round};
+use crate::ports::offering::{Listing, News, ParamHeader, Round};
 use crate::ports::provider::{Emission, Emit, ProviderCall, ProviderOutcome};
 use crate::ports::surface::{CallError, Rejected};
 
 struct Echo;
 
+/// What all endpoints here hear of.
+static NEWS: LazyLock<broadcast::Sender<News>> = LazyLock::new(|| broadcast::Sender::new(8));
+/// A credential that is let in, and is good no longer when it is looked at again.
+const ENDING: &[u8] = b"Bearer ended";
+
 #[async_trait]
 impl Surface for Echo {
+    async fn is_good(&self, credential: &TokenRecord) -> bool {
+        credential.id != TokenId::from_bytes(["ended".len() as u8; 16])
+    }
+
+    async fn scopes_needed(&self, _: Option<&str>) -> Vec<String> {
+        Vec::new()
+    }
+
     async fn admit(&self, bearer: Option<&str>, _: Option<&str>, trace: String) -> Result<Caller, Rejected> {
         let id = match bearer {
             None => return Err(Rejected::Missing),
@@ -72,6 +87,10 @@ impl Offering for Echo {
     fn list(&self, _: &Caller, kind: ListKind) -> Arc<Listing> {
         let tools = [("echo", r#"{"name":"echo","inputSchema":{"type":"object"}}"#)];
         Arc::new(Listing::new(tools.into_iter().filter(|_| kind == ListKind::Tools)))
+    }
+
+    async fn news(&self, _: &Caller) -> Result<broadcast::Receiver<News>, CallError> {
+        Ok(NEWS.subscribe())
     }
 
     fn provided(&self, _: &Caller, tool: &str) -> Option<Arc<[ParamHeader]>> {
@@ -404,4 +423,66 @@ fn deep_nesting_is_passed_on_without_recursion() {
     let deep = format!("{{\"x\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     let reply = post(&endpoint(), modern_call("bug", &deep).as_bytes(), &headers);
     assert_eq!(body_of(&reply)["error"]["code"], -32603, "the tool was reached");
+}
+
+/// Sends a request with a credential of its own.
+async fn sent(endpoint: &Mcp, method: Method, body: &str, headers: &[(&'static str, &[u8])]) -> Reply {
+    let mut fields: HashMap<&'static str, Vec<&[u8]>> = HashMap::from([
+        ("content-type", vec![b"application/json".as_slice()]),
+        ("accept", vec![b"application/json, text/event-stream".as_slice()]),
+    ]);
+    for (name, value) in headers {
+        fields.entry(name).or_default().push(value);
+    }
+    let mut body = Ready(Bytes::copy_from_slice(body.as_bytes()));
+    endpoint.serve(Exchange { method, slug: None, fields: &Sent(fields), body: &mut body, trace: "req_1" }).await
+}
+
+/// Returns what a stream says next; none: it ended.
+async fn said(reply: &mut Reply) -> Option<String> {
+    let Body::Events(source) = &mut reply.body else { panic!("no stream") };
+    let next = tokio::time::timeout(Duration::from_secs(20), std::future::poll_fn(|context| source.poll_next(context)));
+    next.await.expect("it says something, or ends").map(|piece| String::from_utf8_lossy(&piece).into_owned())
+}
+
+async fn listening(endpoint: &Mcp, authorization: &[u8]) -> Reply {
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}"#;
+    let headers = [MODERN[0], ("mcp-method", b"subscriptions/listen".as_slice()), ("authorization", authorization)];
+    let mut reply = sent(endpoint, Method::Post, body, &headers).await;
+    assert!(said(&mut reply).await.is_some_and(|first| first.contains("acknowledged")));
+    reply
+}
+
+/// Opens a session and its stream.
+async fn standing(endpoint: &Mcp, authorization: &[u8]) -> Reply {
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{}}}"#;
+    let opened = sent(endpoint, Method::Post, body, &[("authorization", authorization)]).await;
+    let id = opened.fields.iter().find(|(name, _)| *name == headers::SESSION_ID).map(|(_, id)| id.clone()).expect("a session");
+    let mut reply = sent(endpoint, Method::Get, "", &[("authorization", authorization), (headers::SESSION_ID, id.as_bytes())]).await;
+    assert!(said(&mut reply).await.is_some_and(|first| first.contains("retry:")));
+    reply
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_credential() {
+    let endpoint = endpoint();
+    let (mut good, mut ending) = (listening(&endpoint, b"Bearer secret").await, listening(&endpoint, ENDING).await);
+    let (mut good_session, mut ending_session) = (standing(&endpoint, b"Bearer secret").await, standing(&endpoint, ENDING).await);
+    NEWS.send(News::Tools).expect("somebody listens");
+    assert!(said(&mut good).await.is_some_and(|told| told.contains("tools/list_changed")));
+    assert!(said(&mut good_session).await.is_some_and(|told| told.contains("tools/list_changed")));
+    let last = said(&mut ending).await.expect("a response");
+    assert!(last.contains("\"id\":1") && last.contains("unauthorized") && !last.contains("list_changed"), "{last}");
+    assert_eq!(said(&mut ending).await, None);
+    assert_eq!(said(&mut ending_session).await, None, "told nothing");
+}
+
+#[tokio::test]
+async fn a_drain_ends_the_streams_of_sessions() {
+    let endpoint = endpoint();
+    let mut before = standing(&endpoint, b"Bearer secret").await;
+    endpoint.draining.cancel();
+    assert_eq!(said(&mut before).await, None);
+    let mut after = standing(&endpoint, b"Bearer secret").await;
+    assert_eq!(said(&mut after).await, None, "who comes while it drains does not hold it up");
 }

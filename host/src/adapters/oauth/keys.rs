@@ -65,10 +65,10 @@ impl Published {
 pub(super) struct KeySet(Vec<Key>);
 
 impl KeySet {
-    /// Reads a set; keys of unknown kinds are skipped, as the standard says.
-    pub(super) fn read(document: &serde_json::Value) -> Self {
-        let published = document["keys"].as_array().into_iter().flatten().take(KEYS_MAX);
-        Self(published.filter_map(|key| Published::deserialize(key).ok()?.into_key()).collect())
+    /// Reads a set, none when the document is none; keys of unknown kinds are skipped, as the standard says.
+    pub(super) fn read(document: &serde_json::Value) -> Option<Self> {
+        let published = document["keys"].as_array()?.iter().take(KEYS_MAX);
+        Some(Self(published.filter_map(|key| Published::deserialize(key).ok()?.into_key()).collect()))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -103,13 +103,14 @@ mod tests {
             {"kty": "EC", "crv": "P-384", "kid": "p384", "x": "AA", "y": "AA"}, {"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"},
             {"kty": "RSA", "kid": "no n", "e": "AQAB"}, {"kty": "RSA", "n": "AAEC", "e": "AQAB", "key_ops": ["encrypt"]}, "nonsense", 7,
         ]});
-        let keys = KeySet::read(&set);
+        let keys = KeySet::read(&set).expect("a set");
         assert_eq!(keys.0.len(), 1, "{keys:?}");
         assert!(keys.find(Some("a"), Algorithm::EdDsa).is_some() && keys.find(None, Algorithm::EdDsa).is_some());
         assert!(keys.find(Some("a"), Algorithm::Rs256).is_none() && keys.find(Some("b"), Algorithm::EdDsa).is_none());
-        let two = KeySet::read(&json!({"keys": [ed("a"), ed("b")]}));
+        let two = KeySet::read(&json!({"keys": [ed("a"), ed("b")]})).expect("a set");
         assert!(two.find(None, Algorithm::EdDsa).is_none(), "which of the two?");
-        assert!(KeySet::read(&json!({"keys": "none"})).is_empty());
+        assert!(KeySet::read(&json!({"keys": "none"})).is_none() && KeySet::read(&json!({})).is_none());
+        assert!(KeySet::read(&json!({"keys": []})).is_some_and(|none| none.is_empty()));
         assert_eq!(number("AAEC"), Some(vec![1, 2]), "leading zeros are not part of a number");
     }
 }

@@ -10,6 +10,7 @@ use data_encoding::BASE64URL_NOPAD;
 use pointsman_core::time::TimeMs;
 use ring::signature::{ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use thiserror::Error;
 
 use crate::ports::issuer::Grant;
@@ -74,6 +75,8 @@ pub(super) enum TokenError {
     UnknownExtensions,
     #[error("it is a signed token for another use than access")]
     AnotherUse,
+    #[error("it is an ID token, or cannot be told from one: its header has no `typ` `at+jwt`, and {why}")]
+    IdToken { why: &'static str },
     #[error("its signature is wrong")]
     BadSignature,
     #[error("its claims cannot be read")]
@@ -110,6 +113,9 @@ struct Claims {
     scp: Option<OneOrMany>,
     client_id: Option<String>,
     azp: Option<String>,
+    at_hash: Option<IgnoredAny>,
+    c_hash: Option<IgnoredAny>,
+    nonce: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -142,6 +148,8 @@ pub(super) struct Expected<'a> {
 pub(super) struct Token<'a> {
     key_id: Option<String>,
     algorithm: Algorithm,
+    /// Whether its header says that it is an access token.
+    is_access: bool,
     /// Header and claims as they were signed.
     message: &'a str,
     claims: &'a str,
@@ -165,7 +173,8 @@ impl<'a> Token<'a> {
         if form.is_some_and(|form| !form.eq_ignore_ascii_case("at+jwt") && !form.eq_ignore_ascii_case("jwt")) {
             return Err(TokenError::AnotherUse);
         }
-        Ok(Self { key_id: header.kid, algorithm, message, claims, signature })
+        let is_access = form.is_some_and(|form| form.eq_ignore_ascii_case("at+jwt"));
+        Ok(Self { key_id: header.kid, algorithm, is_access, message, claims, signature })
     }
 
     /// Returns the id of the key that should have signed it.
@@ -189,6 +198,9 @@ impl<'a> Token<'a> {
         }
         let claims = BASE64URL_NOPAD.decode(self.claims.as_bytes()).map_err(|_| TokenError::BadClaims)?;
         let claims: Claims = serde_json::from_slice(&claims).map_err(|_| TokenError::BadClaims)?;
+        if !self.is_access {
+            claims.are_of_access()?;
+        }
         claims.judge(expected)
     }
 }
@@ -200,6 +212,18 @@ fn milliseconds(seconds: f64) -> i64 {
 }
 
 impl Claims {
+    /// Refuses what may be an ID token (OpenID Connect Core, sections 2 and 3.3.2.11), whose audience is a client: it is shown to many, and
+    /// opens nothing.
+    fn are_of_access(&self) -> Result<(), TokenError> {
+        if self.at_hash.is_some() || self.c_hash.is_some() || self.nonce.is_some() {
+            return Err(TokenError::IdToken { why: "its claims are those of one" });
+        }
+        if self.scope.is_none() && self.scp.is_none() {
+            return Err(TokenError::IdToken { why: "it has neither `scope` nor `scp`" });
+        }
+        Ok(())
+    }
+
     fn judge(self, expected: Expected<'_>) -> Result<Grant, TokenError> {
         if self.iss.ok_or(TokenError::NoClaim("iss"))? != expected.issuer {
             return Err(TokenError::AnotherIssuer);
@@ -209,8 +233,9 @@ impl Claims {
             return Err(TokenError::AnotherAudience { expected: expected.audiences.to_vec() });
         }
         let expires_at_ms = milliseconds(self.exp.ok_or(TokenError::NoClaim("exp"))?);
+        let expires_at_ms = expires_at_ms.saturating_add_unsigned(expected.leeway_ms);
         // RFC 7519, section 4.1.4: on or after that time it is not accepted.
-        if (expected.now - expected.leeway_ms).0 >= expires_at_ms {
+        if expected.now.0 >= expires_at_ms {
             return Err(TokenError::Expired);
         }
         if self.nbf.is_some_and(|nbf| (expected.now + expected.leeway_ms).0 < milliseconds(nbf)) {
@@ -263,7 +288,7 @@ mod tests {
     fn with(name: &str, value: Value) -> String {
         let mut claims = claims();
         claims[name] = value;
-        Pair::new().sign(&json!({"alg": "EdDSA", "kid": "k"}), &claims.to_string())
+        Pair::new().sign(&json!({"alg": "EdDSA", "kid": "k", "typ": "at+jwt"}), &claims.to_string())
     }
 
     #[test]
@@ -297,13 +322,15 @@ mod tests {
         assert_eq!(good("scp", json!(["x", "y z"])).scopes, ["x", "y", "z"]);
         assert!(good("x", json!(1)).scopes.is_empty());
         assert_eq!(good("azp", json!("app")).client.as_deref(), Some("app"));
-        assert_eq!(good("exp", json!(NOW_S + 1)).expires_at_ms, (NOW_S + 1) * 1_000);
+        assert_eq!(good("exp", json!(NOW_S + 1)).expires_at_ms, (NOW_S + 6) * 1_000, "the leeway is counted in");
     }
 
     #[test]
     fn headers_that_should_not_be_are_refused() {
         let (pair, key) = (Pair::new(), Pair::new().public());
-        let refused = |header: Value| check(&pair.sign(&header, &claims().to_string()), &key).err();
+        let mut claims = claims();
+        claims["scope"] = json!("x");
+        let refused = |header: Value| check(&pair.sign(&header, &claims.to_string()), &key).err();
         for good in [json!({"alg": "EdDSA"}), json!({"alg": "Ed25519", "typ": "application/at+jwt"}), json!({"alg": "EdDSA", "typ": "JWT"})]
         {
             assert_eq!(refused(good.clone()), None, "{good}");
@@ -323,6 +350,24 @@ mod tests {
         for text in ["", "a", "a.b", "a.b.c", "e30.e30.e30", "a.b.c.d"] {
             assert_eq!(check(text, &key), Err(TokenError::BadHeader), "{text}");
         }
+    }
+
+    #[test]
+    fn an_id_token_is_no_access_token() {
+        let (pair, key) = (Pair::new(), Pair::new().public());
+        let checked = |typ: &str, more: Value| {
+            let mut claims = claims();
+            claims.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+            check(&pair.sign(&json!({"alg": "EdDSA", "typ": typ}), &claims.to_string()), &key).map(|grant| grant.subject)
+        };
+        for id_token in
+            [json!({}), json!({"scope": "x", "nonce": "n"}), json!({"scp": "x", "at_hash": "h"}), json!({"scope": "x", "c_hash": 1})]
+        {
+            assert!(matches!(checked("JWT", id_token.clone()), Err(TokenError::IdToken { .. })), "{id_token}");
+            assert_eq!(checked("at+jwt", id_token.clone()), Ok("ana".to_owned()), "{id_token}");
+        }
+        assert_eq!(checked("JWT", json!({"scope": ""})), Ok("ana".to_owned()));
+        assert_eq!(checked("JWT", json!({"scp": ["x"]})), Ok("ana".to_owned()));
     }
 
     proptest! {

@@ -52,6 +52,12 @@ pub(super) enum Complaint {
         /// Its words.
         why: String,
     },
+    /// The host does not serve the client so.
+    #[error("the host refused: {why}")]
+    Refused {
+        /// Its words.
+        why: String,
+    },
     /// Too many at once.
     #[error("{max} requests are under way already")]
     TooMany {
@@ -119,6 +125,9 @@ impl Complaint {
                      which, `pointsman agent add NAME` makes one. Then restart the server in the client."
                 ),
             ),
+            Self::Refused { .. } => {
+                (INVALID_REQUEST, "refused", "Correct the client's entry: `pointsman connect CLIENT` prints a working one.".to_owned())
+            }
             Self::TooMany { .. } => (INTERNAL_ERROR, "too_many_requests", "Wait for an answer before the next request.".to_owned()),
             Self::NotAMessage { .. } => (PARSE_ERROR, "not_a_message", "Write one JSON-RPC message a line, encoded in UTF-8.".to_owned()),
             Self::TooLong { .. } => {

@@ -119,6 +119,20 @@ impl Host {
         }
     }
 
+    /// Returns an answer, unless the host says by it that it will not have the client, now or later.
+    pub(super) async fn admitted(&self, answer: Streamed) -> Result<Streamed, Broken> {
+        match answer.status() {
+            400 | 401 | 403 | 406 => match self.response(answer, "null").await {
+                Ok(refused) => {
+                    let why = refused.json()["error"]["message"].as_str().unwrap_or("without a word").to_owned();
+                    Err(Broken::Refused(Complaint::Refused { why }))
+                }
+                Err(broken) => Err(broken),
+            },
+            _ => Ok(answer),
+        }
+    }
+
     /// Returns the response to a request of the bridge's own, whatever else comes with it.
     pub(super) async fn own(&self, mut answer: Streamed, id: &str) -> Result<Response, Broken> {
         if !answer.is_events() {

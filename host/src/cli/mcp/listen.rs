@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Bridge;
+use super::complaint::Complaint;
 use super::host::{Broken, Field, ended, field, note};
 use super::message::{Request, Response, is_response, line_of};
 
@@ -99,7 +100,7 @@ impl Bridge {
                 && let Err(broken) = self.restore(&session).await
             {
                 if let Broken::Refused(complaint) = broken {
-                    note(&complaint.to_string());
+                    return unheard(&complaint);
                 }
                 if !patience.pause(&self.host, 0).await {
                     return;
@@ -109,7 +110,11 @@ impl Bridge {
             let mut fields = session.fields();
             fields.extend(last.as_ref().map(|last| field("last-event-id", last)));
             let mut after_ms = 0;
-            match self.host.open("GET", &fields, Bytes::new()).await {
+            let opened = match self.host.open("GET", &fields, Bytes::new()).await {
+                Ok(answer) => self.host.admitted(answer).await,
+                broken => broken,
+            };
+            match opened {
                 Ok(mut answer) if answer.status() == 200 && answer.is_events() => {
                     patience.renew();
                     if !std::mem::replace(&mut is_told, true) {
@@ -132,13 +137,18 @@ impl Bridge {
                     }
                 }
                 Ok(_) | Err(Broken::Away { .. } | Broken::Busy { .. } | Broken::Lost { .. }) => {}
-                Err(Broken::Refused(complaint)) => note(&complaint.to_string()),
+                Err(Broken::Refused(complaint)) => return unheard(&complaint),
             }
             if !patience.pause(&self.host, after_ms).await {
                 return;
             }
         }
     }
+}
+
+/// Says that a session is told nothing from now on: the host said so, and would say it again.
+fn unheard(complaint: &Complaint) {
+    note(&format!("no changes will be told in this session: {complaint}"));
 }
 
 /// Returns the parameters of an acknowledgement; none for any other message.
@@ -174,7 +184,39 @@ fn missed(acknowledged: &Value) -> Vec<Bytes> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::fixture::{INITIALIZED, bridge, initialize};
     use super::*;
+
+    #[tokio::test]
+    async fn a_stream_that_is_refused_is_not_asked_for_again() {
+        for status in [400, 401, 403, 406] {
+            let refused = r#"{"jsonrpc":"2.0","error":{"code":-32600,"message":"no"}}"#;
+            let (bridge, _writer) =
+                bridge(std::io::sink(), move |asked| Some(if asked.starts_with("GET") { (status, refused) } else { (200, INITIALIZED) }))
+                    .await;
+            initialize(&bridge).await;
+            let given_up = tokio::time::timeout(Duration::from_secs(20), bridge.listen_to(1)).await;
+            assert!(given_up.is_ok(), "it goes on asking after {status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_that_cannot_be_brought_back_is_given_up() {
+        let refused = r#"{"jsonrpc":"2.0","error":{"code":-32600,"message":"no"}}"#;
+        let (bridge, _writer) = bridge(std::io::sink(), move |asked| {
+            assert!(!asked.starts_with("GET"), "the stream comes after the subscriptions");
+            Some(if asked.contains("setLevel") { (401, refused) } else { (200, INITIALIZED) })
+        })
+        .await;
+        initialize(&bridge).await;
+        initialize(&bridge).await;
+        let message = super::super::fixture::message(r#"{"jsonrpc":"2.0","id":2,"method":"logging/setLevel","params":{"level":"info"}}"#);
+        bridge.session.remember(&Request { id: "2".to_owned(), method: "logging/setLevel".to_owned(), message });
+        let given_up = tokio::time::timeout(Duration::from_secs(20), bridge.listen_to(2)).await;
+        assert!(given_up.is_ok(), "it goes on asking");
+    }
 
     #[test]
     fn what_was_acknowledged_may_have_changed() {

@@ -43,7 +43,10 @@ pub(super) enum Kind {
     /// The client's answer to the host.
     Response,
     /// Several messages, which the host takes apart.
-    Batch,
+    Batch {
+        /// Of the requests among them, as they were written.
+        ids: Vec<String>,
+    },
 }
 
 /// A message of the client.
@@ -99,8 +102,14 @@ impl Message {
     pub(super) fn read(line: Bytes) -> Result<Self, String> {
         let json = std::str::from_utf8(&line).map_err(|_| "it is not UTF-8".to_owned())?;
         if json.trim_start().starts_with('[') {
-            serde_json::from_str::<&RawValue>(json).map_err(|e| e.to_string())?;
-            return Ok(Self { line, kind: Kind::Batch, params: Params::default() });
+            let members: Vec<&RawValue> = serde_json::from_str(json).map_err(|e| e.to_string())?;
+            let mut ids = Vec::new();
+            for member in members {
+                if let Ok(Envelope { id: Some(id), method: Some(_), .. }) = serde_json::from_str(member.get()) {
+                    ids.push(id.get().to_owned());
+                }
+            }
+            return Ok(Self { line, kind: Kind::Batch { ids }, params: Params::default() });
         }
         let envelope: Envelope<'_> = serde_json::from_str(json).map_err(|e| e.to_string())?;
         // What does not fit is the host's to refuse: it says it best.
@@ -257,7 +266,9 @@ mod tests {
         assert_eq!(cancel.kind, Kind::Notification { method: "notifications/cancelled".to_owned() });
         assert_eq!(cancel.params.cancelled.as_deref(), Some("7"));
         assert_eq!(read(r#"{"jsonrpc":"2.0","id":"host-1","result":{}}"#).kind, Kind::Response);
-        assert_eq!(read(" [{}]").kind, Kind::Batch);
+        assert_eq!(read(" [{}]").kind, Kind::Batch { ids: Vec::new() });
+        let batch = r#"[{"id":1,"method":"ping"},{"method":"notifications/initialized"},{"id":"x","result":{}},7,{"id":"b","method":"a"}]"#;
+        assert_eq!(read(batch).kind, Kind::Batch { ids: vec!["1".to_owned(), "\"b\"".to_owned()] });
         assert_eq!(read(r#"{"id":1,"method":"ping","params":[1]}"#).params, Params::default());
         for wrong in ["", "hello", "{", "7", "\"x\""] {
             assert!(Message::read(Bytes::from_static(wrong.as_bytes())).is_err(), "{wrong}");

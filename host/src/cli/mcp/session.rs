@@ -72,6 +72,15 @@ impl Session {
         self.state.lock().opened.clone()
     }
 
+    /// Says that a session can be listened to.
+    pub(super) fn is_ready(&self, generation: u64) {
+        self.ready.send_if_modified(|known| {
+            let is_newer = *known < generation;
+            *known = (*known).max(generation);
+            is_newer
+        });
+    }
+
     /// Forgets what an earlier session of the client was subscribed to.
     fn forget(&self) {
         let mut state = self.state.lock();
@@ -141,6 +150,7 @@ impl Bridge {
     pub(super) async fn reopen(&self, dead: &Opened) -> Result<Opened, Broken> {
         let _turn = self.session.reopening.lock().await;
         if let Some(current) = self.session.current().filter(|current| current.generation != dead.generation) {
+            self.session.is_ready(current.generation);
             return Ok(current);
         }
         let initialize = self.session.state.lock().initialize.clone();
@@ -149,10 +159,11 @@ impl Bridge {
         let response = self.host.own(answer, "0").await?;
         let lost = || Broken::Lost { why: "the session could not be opened again".to_owned() };
         let opened = self.session.begin(initialize, id, &response).ok_or_else(lost)?;
+        // At once: whoever waits for it must not depend on what becomes of the rest.
+        self.session.is_ready(opened.generation);
         let accepted = self.host.open("POST", &opened.fields(), Bytes::from_static(INITIALIZED)).await?;
         accepted.whole().await.map_err(|error| Broken::Lost { why: error.to_string() })?;
         note("the host had forgotten the session: opened it again");
-        self.session.ready.send_replace(opened.generation);
         Ok(opened)
     }
 
@@ -160,6 +171,7 @@ impl Bridge {
     pub(super) async fn restore(&self, opened: &Opened) -> Result<(), Broken> {
         for request in self.session.restoring() {
             let answer = self.host.open("POST", &opened.fields(), request.into()).await?;
+            let answer = self.host.admitted(answer).await?;
             answer.whole().await.map_err(|error| Broken::Lost { why: error.to_string() })?;
         }
         Ok(())
@@ -170,5 +182,23 @@ impl Bridge {
         if let Some(opened) = self.session.current() {
             drop(self.host.open("DELETE", &opened.fields(), Bytes::new()).await);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{self, bridge, initialize};
+
+    #[tokio::test]
+    async fn a_session_can_be_listened_to_once_it_is_open_whatever_comes_after() {
+        let hangs_up = |asked: &str| (!asked.contains("notifications/initialized")).then_some((200, fixture::INITIALIZED));
+        let (bridge, _writer) = bridge(std::io::sink(), hangs_up).await;
+        initialize(&bridge).await;
+        let dead = bridge.session.current().expect("a session");
+        assert!(bridge.reopen(&dead).await.is_err(), "the host was gone before it was told that the session begins");
+        assert_eq!(*bridge.session.ready.borrow(), 2, "who listens is told of the session");
+        let mut ready = bridge.session.ready.subscribe();
+        assert!(bridge.reopen(&dead).await.is_ok_and(|current| current.generation == 2));
+        assert!(!ready.has_changed().expect("it lives") && *ready.borrow_and_update() == 2, "and only once");
     }
 }

@@ -4,7 +4,8 @@
 //! Both become a [`TokenRecord`] that is stored nowhere, so that all that follows knows one kind of caller only.
 //!
 //! **Invariants:** whom an issuer names is never the principal of a token minted here: their ids come from hashes of issuer
-//! and subject; a scope that is not granted opens nothing; a token for one project's endpoint opens no other.
+//! and subject, and so does a part of their names; a scope that is not granted opens nothing; a token for one project's endpoint
+//! opens no other; by what a caller is refused nobody learns whether a project exists.
 
 use std::sync::Arc;
 
@@ -28,8 +29,10 @@ pub const LOCAL_PRINCIPAL: &str = "local";
 const LOCAL_TOOLSETS: [&str; 2] = ["files", "admin"];
 /// Credentials whose calls are counted.
 const COUNTED_MAX: usize = 20_000;
-/// Characters of a subject that become its principal's name.
+/// Characters of a subject that become part of its principal's name.
 const NAME_CHARS_MAX: usize = 40;
+/// Bytes of a hash that tell apart the names of principals whose subjects look alike.
+const NAME_HASH_BYTES: usize = 5;
 
 /// Whom the host lets in besides the tokens minted here, and how often anyone may call.
 #[derive(Clone, Default)]
@@ -88,11 +91,17 @@ impl OAuth {
         }
     }
 
-    /// Returns every scope that a caller of this endpoint needs: it is told all of them at once.
-    fn needed(&self, slug: Option<&str>) -> Vec<String> {
+    /// Returns every scope that a caller of this endpoint needs, who has `held`: it is told all of them at once. Of an endpoint that is
+    /// named only the configuration is asked, so that nobody learns which projects there are.
+    fn needed(&self, slug: Option<&str>, held: &[String], projects: &[ProjectRecord]) -> Vec<String> {
         let mut needed = self.required_scopes.clone();
-        let opening = self.grants.iter().find(|grant| slug.is_none_or(|slug| grant.opens(slug)));
-        needed.extend(opening.map(|grant| grant.scope.clone()).filter(|scope| !self.required_scopes.contains(scope)));
+        let opens = |grant: &&ScopeGrant| match slug {
+            Some(slug) => grant.opens(slug),
+            None => projects.iter().any(|project| grant.opens(&project.slug)),
+        };
+        let mut opening = self.grants.iter().filter(opens);
+        let best = opening.clone().find(|grant| held.contains(&grant.scope)).or_else(|| opening.next());
+        needed.extend(best.map(|grant| grant.scope.clone()).filter(|scope| !self.required_scopes.contains(scope)));
         needed
     }
 
@@ -191,10 +200,18 @@ impl Agents {
         Ok(found)
     }
 
-    /// Returns the record of whoever an access token names.
+    /// Returns the scopes that a caller who has none needs for an endpoint; none without an authorization server.
+    pub async fn scopes_needed(&self, slug: Option<&str>) -> Vec<String> {
+        let Some(oauth) = &self.gate.access.oauth else { return Vec::new() };
+        // What cannot be found out now is asked for later, by a 403.
+        let known = self.known_projects().await.unwrap_or_else(|_| Arc::from([]));
+        oauth.needed(slug, &[], &known)
+    }
+
+    /// Returns the record of whoever an access token names, its call counted.
     ///
     /// # Errors
-    /// `Invalid`, `InsufficientScope`, `Unavailable`.
+    /// `Invalid`, `InsufficientScope`, `Forbidden`, `TooMany`, `Unavailable`.
     pub(super) async fn granted(&self, token: &str, slug: Option<&str>) -> Result<Arc<TokenRecord>, Rejected> {
         let Some(oauth) = &self.gate.access.oauth else {
             let why = if is_jwt(token) {
@@ -213,29 +230,29 @@ impl Agents {
             GrantError::Invalid { why } => Rejected::Invalid { why },
             GrantError::Unavailable { retry_after_ms } => Rejected::Unavailable { retry_after_ms },
         })?;
-        let insufficient = || Rejected::InsufficientScope { scopes: oauth.needed(slug) };
-        if oauth.required_scopes.iter().any(|needed| !grant.scopes.contains(needed)) {
-            return Err(insufficient());
-        }
+        // A token that opens nothing costs as much as one that opens all.
+        self.gate.count(token_id(oauth.issuer.id(), &grant), self.kit.now())?;
         let known = self.known_projects().await?;
         let (open, toolsets) = oauth.opened(&grant.scopes, &known);
-        // A project that no scope names is not told apart from one that is not there.
-        let could_open = slug.is_none_or(|slug| oauth.grants.iter().any(|grant| grant.opens(slug)));
-        let is_open = slug.map_or(!open.is_empty(), |slug| open.iter().any(|project| project.slug == slug));
-        let is_there = slug.is_none_or(|slug| known.iter().any(|project| project.slug == slug));
-        if !is_open && could_open && is_there && !oauth.grants.is_empty() {
-            return Err(insufficient());
+        let needed = oauth.needed(slug, &grant.scopes, &known);
+        if needed.iter().any(|scope| !grant.scopes.contains(scope)) {
+            return Err(Rejected::InsufficientScope { scopes: needed });
         }
+        // What is still not open no scope opens: the project is another's, or is not there.
         Ok(Arc::new(record(oauth.issuer.id(), &grant, &open, toolsets)))
     }
+}
+
+/// Returns the id of whom a grant names. A refreshed token of the same client is the same credential: its sessions go on.
+fn token_id(issuer: &str, grant: &Grant) -> TokenId {
+    TokenId::from_bytes(digest(&["token", issuer, &grant.subject, grant.client.as_deref().unwrap_or_default()]))
 }
 
 fn record(issuer: &str, grant: &Grant, open: &[&ProjectRecord], mut toolsets: Vec<String>) -> TokenRecord {
     toolsets.sort_unstable();
     toolsets.dedup();
     TokenRecord {
-        // A refreshed token of the same client is the same credential: its sessions go on.
-        id: TokenId::from_bytes(digest(&["token", issuer, &grant.subject, grant.client.as_deref().unwrap_or_default()])),
+        id: token_id(issuer, grant),
         principal: PrincipalId::from_bytes(digest(&["principal", issuer, &grant.subject])),
         principal_name: name(issuer, &grant.subject),
         provenance: Provenance::Agent,
@@ -260,11 +277,13 @@ fn digest(parts: &[&str]) -> [u8; 16] {
     half
 }
 
-/// Returns a subject as a principal's name: what a name may hold of it, or a piece of its hash.
+/// Returns a subject as a principal's name: what a name may hold of it, then a piece of a hash, since others' subjects and the names of
+/// the host's own tokens may look the same, and components tell principals apart by their names.
 fn name(issuer: &str, subject: &str) -> String {
     let fitting = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' };
     let name: String = subject.chars().map(fitting).skip_while(|c| !c.is_ascii_alphanumeric()).take(NAME_CHARS_MAX).collect();
-    if name.is_empty() { format!("user-{}", data_encoding::HEXLOWER.encode(&digest(&["name", issuer, subject])[..4])) } else { name }
+    let shown = if name.is_empty() { "user" } else { &name };
+    format!("{shown}-{}", data_encoding::HEXLOWER.encode(&digest(&["name", issuer, subject])[..NAME_HASH_BYTES]))
 }
 
 /// Returns whether a credential has the form of a signed token: three parts in base64url (RFC 7515, section 3.1).
@@ -327,9 +346,27 @@ mod tests {
         assert_eq!(slugs(&some, &["mcp"]), pair("", ""));
         assert_eq!(slugs(&some, &["read:a"]), pair("a", ""));
         assert_eq!(slugs(&some, &["write", "read:a"]), pair("a b", "files"));
-        assert_eq!(some.needed(Some("a")), ["mcp", "read:a"]);
-        assert_eq!(some.needed(Some("b")), ["mcp", "write"]);
-        assert_eq!(some.needed(None), ["mcp", "read:a"]);
+        let needed = |slug: Option<&str>, held: &[&str]| {
+            let held: Vec<String> = held.iter().map(|scope| (*scope).to_owned()).collect();
+            some.needed(slug, &held, &projects)
+        };
+        assert_eq!(needed(Some("a"), &[]), ["mcp", "read:a"]);
+        assert_eq!(needed(Some("b"), &[]), ["mcp", "write"]);
+        assert_eq!(needed(Some("nothing-here"), &[]), ["mcp", "write"], "as if it were there");
+        assert_eq!(needed(None, &[]), ["mcp", "read:a"]);
+        assert_eq!(needed(Some("a"), &["write"]), ["mcp", "write"], "one that opens it is enough");
+    }
+
+    #[test]
+    fn no_scope_is_asked_for_that_opens_nothing() {
+        let oauth = oauth(&[("read:gone", &["gone"], &[]), ("write", &[], &[])]);
+        assert_eq!(oauth.needed(None, &[], &[project(1, "a")]), ["mcp", "write"], "the first would open no project that there is");
+        assert_eq!(oauth.needed(None, &[], &[]), ["mcp"]);
+        assert_eq!(
+            oauth.needed(Some("gone"), &["read:gone".to_owned()], &[]),
+            ["mcp", "read:gone"],
+            "all of it may be held, and then asking again would not help"
+        );
     }
 
     #[test]
@@ -344,8 +381,12 @@ mod tests {
     #[test]
     fn subjects_become_names_and_ids_that_no_other_has() {
         for (subject, expected) in [("ana", "ana"), ("auth0|5f7c", "auth0-5f7c"), ("ana@example.org", "ana-example.org"), ("|x", "x")] {
-            assert_eq!(name("i", subject), expected);
+            let named = name("i", subject);
+            assert_eq!(named.rsplit_once('-').map(|(shown, hash)| (shown, hash.len())), Some((expected, 10)), "{named}");
         }
+        let alike = [name("i", "auth0|5f7c"), name("i", "auth0-5f7c"), name("j", "auth0|5f7c"), "auth0-5f7c".to_owned()];
+        assert_eq!(std::collections::BTreeSet::from(alike).len(), 4);
+        assert!(check_agent_name(&name("i", &"x".repeat(500))).is_ok());
         assert!(check_agent_name(&name("i", "世界")).is_ok(), "{}", name("i", "世界"));
         assert_ne!(digest(&["ab", "c"]), digest(&["a", "bc"]));
         assert_ne!(digest(&["principal", "i", "a"]), digest(&["token", "i", "a"]));

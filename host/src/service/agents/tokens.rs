@@ -101,10 +101,48 @@ pub struct NewToken {
 /// A token and when it was read.
 type Checked = (TimeMs, Arc<TokenRecord>);
 
+/// Tokens checked a moment ago, by their hashes and by their ids.
+#[derive(Default)]
+struct Fresh {
+    by_hash: HashMap<[u8; 32], Checked>,
+    by_id: HashMap<TokenId, Checked>,
+    /// Grows with each: what was read before one may be what it revoked.
+    revocations: u64,
+}
+
+impl Fresh {
+    /// Keeps a token that was read when there had been so many revocations.
+    fn keep(&mut self, read_at: u64, now: TimeMs, hash: Option<[u8; 32]>, token: &Arc<TokenRecord>) {
+        if read_at != self.revocations {
+            return;
+        }
+        if self.by_hash.len() >= CHECKED_MAX {
+            self.by_hash.clear();
+        }
+        if self.by_id.len() >= CHECKED_MAX {
+            self.by_id.clear();
+        }
+        if let Some(hash) = hash {
+            self.by_hash.insert(hash, (now, Arc::clone(token)));
+        }
+        self.by_id.insert(token.id, (now, Arc::clone(token)));
+    }
+
+    fn revoked(&mut self, id: TokenId) {
+        self.revocations += 1;
+        self.by_hash.retain(|_, (_, token)| token.id != id);
+        self.by_id.remove(&id);
+    }
+}
+
+fn if_fresh(checked: Option<&Checked>, now: TimeMs) -> Option<Arc<TokenRecord>> {
+    checked.filter(|(at, _)| now.since_ms(*at) < FRESH_MS).map(|(_, token)| Arc::clone(token))
+}
+
 /// Tokens checked a moment ago, and projects, whose slugs never change.
 #[derive(Default)]
 pub(super) struct Admissions {
-    checked: Mutex<HashMap<[u8; 32], Checked>>,
+    checked: Mutex<Fresh>,
     projects: Mutex<HashMap<String, Arc<ProjectRecord>>>,
 }
 
@@ -256,7 +294,7 @@ impl Agents {
             Ok((commit, found.value))
         });
         let (record, _) = decided.await?;
-        self.admissions.checked.lock().retain(|_, (_, token)| token.id != id);
+        self.admissions.checked.lock().revoked(id);
         Ok(record)
     }
 
@@ -276,14 +314,14 @@ impl Agents {
     /// # Errors
     /// [`Rejected`].
     pub async fn admit(&self, bearer: Option<&str>, slug: Option<&str>, trace: String) -> Result<Caller, Rejected> {
+        let counted = |token: Arc<TokenRecord>| self.gate.count(token.id, self.kit.now()).map(|()| token);
         let token = match bearer {
-            None => self.anonymous().await?,
+            None => counted(self.anonymous().await?)?,
             Some(text) => match secret(text)? {
-                ours if ours.starts_with(SECRET_PREFIX) => self.token(ours).await?,
+                ours if ours.starts_with(SECRET_PREFIX) => counted(self.token(ours).await?)?,
                 foreign => self.granted(foreign, slug).await?,
             },
         };
-        self.gate.count(token.id, self.kit.now())?;
         let project = match slug {
             None => token.projects.first().copied().ok_or(Rejected::Forbidden { slug: String::new() })?,
             Some(slug) => {
@@ -307,18 +345,17 @@ impl Agents {
         let invalid = |why: &str| Rejected::Invalid { why: why.to_owned() };
         let hash = blake3::hash(secret.as_bytes());
         let now = self.kit.now();
-        let known = self.admissions.checked.lock().get(hash.as_bytes()).cloned();
+        let (known, read_at) = {
+            let checked = self.admissions.checked.lock();
+            (if_fresh(checked.by_hash.get(hash.as_bytes()), now), checked.revocations)
+        };
         let token = match known {
-            Some((at, token)) if now.since_ms(at) < FRESH_MS => token,
-            _ => {
+            Some(token) => token,
+            None => {
                 let found = self.kit.load::<TokenRecord>(None, &token_key(hash.to_hex().as_str())).await;
                 let found = found.map_err(|failure| unavailable(&failure))?;
                 let token = Arc::new(found.ok_or_else(|| invalid("this host knows no such token"))?.value);
-                let mut checked = self.admissions.checked.lock();
-                if checked.len() >= CHECKED_MAX {
-                    checked.clear();
-                }
-                checked.insert(*hash.as_bytes(), (now, Arc::clone(&token)));
+                self.admissions.checked.lock().keep(read_at, now, Some(*hash.as_bytes()), &token);
                 token
             }
         };
@@ -327,6 +364,33 @@ impl Agents {
             (false, Some(_)) => Err(invalid("it was revoked")),
             (false, None) => Err(invalid("it has expired")),
         }
+    }
+
+    /// Returns whether a credential that was admitted is good still. What cannot be found out now changes nothing: it is asked again.
+    pub async fn is_good(&self, credential: &TokenRecord) -> bool {
+        let now = self.kit.now();
+        let (known, read_at) = {
+            let checked = self.admissions.checked.lock();
+            (if_fresh(checked.by_id.get(&credential.id), now), checked.revocations)
+        };
+        if let Some(token) = known {
+            return token.is_live(now);
+        }
+        match self.stored(credential.id).await {
+            Ok(Some(token)) => {
+                let token = Arc::new(token);
+                self.admissions.checked.lock().keep(read_at, now, None, &token);
+                token.is_live(now)
+            }
+            // Stored nowhere: an issuer's, which says how long it is good, or that of callers without one.
+            Ok(None) => credential.is_live(now),
+            Err(_) => true,
+        }
+    }
+
+    async fn stored(&self, id: TokenId) -> Result<Option<TokenRecord>, Failure> {
+        let Some(hash) = self.kit.load::<TokenHash>(None, &token_id_key(id)).await? else { return Ok(None) };
+        Ok(self.kit.load::<TokenRecord>(None, &token_key(&hash.value.0)).await?.map(|found| found.value))
     }
 }
 
@@ -362,6 +426,38 @@ fn secret(bearer: &str) -> Result<&str, Rejected> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn token(id: u8) -> Arc<TokenRecord> {
+        Arc::new(TokenRecord {
+            id: TokenId::from_bytes([id; 16]),
+            principal: PrincipalId::from_bytes([id; 16]),
+            principal_name: "ana".to_owned(),
+            provenance: Provenance::Agent,
+            projects: Vec::new(),
+            capabilities: Vec::new(),
+            toolsets: Vec::new(),
+            created_at: TimeMs(0),
+            expires_at: None,
+            revoked_at: None,
+        })
+    }
+
+    #[test]
+    fn what_was_read_before_a_revocation_is_not_kept_after_it() {
+        let (mut fresh, ana, ben, now) = (Fresh::default(), token(1), token(2), TimeMs(10));
+        let read_at = fresh.revocations;
+        fresh.keep(read_at, now, Some([1; 32]), &ana);
+        assert!(if_fresh(fresh.by_hash.get(&[1; 32]), now).is_some() && if_fresh(fresh.by_id.get(&ana.id), now).is_some());
+        fresh.keep(read_at, now, Some([2; 32]), &ben);
+        fresh.revoked(ana.id);
+        assert!(!fresh.by_hash.contains_key(&[1; 32]) && !fresh.by_id.contains_key(&ana.id));
+        assert!(fresh.by_hash.contains_key(&[2; 32]), "another's stays");
+        fresh.keep(read_at, now, Some([1; 32]), &ana);
+        assert!(!fresh.by_hash.contains_key(&[1; 32]) && !fresh.by_id.contains_key(&ana.id), "it was read before it was revoked");
+        fresh.keep(fresh.revocations, now, Some([1; 32]), &ana);
+        assert!(fresh.by_hash.contains_key(&[1; 32]));
+        assert!(if_fresh(fresh.by_hash.get(&[1; 32]), now + FRESH_MS).is_none());
+    }
 
     #[test]
     fn mistakes_of_client_configurations_are_named() {

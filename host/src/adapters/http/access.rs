@@ -5,6 +5,8 @@
 //!
 //! **Invariant:** no trace of OAuth is shown when no issuer is configured: clients that see one stop sending their headers.
 
+use std::time::Instant;
+
 use data_encoding::BASE64;
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CACHE_CONTROL, HeaderValue, WWW_AUTHENTICATE};
@@ -12,9 +14,10 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use pointsman_core::time::TimeMs;
 
 use super::body::ReplyBody;
-use super::peers::{Form, Peer, Shown};
+use super::peers::{Form, Peer, Peers, Shown};
 use super::plain::{Refusal, add_field, json};
 use super::{Shared, git, route};
+use crate::ports::clock::System;
 
 /// Where the metadata of a protected resource stands (RFC 9728, section 3).
 pub(super) const METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
@@ -135,7 +138,8 @@ pub(super) async fn git(
 
 /// A request that may show a credential. One that its client gave up before it was answered failed, as far as we can tell.
 struct Visit<'a> {
-    shared: &'a Shared,
+    peers: &'a Peers,
+    clock: Clock<'a>,
     peer: Peer,
     shown: Option<Shown>,
 }
@@ -146,21 +150,25 @@ impl<'a> Visit<'a> {
     /// # Errors
     /// `TooManyFailures`.
     fn begin(shared: &'a Shared, peer: Peer, headers: &HeaderMap) -> Result<Self, Refusal> {
-        let shown = headers.get(AUTHORIZATION).map(|credential| shared.peers.shown(credential.as_bytes(), form(credential)));
-        match shared.peers.held_up(peer, shown, now(shared)) {
+        Self::of(&shared.peers, Clock { system: &*shared.routes.system, started: shared.started }, peer, headers)
+    }
+
+    fn of(peers: &'a Peers, clock: Clock<'a>, peer: Peer, headers: &HeaderMap) -> Result<Self, Refusal> {
+        let shown = headers.get(AUTHORIZATION).map(|credential| peers.shown(credential.as_bytes(), form(credential)));
+        match peers.held_up(peer, shown, clock.now()) {
             Some(retry_after_ms) => Err(Refusal::TooManyFailures { retry_after_ms }),
-            None => Ok(Self { shared, peer, shown }),
+            None => Ok(Self { peers, clock, peer, shown }),
         }
     }
 
     /// Remembers how it went. A signed token that nobody can check now is no better than one that is wrong.
     fn end(mut self, status: StatusCode) {
         let Some(shown) = self.shown.take() else { return };
-        let peers = &self.shared.peers;
+        let (peers, now) = (self.peers, self.clock.now());
         let is_unknown = || shown.form == Form::Other && !peers.is_accepted(shown);
         match status {
-            StatusCode::UNAUTHORIZED => peers.failed(self.peer, shown, now(self.shared)),
-            StatusCode::SERVICE_UNAVAILABLE if is_unknown() => peers.failed(self.peer, shown, now(self.shared)),
+            StatusCode::UNAUTHORIZED => peers.failed(self.peer, shown, now),
+            StatusCode::SERVICE_UNAVAILABLE if is_unknown() => peers.failed(self.peer, shown, now),
             status if status.is_success() => peers.passed(shown),
             _ => {}
         }
@@ -169,16 +177,25 @@ impl<'a> Visit<'a> {
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
-        if let Some(shown) = self.shown.filter(|shown| !self.shared.peers.is_accepted(*shown)) {
-            self.shared.peers.failed(self.peer, shown, now(self.shared));
+        if let Some(shown) = self.shown.filter(|shown| !self.peers.is_accepted(*shown)) {
+            self.peers.failed(self.peer, shown, self.clock.now());
         }
     }
 }
 
-/// Milliseconds since the server started.
-fn now(shared: &Shared) -> TimeMs {
-    let passed = shared.routes.system.instant().saturating_duration_since(shared.started);
-    TimeMs(i64::try_from(passed.as_millis()).unwrap_or(i64::MAX))
+/// The server's time.
+#[derive(Clone, Copy)]
+struct Clock<'a> {
+    system: &'a dyn System,
+    started: Instant,
+}
+
+impl Clock<'_> {
+    /// Milliseconds since the server started.
+    fn now(self) -> TimeMs {
+        let passed = self.system.instant().saturating_duration_since(self.started);
+        TimeMs(i64::try_from(passed.as_millis()).unwrap_or(i64::MAX))
+    }
 }
 
 /// Returns whether a credential can be found by trying: the host's own secrets could, by their look.
@@ -211,6 +228,57 @@ mod tests {
             public_url: "https://h".to_owned(),
             issuer: "https://as".to_owned(),
             scopes_supported: vec!["a".to_owned(), "b".to_owned(), "c".to_owned()],
+        }
+    }
+
+    /// A clock that stands still.
+    struct Still(Instant);
+
+    impl System for Still {
+        fn random(&self, _: &mut [u8]) {}
+
+        fn instant(&self) -> Instant {
+            self.0
+        }
+    }
+
+    #[test]
+    fn a_visit_fails_by_its_answer_or_for_want_of_one() {
+        #[expect(clippy::disallowed_methods, reason = "a test's own clock")]
+        let still = Still(Instant::now());
+        let clock = Clock { system: &still, started: still.0 };
+        let peer = Peer::from(std::net::IpAddr::from([10, 0, 0, 1]));
+        let headers = |text: &str| HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_str(text).expect("a header"))]);
+        let headers_of_guess = headers("Bearer pmt_guess");
+        let (secret, signed) = (headers("Bearer pmt_x"), headers("Bearer a.b.c"));
+        // Whether one visit that ends so uses up all the failures that an address has.
+        let fails = |headers: &HeaderMap, before: Option<StatusCode>, status: Option<StatusCode>| {
+            let peers = Peers::new(1, pointsman_core::rate::Rate::new(1, 60, 1));
+            for status in before.into_iter().map(Some).chain([status]) {
+                let visit = Visit::of(&peers, clock, peer, headers).expect("nobody failed yet");
+                if let Some(status) = status {
+                    visit.end(status);
+                }
+            }
+            Visit::of(&peers, clock, peer, &headers_of_guess).is_err()
+        };
+        let ok = Some(StatusCode::OK);
+        let (unauthorized, unavailable) = (Some(StatusCode::UNAUTHORIZED), Some(StatusCode::SERVICE_UNAVAILABLE));
+        for (headers, before, status, expected) in [
+            (&secret, None, ok, false),
+            (&secret, None, unauthorized, true),
+            (&secret, ok, unauthorized, true),
+            (&signed, None, unauthorized, true),
+            (&signed, None, unavailable, true),
+            (&signed, ok, unavailable, false),
+            (&secret, None, unavailable, false),
+            (&secret, None, None, true),
+            (&signed, None, None, true),
+            (&secret, ok, None, false),
+            (&HeaderMap::new(), None, unauthorized, false),
+            (&HeaderMap::new(), None, None, false),
+        ] {
+            assert_eq!(fails(headers, before, status), expected, "{headers:?} {before:?} {status:?}");
         }
     }
 

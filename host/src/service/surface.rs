@@ -31,7 +31,7 @@ use crate::ports::surface::{CallError, Caller, Rejected, Surface, ToolAnswer};
 mod arguments;
 mod lookup;
 mod offering;
-mod own;
+pub(in crate::service) mod own;
 pub mod tools;
 
 /// Open tasks that `start` names.

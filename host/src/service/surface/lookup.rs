@@ -66,7 +66,11 @@ pub(super) async fn lookup(services: &Services, project: ProjectId, uri: &str) -
         (id, "") => by_id(services, project, id).await?.ok_or_else(|| unknown(uri))?,
         _ => return Err(unknown(uri)),
     };
-    Ok(Said::new(found, "Go on with your task."))
+    let next = match (noun, rest) {
+        ("conflict", id) => format!("Settle each file and call resolve_conflict(\"{id}\") with all of them."),
+        _ => "Go on with your task.".to_owned(),
+    };
+    Ok(Said::new(found, next))
 }
 
 /// Returns a document the way an agent reads it: a JSON document as a value.
@@ -116,7 +120,11 @@ async fn conflict(services: &Services, project: ProjectId, id: TaskId) -> Result
     let task = services.tasks.get(project, id).await?.value;
     let latest = services.queue.latest(project, &task).await?;
     let Some(MergeState::Conflicted { ours, conflicts }) = latest.map(|merge| merge.value.outcome) else {
-        return Err(Failure::refused("not_conflicted", format!("{id} has no conflict"), "`start` says what is next."));
+        return Err(Failure::refused(
+            "not_conflicted",
+            format!("{id} has no conflict"),
+            format!("Call lookup(\"{id}\") to see how it stands."),
+        ));
     };
     let mut files = Vec::new();
     for conflict in conflicts {

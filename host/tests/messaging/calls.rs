@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use pointsman::ports::offering::{Offering, Round};
+use pointsman::ports::offering::{News, Offering, Round};
 use pointsman::ports::plugins::PluginFailure;
 use pointsman::ports::provider::{Emission, Emit, Offers, ProviderCall, ProviderContext, ProviderOutcome, Providers};
 use pointsman::ports::surface::{CallError, Caller};
 use pointsman::service::surface::AgentSurface;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tokio::sync::broadcast;
 
 use crate::world::{Setup, World};
 
@@ -85,6 +86,7 @@ struct Story {
     surface: Arc<AgentSurface>,
     caller: Caller,
     component: Arc<Scripted>,
+    news: tokio::sync::Mutex<broadcast::Receiver<News>>,
 }
 
 fn call(arguments: &Value) -> ProviderCall {
@@ -113,7 +115,9 @@ impl Story {
         let offers = Offers { namespace: "p_".to_owned(), tools: vec![tool.to_string()], ..Offers::default() };
         world.services.offers.install(world.project, "p", offers).expect("it is good");
         let caller = world.caller("ana", &[]).await;
-        Self { surface: Arc::new(AgentSurface::new(world.services.clone())), world, caller, component }
+        let surface = Arc::new(AgentSurface::new(world.services.clone()));
+        let news = surface.news(&caller).await.expect("the log is read").into();
+        Self { world, surface, caller, component, news }
     }
 
     /// The result of a call that is waited for.
@@ -135,11 +139,13 @@ impl Story {
         Ok(serde_json::from_str(task.get()).expect("JSON"))
     }
 
-    /// Lets time pass until a call stands so.
+    /// Lets time pass until a call stands so; no more of it than the call takes note of.
     async fn until(&self, id: &str, status: &str) -> Value {
+        let mut news = self.news.lock().await;
         let standing = async {
             loop {
                 self.world.pass(2_000).await;
+                while !matches!(news.recv().await.expect("it goes on"), News::Deferred(of) if *of == *id) {}
                 let task = self.task(id).await.expect("it is known");
                 if task["status"] == status {
                     return task;

@@ -3,6 +3,7 @@
 //! **Invariant:** no type of a library (`fjall`, `git2`, `wasmtime`, `hyper`) is named here.
 
 pub mod admin;
+pub mod asking;
 pub mod clock;
 pub mod endpoint;
 pub mod fetch;

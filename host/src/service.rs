@@ -17,6 +17,7 @@ pub mod kit;
 pub mod merge_queue;
 pub mod messaging;
 pub mod offers;
+mod provided;
 pub mod residents;
 pub mod sessions;
 pub mod settings;

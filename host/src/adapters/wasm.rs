@@ -45,7 +45,7 @@ use self::cache::CodeCache;
 pub use self::cache::CodeCounts;
 use self::failure::{invalid, limit};
 use self::limits::Limits;
-use self::pool::{Guest, Pool, Shared, Terms};
+use self::pool::{Guest, Keepers, Pool, Shared, Terms};
 use self::reconciler::Versions;
 use self::symbols::SymbolTable;
 use self::ticker::Ticker;
@@ -150,6 +150,7 @@ impl Wasm {
             pulse: Arc::clone(ticker.pulse()),
             symbols: Arc::new(SymbolTable::new()),
             warm_calls_max: options.warm_calls_max.max(1),
+            keepers: Keepers::default(),
         };
         let cache = CodeCache::open(options.cache_dir, &options.cache_key);
         let inner = Inner { shared, cache, bindings: ArcSwap::default() };

@@ -93,7 +93,7 @@ pub enum ProviderOutcome {
     Pending {
         /// Comes back in the next round.
         state: Vec<u8>,
-        /// Call again after so many milliseconds.
+        /// Call again after so many milliseconds; see [`wake_after_ms`].
         wake_ms: u32,
     },
     /// The client must declare these capabilities: the JSON object of `requiredCapabilities`.
@@ -105,6 +105,15 @@ pub enum ProviderOutcome {
         /// For the client's log.
         message: String,
     },
+}
+
+/// The shortest and the longest time, in milliseconds, after which a pending call is gone on with.
+const WAKE_MS: (u32, u32) = (50, 3_600_000);
+
+/// Returns after how many milliseconds a pending call is gone on with, whatever its component asks for.
+#[must_use]
+pub fn wake_after_ms(asked_ms: u32) -> u64 {
+    u64::from(asked_ms.clamp(WAKE_MS.0, WAKE_MS.1))
 }
 
 /// What a component tells while a call runs. Lost when nobody listens.

@@ -91,6 +91,9 @@ pub enum CallError {
     /// Parameters that fit nothing.
     #[error("{0}")]
     InvalidParams(String),
+    /// As much as one caller may have is going on.
+    #[error("{0}")]
+    TooMany(String),
     /// A bug or a lost dependency; the details are in the log under the trace id.
     #[error("internal error, see the host's log for {trace}")]
     Internal {

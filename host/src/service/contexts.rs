@@ -362,7 +362,7 @@ impl Contexts {
                     return Err(Failure::refused(
                         "not_found",
                         why,
-                        "`lookup` lists the keys; `write_context` without `base_version` begins one.",
+                        "`lookup` lists the keys; `write_context` with `base_version` 0 begins one.",
                     ));
                 }
             },
@@ -437,7 +437,7 @@ fn unknown_base(key: &DocumentKey, newest: Option<u64>) -> Failure {
         None => Failure::refused_with(
             "unknown_base",
             format!("there is no document `{key}` yet"),
-            "Leave `base_version` out to begin it.",
+            "Give 0 as `base_version` to begin it.",
             data,
         ),
     }

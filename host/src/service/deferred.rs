@@ -10,118 +10,40 @@ use std::sync::Arc;
 
 use data_encoding::BASE32_NOPAD;
 use pointsman_core::event::{Actor, NewEvent};
-use pointsman_core::ids::{PrincipalId, ProjectId};
+use pointsman_core::ids::ProjectId;
 use pointsman_core::time::TimeMs;
-use pointsman_core::value::Stored;
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+mod record;
+
+use self::record::{Answered, Deferred, Standing};
 use super::failure::Failure;
 use super::kit::{CommitExt, Kit, Loaded, chain};
 use super::offers::OfferBook;
+use super::provided::{Trouble, judged};
 use crate::ports::offering::{News, Round};
 use crate::ports::plugins::PluginFailure;
-use crate::ports::provider::{Emission, Emit, ProviderCall, ProviderContext, ProviderOutcome};
-use crate::ports::store::{Commit, DueChange};
+use crate::ports::provider::{Emission, Emit, ProviderCall, ProviderContext, ProviderOutcome, wake_after_ms};
+use crate::ports::store::{Commit, DueChange, StoreError};
 use crate::ports::surface::Caller;
 
 /// Where deferred calls stand, and what their due entries are called.
 pub const DEFERRED: &str = "mcp-task/";
-/// Milliseconds from its making after which a call is dropped, and failed if it is not done.
-const TTL_MS: u64 = 24 * 60 * 60 * 1_000;
-/// Milliseconds a client is asked to let pass between two looks.
-const POLL_MS: u64 = 500;
+/// Where it stands that a principal's call has not ended.
+const OPEN: &str = "mcp-open/";
+/// Calls of a principal that have not ended.
+const OPEN_MAX: usize = 1_000;
 /// Milliseconds within which a wake-up has to end; then it comes again.
 const WAKE_LEASE_MS: u64 = 120_000;
-/// Failures of the component itself after which a call is failed.
-const FAILURES_MAX: u32 = 3;
-/// Milliseconds before a call whose component failed is woken again.
-const RETRY_MS: u64 = 2_000;
-
-/// How a call stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-enum Standing {
-    Working,
-    InputRequired { requests: String, answers: String },
-    Completed { result: String },
-    Failed { code: i32, message: String },
-    Cancelled,
-}
-
-impl Standing {
-    fn is_end(&self) -> bool {
-        matches!(self, Self::Completed { .. } | Self::Failed { .. } | Self::Cancelled)
-    }
-
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Working => "working",
-            Self::InputRequired { .. } => "input_required",
-            Self::Completed { .. } => "completed",
-            Self::Failed { .. } => "failed",
-            Self::Cancelled => "cancelled",
-        }
-    }
-}
-
-/// A call that goes on by itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Deferred {
-    id: String,
-    principal: PrincipalId,
-    principal_name: String,
-    agent: String,
-    call: ProviderCall,
-    call_id: String,
-    client_capabilities: String,
-    state: Vec<u8>,
-    /// What the client answered, for the next round.
-    answers: String,
-    standing: Standing,
-    failures: u32,
-    created_at: TimeMs,
-    updated_at: TimeMs,
-}
-
-impl Stored for Deferred {
-    const NAME: &'static str = "deferred call";
-}
 
 fn key(id: &str) -> String {
     format!("{DEFERRED}{id}")
 }
 
-impl Deferred {
-    /// Returns the call as a `DetailedTask`.
-    fn shown(&self) -> Box<RawValue> {
-        let parsed = |json: &str| serde_json::from_str::<Value>(json).unwrap_or_default();
-        let mut shown = json!({
-            "taskId": self.id,
-            "status": self.standing.name(),
-            "createdAt": self.created_at.to_rfc3339(),
-            "lastUpdatedAt": self.updated_at.to_rfc3339(),
-            "ttlMs": TTL_MS,
-            "pollIntervalMs": POLL_MS,
-        });
-        match &self.standing {
-            Standing::Working | Standing::Cancelled => {}
-            Standing::InputRequired { requests, answers } => {
-                let (mut open, given) = (parsed(requests), parsed(answers));
-                if let (Some(open), Some(given)) = (open.as_object_mut(), given.as_object()) {
-                    open.retain(|key, _| !given.contains_key(key));
-                }
-                shown["inputRequests"] = open;
-            }
-            Standing::Completed { result } => shown["result"] = parsed(result),
-            Standing::Failed { code, message } => shown["error"] = json!({"code": code, "message": message}),
-        }
-        serde_json::value::to_raw_value(&shown).expect("a value is JSON")
-    }
-
-    fn ends_at(&self) -> TimeMs {
-        self.created_at + TTL_MS
-    }
+/// Returns the key that stands as long as a call has not ended.
+fn open_key(deferred: &Deferred) -> String {
+    format!("{OPEN}{}/{}", deferred.principal, deferred.id)
 }
 
 /// Returns the event that says that a component's call is done.
@@ -161,7 +83,7 @@ impl DeferredCalls {
     /// Writes a call down and returns it as its client sees it.
     ///
     /// # Errors
-    /// [`Failure`].
+    /// `too_many_tasks`, [`Failure`].
     pub async fn open(
         &self,
         caller: &Caller,
@@ -170,6 +92,11 @@ impl DeferredCalls {
         round: Round,
         wake_ms: u32,
     ) -> Result<Box<RawValue>, Failure> {
+        let prefix = format!("{OPEN}{}/", caller.token.principal);
+        if self.kit.store.range(Some(caller.project), &prefix, "", OPEN_MAX).await?.entries.len() >= OPEN_MAX {
+            let why = format!("{OPEN_MAX} tasks of yours have not ended");
+            return Err(Failure::refused("too_many_tasks", why, "Wait until one ends, or cancel one."));
+        }
         let mut random = [0; 20];
         self.kit.system.random(&mut random);
         let now = self.kit.now();
@@ -185,12 +112,14 @@ impl DeferredCalls {
             answers: "{}".to_owned(),
             standing: Standing::Working,
             failures: 0,
+            asked: 0,
             created_at: now,
             updated_at: now,
         };
         let mut commit = Commit { project: Some(caller.project), ..Commit::default() };
         commit.replace(key(&deferred.id), None, &deferred);
-        commit.due.push(DueChange::Set { name: key(&deferred.id), at: now + u64::from(wake_ms) });
+        commit.puts.push((open_key(&deferred), Vec::new()));
+        commit.due.push(DueChange::Set { name: key(&deferred.id), at: deferred.due_in(wake_after_ms(wake_ms), now) });
         self.kit.store.commit(commit).await?;
         Ok(deferred.shown())
     }
@@ -219,19 +148,10 @@ impl DeferredCalls {
     /// [`Failure`].
     pub async fn answer(&self, caller: &Caller, id: &str, given: &RawValue) -> Result<bool, Failure> {
         let given: Map<String, Value> = serde_json::from_str(given.get()).unwrap_or_default();
-        self.change(caller, id, |deferred, commit, now| {
-            let Standing::InputRequired { requests, answers } = &mut deferred.standing else { return false };
-            let asked: Map<String, Value> = serde_json::from_str(requests).unwrap_or_default();
-            let mut all: Map<String, Value> = serde_json::from_str(answers).unwrap_or_default();
-            all.extend(given.iter().filter(|(key, _)| asked.contains_key(*key)).map(|(key, value)| (key.clone(), value.clone())));
-            let is_whole = asked.keys().all(|key| all.contains_key(key));
-            *answers = Value::Object(all).to_string();
-            if is_whole {
-                deferred.answers.clone_from(answers);
-                deferred.standing = Standing::Working;
-                commit.due.push(DueChange::Set { name: key(&deferred.id), at: now });
-            }
-            true
+        self.change(caller, id, |deferred, now| match deferred.answer(&given, now) {
+            Answered::Nothing => None,
+            Answered::Partly => Some(deferred.kept_until()),
+            Answered::Wholly => Some(now),
         })
         .await
     }
@@ -241,44 +161,37 @@ impl DeferredCalls {
     /// # Errors
     /// [`Failure`].
     pub async fn cancel(&self, caller: &Caller, id: &str) -> Result<bool, Failure> {
-        let known = self
-            .change(caller, id, |deferred, commit, _| {
-                if deferred.standing.is_end() {
-                    return false;
-                }
-                deferred.standing = Standing::Cancelled;
-                commit.due.push(DueChange::Set { name: key(&deferred.id), at: deferred.ends_at() });
-                true
-            })
-            .await?;
+        let known = self.change(caller, id, |deferred, now| deferred.cancel(now).then(|| deferred.kept_until())).await?;
         if let Some(Loaded { value, .. }) = self.of_caller(caller, id).await?
             && value.standing == Standing::Cancelled
-            && let Some(plugin) = self.owner(caller.project, &value.call)
-            && let Err(failure) = self.kit.providers.cancelled(&plugin, value.call_id, value.state).await
         {
-            tracing::info!(plugin, %failure, "a component was not told that its call is cancelled");
+            self.tell_over(caller.project, value).await;
         }
         Ok(known)
     }
 
-    async fn change(
-        &self,
-        caller: &Caller,
-        id: &str,
-        decide: impl Fn(&mut Deferred, &mut Commit, TimeMs) -> bool,
-    ) -> Result<bool, Failure> {
+    /// Tells the component that a call goes no further.
+    async fn tell_over(&self, project: ProjectId, deferred: Deferred) {
+        if let Some(plugin) = self.owner(project, &deferred.call)
+            && let Err(failure) = self.kit.providers.cancelled(&plugin, deferred.call_id, deferred.state).await
+        {
+            tracing::info!(plugin, %failure, "a component was not told that its call is over");
+        }
+    }
+
+    /// Changes a call of this principal: `decide` returns when it is due then; none: it is left as it is.
+    async fn change(&self, caller: &Caller, id: &str, decide: impl Fn(&mut Deferred, TimeMs) -> Option<TimeMs>) -> Result<bool, Failure> {
         let ((known, changed), _) = self
             .kit
             .decide(|| async {
                 let mut commit = Commit { project: Some(caller.project), ..Commit::default() };
                 let Some(Loaded { mut value, version }) = self.of_caller(caller, id).await? else { return Ok((commit, (false, false))) };
                 let now = self.kit.now();
-                let changed = decide(&mut value, &mut commit, now);
-                if changed {
-                    value.updated_at = now;
-                    commit.replace(key(id), Some(version), &value);
+                let due_at = decide(&mut value, now);
+                if let Some(at) = due_at {
+                    stage(&mut commit, version, &value, at);
                 }
-                Ok((commit, (true, changed)))
+                Ok((commit, (true, due_at.is_some())))
             })
             .await?;
         if changed {
@@ -296,7 +209,8 @@ impl DeferredCalls {
         }
     }
 
-    /// Takes up a call that is due, or drops it when it expired. The wake-up itself runs on; should it be lost, it is due again.
+    /// Takes up a call that is due; ends it when its time is over, and drops it after that. The wake-up itself runs on; should it
+    /// be lost, it is due again.
     ///
     /// # Errors
     /// [`Failure`].
@@ -308,16 +222,20 @@ impl DeferredCalls {
             self.kit.store.commit(commit).await?;
             return Ok(());
         };
-        if now >= value.ends_at() {
+        if value.is_end() && now >= value.kept_until() {
             commit.due.push(DueChange::Clear { name: key(id) });
             commit.deletes.push(key(id));
             self.kit.store.commit(commit).await?;
             return Ok(());
         }
-        let again = if value.standing == Standing::Working { now + WAKE_LEASE_MS } else { value.ends_at() };
+        if !value.is_end() && now >= value.ends_at() {
+            return self.expire(project, value, version).await;
+        }
+        let is_working = value.standing == Standing::Working;
+        let again = if is_working { value.due_in(WAKE_LEASE_MS, now) } else { value.kept_until() };
         commit.due.push(DueChange::Set { name: key(id), at: again });
         self.kit.store.commit(commit).await?;
-        if value.standing == Standing::Working {
+        if is_working {
             let calls = self.clone();
             tokio::spawn(async move {
                 if let Err(failure) = calls.round(project, value, version).await {
@@ -328,57 +246,49 @@ impl DeferredCalls {
         Ok(())
     }
 
-    async fn round(&self, project: ProjectId, mut deferred: Deferred, version: u64) -> Result<(), Failure> {
-        let outcome = self.ask(project, &deferred).await;
-        let now = self.kit.now();
-        let mut due_at = deferred.ends_at();
-        deferred.answers = "{}".to_owned();
-        deferred.standing = match outcome {
-            Ok(ProviderOutcome::Complete(result)) => Standing::Completed { result },
-            Ok(ProviderOutcome::Pending { state, wake_ms }) => {
-                deferred.state = state;
-                due_at = now + u64::from(wake_ms);
-                Standing::Working
-            }
-            Ok(ProviderOutcome::InputRequired { requests, state }) => {
-                deferred.state = state;
-                Standing::InputRequired { requests, answers: "{}".to_owned() }
-            }
-            Ok(ProviderOutcome::MissingCapability(required)) => {
-                Standing::Failed { code: -32021, message: format!("Missing required client capability: {required}") }
-            }
-            Ok(ProviderOutcome::ProtocolError { code, message }) => Standing::Failed { code, message },
-            Err(failure) => {
-                deferred.failures += 1;
-                tracing::warn!(task = %deferred.id, %failure, failures = deferred.failures, "a deferred call's component failed");
-                if deferred.failures < FAILURES_MAX {
-                    due_at = now + RETRY_MS;
-                    Standing::Working
-                } else {
-                    Standing::Failed { code: -32603, message: format!("the component failed {FAILURES_MAX} times") }
-                }
-            }
-        };
-        deferred.updated_at = now;
-        let mut commit = Commit { project: Some(project), ..Commit::default() };
-        // Cancelled meanwhile: the version says so, and the end stays.
-        commit.replace(key(&deferred.id), Some(version), &deferred);
-        commit.due.push(DueChange::Set { name: key(&deferred.id), at: due_at });
-        if let (Standing::Completed { .. }, Some(plugin)) = (&deferred.standing, self.owner(project, &deferred.call)) {
-            commit.events.push(called(&plugin, &deferred.call));
-        }
-        match self.kit.store.commit(commit).await {
-            Ok(_) => self.offers.announce(project, News::Deferred(deferred.id.as_str().into())),
-            Err(crate::ports::store::StoreError::Stale { .. }) => {}
-            Err(other) => return Err(other.into()),
+    async fn expire(&self, project: ProjectId, mut deferred: Deferred, version: u64) -> Result<(), Failure> {
+        deferred.expire(self.kit.now());
+        let at = deferred.kept_until();
+        if self.write(project, &deferred, version, at, Vec::new()).await? {
+            let calls = self.clone();
+            tokio::spawn(async move { calls.tell_over(project, deferred).await });
         }
         Ok(())
     }
 
-    async fn ask(&self, project: ProjectId, deferred: &Deferred) -> Result<ProviderOutcome, PluginFailure> {
+    async fn round(&self, project: ProjectId, mut deferred: Deferred, version: u64) -> Result<(), Failure> {
+        let outcome = self.ask(project, &deferred).await;
+        let at = deferred.settle(outcome, self.kit.now());
+        let owner = self.owner(project, &deferred.call).filter(|_| matches!(deferred.standing, Standing::Completed { .. }));
+        let events = owner.map(|plugin| called(&plugin, &deferred.call)).into_iter().collect();
+        self.write(project, &deferred, version, at, events).await?;
+        Ok(())
+    }
+
+    /// Writes a call and announces it. False: it changed meanwhile, by its client's wish for example, and stays as that left it.
+    async fn write(
+        &self,
+        project: ProjectId,
+        deferred: &Deferred,
+        version: u64,
+        due_at: TimeMs,
+        events: Vec<NewEvent>,
+    ) -> Result<bool, Failure> {
+        let mut commit = Commit { project: Some(project), events, ..Commit::default() };
+        stage(&mut commit, version, deferred, due_at);
+        match self.kit.store.commit(commit).await {
+            Ok(_) => self.offers.announce(project, News::Deferred(deferred.id.as_str().into())),
+            Err(StoreError::Stale { .. }) => return Ok(false),
+            Err(other) => return Err(other.into()),
+        }
+        Ok(true)
+    }
+
+    async fn ask(&self, project: ProjectId, deferred: &Deferred) -> Result<ProviderOutcome, Trouble> {
         let offers = self.offers.of(project);
-        let ProviderCall::Tool { name, arguments } = &deferred.call else { return Err(PluginFailure::NotBound(String::new())) };
-        let tool = offers.tool(name).ok_or_else(|| PluginFailure::NotBound(name.clone()))?;
+        let gone = |name: &str| Trouble::Failed(PluginFailure::NotBound(name.to_owned()));
+        let ProviderCall::Tool { name, arguments } = &deferred.call else { return Err(gone("")) };
+        let tool = offers.tool(name).ok_or_else(|| gone(name))?;
         let context = ProviderContext {
             agent: deferred.agent.clone(),
             principal: deferred.principal_name.clone(),
@@ -389,6 +299,15 @@ impl DeferredCalls {
             at_ms: self.kit.now().0,
         };
         let call = ProviderCall::Tool { name: tool.name.clone(), arguments: arguments.clone() };
-        self.kit.providers.provide(&tool.plugin, context, call, Arc::new(Unheard)).await
+        judged(Some(tool), self.kit.providers.provide(&tool.plugin, context, call, Arc::new(Unheard)).await)
+    }
+}
+
+/// Puts a changed call into a commit, with when it is due.
+fn stage(commit: &mut Commit, version: u64, deferred: &Deferred, due_at: TimeMs) {
+    commit.replace(key(&deferred.id), Some(version), deferred);
+    commit.due.push(DueChange::Set { name: key(&deferred.id), at: due_at });
+    if deferred.is_end() {
+        commit.deletes.push(open_key(deferred));
     }
 }

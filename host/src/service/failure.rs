@@ -119,7 +119,7 @@ impl From<RepositoryError> for Failure {
             RepositoryError::Fenced { task } => Self::refused(
                 "not_holder",
                 format!("the claim on {task} is no longer yours"),
-                "Call `start` to see what you hold; claim the task again if it is free.",
+                format!("Call lookup(\"{task}\") to see who holds it; claim it again if it is free."),
             ),
             RepositoryError::TimedOut { .. } | RepositoryError::Failed { .. } => Self::Repository(error),
         }

@@ -286,7 +286,8 @@ impl MergeQueue {
             | MergeState::Refused { .. }
             | MergeState::Withdrawn => None,
         }) else {
-            return Err(Failure::refused("not_conflicted", format!("{id} has no conflict to resolve"), "`start` says what is next."));
+            let advice = format!("Call lookup(\"{id}\") to see how it stands.");
+            return Err(Failure::refused("not_conflicted", format!("{id} has no conflict to resolve"), advice));
         };
         let (branch, head) = self.commits.branch_at(acting.project, &task, Some(merge.head)).await?;
         let manual = self.manual(acting, files, conflicts)?;

@@ -7,6 +7,7 @@
 
 mod check;
 mod news;
+mod schema;
 mod template;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

@@ -34,7 +34,7 @@ use crate::ports::surface::{CallError, Caller, Rejected, Surface, ToolAnswer};
 mod arguments;
 mod lookup;
 mod offering;
-mod own;
+pub(in crate::service) mod own;
 pub mod tools;
 
 /// Bytes of an answer besides its result and what comes next.
@@ -200,7 +200,7 @@ fn worded(failure: Failure, caller: &Caller, tool: &str) -> Result<ToolAnswer, C
         Failure::Unavailable { retry_after_ms } => Refusal {
             code: "unavailable",
             why: "the host cannot store anything right now".to_owned(),
-            advice: format!("Try again in {retry_after_ms} ms, with the same idempotency key."),
+            advice: format!("Try again in {} s, with the same idempotency key if you gave one.", retry_after_ms.div_ceil(1_000).max(1)),
             data: Some(json!({"retry_after_ms": retry_after_ms})),
         },
         Failure::Contended { key, tries } => Refusal {
@@ -370,6 +370,7 @@ impl Call {
         };
         let answer = self.services.messaging.wait(acting, &request).await?;
         let next = match (answer.messages.is_empty(), answer.events.is_empty()) {
+            (true, _) if answer.superseded => "A newer wait of yours took over: do not wait again here.",
             (false, _) => "Act on the messages, then ack each id in your next wait_for_events.",
             (true, false) => "Look at the events, then go on.",
             (true, true) => "Nothing new: go on with your work, or wait again.",

@@ -59,9 +59,11 @@ impl From<TaskError> for Failure {
                 Self::refused_with("held", why, "Claim another task, or wait until the lease ends.", json!({"until": until.to_rfc3339()}))
             }
             TaskError::NotHolder { task, .. } => {
-                Self::refused("not_holder", why, format!("Claim {task} first, or work on a task you hold: `start` lists them."))
+                Self::refused("not_holder", why, format!("Claim {task} first; lookup(\"{task}\") says who holds it."))
             }
-            TaskError::WrongState { .. } => Self::refused("wrong_state", why, "Look at the task with `lookup`; `start` says what is next."),
+            TaskError::WrongState { task, .. } => {
+                Self::refused("wrong_state", why, format!("Call lookup(\"{task}\") to see how it stands."))
+            }
             TaskError::DependencyOpen { dependency, .. } => {
                 Self::refused("dependency_open", why, format!("Claim {dependency} first, or wait until it is begun."))
             }

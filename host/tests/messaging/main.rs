@@ -1,5 +1,6 @@
 //! Stories of agents, messages, shared context and residents, told on the real store, plugin runtime, keys and git.
 
+mod calls;
 mod contexts;
 mod identity;
 mod messages;

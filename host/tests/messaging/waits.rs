@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pointsman::ports::surface::Surface;
 use pointsman::service::contexts::WriteRequest;
 use pointsman::service::messaging::{WaitAnswer, WaitRequest};
+use pointsman::service::surface::AgentSurface;
 use pointsman_core::ids::TaskId;
+use serde_json::value::RawValue;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -60,6 +63,23 @@ async fn a_newer_wait_takes_over() {
     let answer = soon(older.remove(0)).await.expect("it does not panic");
     assert!(!answer.superseded);
     assert_eq!(subjects(&answer), ["for the newest"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_superseded_is_told_not_to_wait_again() {
+    let world = World::start().await;
+    let caller = world.caller("bo", &[]).await;
+    let surface = AgentSurface::new(world.services.clone());
+    let arguments = |text: &str| RawValue::from_string(text.to_owned()).expect("JSON");
+    surface.call(&caller, "start", &arguments(r#"{"name":"bo"}"#)).await.expect("it starts");
+    let wait = arguments(r#"{"max_s":50}"#);
+    let (one, other) = (surface.call(&caller, "wait_for_events", &wait), surface.call(&caller, "wait_for_events", &wait));
+    let ended = soon(async {
+        tokio::select! { ended = one => ended, ended = other => ended }
+    })
+    .await
+    .expect("an answer");
+    assert!(ended.json.contains(r#""superseded":true"#) && ended.json.contains("do not wait again here"), "{}", ended.json);
 }
 
 #[tokio::test(flavor = "multi_thread")]

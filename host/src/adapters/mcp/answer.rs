@@ -1,5 +1,6 @@
 //! Results, written straight into the bytes that are sent. What never changes is serialised once.
 
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
@@ -190,17 +191,17 @@ pub(super) fn spliced(id: &RawValue, texts: &Texts, object: &str, result_type: &
 /// # Errors
 /// `Internal` when what the component gave is no object; the adapter behind it has checked that.
 pub(super) fn completed(id: &RawValue, texts: &Texts, call: &ProviderCall, object: &str, dress: Dress) -> Result<Vec<u8>, Fault> {
-    if dress == Dress::Structured {
+    if dress == Dress::Structured && !has_unstructured(object) {
         return Ok(result(id, object));
     }
     let not_an_object = || Fault::Internal { trace: "a component's result is no JSON object".to_owned() };
     let mut members: Map<String, Value> = serde_json::from_str(object).map_err(|_| not_an_object())?;
     match dress {
-        Dress::TextOnly => {
+        Dress::TextOnly | Dress::Structured => {
             members.remove("structuredContent");
             Ok(result(id, &Value::Object(members).to_string()))
         }
-        Dress::Modern | Dress::Structured => {
+        Dress::Modern => {
             if matches!(call, ProviderCall::Resource { .. }) {
                 members.entry("ttlMs").or_insert_with(|| RESOURCE_TTL_MS.into());
                 members.entry("cacheScope").or_insert_with(|| "private".into());
@@ -208,6 +209,16 @@ pub(super) fn completed(id: &RawValue, texts: &Texts, call: &ProviderCall, objec
             Ok(spliced(id, texts, &Value::Object(members).to_string(), "complete"))
         }
     }
+}
+
+/// Returns whether a result has structured content that is no object, which clients before 2026-07-28 take for a broken answer.
+fn has_unstructured(object: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Content<'a> {
+        #[serde(rename = "structuredContent", borrow)]
+        structured: Option<&'a RawValue>,
+    }
+    serde_json::from_str::<Content<'_>>(object).map_or(true, |content| content.structured.is_some_and(|raw| !raw.get().starts_with('{')))
 }
 
 /// Returns the response that asks the client back (multi round-trip requests).

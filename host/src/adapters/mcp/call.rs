@@ -18,17 +18,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Dress, Texts};
 use super::errors::Fault;
-use super::live::Live;
+use super::live::{Live, Turn};
 use super::sealed::Sealer;
 use super::stream::Frame;
+pub(super) use crate::ports::asking::declares;
+use crate::ports::asking::{self, NotAsked};
 use crate::ports::offering::{Offering, Round};
-use crate::ports::provider::{Emission, Emit, ProviderCall, ProviderOutcome};
+use crate::ports::provider::{Emission, Emit, ProviderCall, ProviderOutcome, wake_after_ms};
 use crate::ports::surface::Caller;
 
 /// What the extension for deferred calls is called.
 pub(super) const TASKS: &str = "io.modelcontextprotocol/tasks";
 /// Rounds of one call: a component that asks without end is ended.
 const ROUNDS_MAX: u32 = 10_000;
+/// Milliseconds a call is held open.
+const HELD_MS_MAX: u64 = 60 * 60 * 1_000;
 /// Milliseconds a client of a session has to answer what a call asks it.
 const ASKED_MS: u64 = 10 * 60 * 1_000;
 
@@ -87,6 +91,8 @@ pub(super) struct Running {
     pub(super) level: Option<Level>,
     /// Cancelled by the client, or by its going away.
     pub(super) cancelled: CancellationToken,
+    /// Of a session's call: one of those that may run at once.
+    pub(super) turn: Option<Turn>,
 }
 
 /// Takes what the component tells.
@@ -161,6 +167,7 @@ fn number(value: f64) -> Value {
 impl Running {
     /// Runs the call to its end; the last frame is its answer.
     pub(super) async fn run(mut self, frames: mpsc::Sender<Frame>) {
+        let _turn = self.turn.take();
         let teller = Arc::new(Teller {
             frames: frames.clone(),
             cancelled: self.cancelled.clone(),
@@ -174,6 +181,7 @@ impl Running {
         let answer = tokio::select! {
             answer = self.rounds(&teller, &frames) => answer,
             () = over.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_millis(HELD_MS_MAX)) => Err(Fault::HeldTooLong),
             () = gone(&frames), if teller.is_stateless => {
                 over.cancel();
                 return;
@@ -194,12 +202,15 @@ impl Running {
                 ProviderOutcome::MissingCapability(required) => return Err(Fault::CapabilityMissing { required }),
                 ProviderOutcome::ProtocolError { message, .. } => return Err(Fault::InvalidParams { why: message.into() }),
                 ProviderOutcome::InputRequired { requests, state } => {
-                    if let Some(required) = undeclared(&requests, &self.round.client_capabilities) {
-                        return Err(Fault::CapabilityMissing { required });
+                    match asking::check(&requests, &self.round.client_capabilities) {
+                        Ok(()) => {}
+                        Err(NotAsked::Undeclared(required)) => return Err(Fault::CapabilityMissing { required }),
+                        Err(NotAsked::Malformed(why)) => return Err(self.broken(&why)),
                     }
                     let Peer::Session(live) = &self.peer else {
                         let now = (self.desk.now)();
                         let sealed = self.desk.sealer.seal(&self.caller, &self.call, &self.round.call_id, &state, now);
+                        let sealed = sealed.ok_or_else(|| self.broken("its state is larger than a client is given to keep"))?;
                         return Ok(answer::input_required(&self.id, &self.desk.texts, &requests, &sealed));
                     };
                     self.round.answers = ask(live, frames, &requests).await?;
@@ -207,19 +218,25 @@ impl Running {
                 }
                 ProviderOutcome::Pending { state, wake_ms } => {
                     self.round.state = state;
+                    pending.running = Some((self.desk.offering.clone(), self.caller.clone(), self.call.clone(), self.round.clone()));
                     if self.may_defer() {
                         let task = self.desk.offering.defer(&self.caller, self.call.clone(), self.round.clone(), wake_ms).await?;
+                        pending.running = None;
                         return Ok(answer::spliced(&self.id, &self.desk.texts, task.get(), "task"));
                     }
-                    pending.running = Some((self.desk.offering.clone(), self.caller.clone(), self.call.clone(), self.round.clone()));
-                    tokio::time::sleep(Duration::from_millis(u64::from(wake_ms))).await;
+                    tokio::time::sleep(Duration::from_millis(wake_after_ms(wake_ms))).await;
                     // Answers are given once.
                     "{}".clone_into(&mut self.round.answers);
                 }
             }
         }
-        tracing::warn!(trace = %self.caller.trace, call = ?self.call, "a call took too many rounds");
-        Err(Fault::Internal { trace: self.caller.trace.clone() })
+        Err(self.broken("it took too many rounds"))
+    }
+
+    /// Returns the fault of a component that does what it may not.
+    fn broken(&self, why: &str) -> Fault {
+        tracing::error!(trace = %self.caller.trace, call = ?self.call, why, "a component's call cannot go on");
+        Fault::Internal { trace: self.caller.trace.clone() }
     }
 
     fn may_defer(&self) -> bool {
@@ -251,48 +268,21 @@ async fn ask(live: &Live, frames: &mpsc::Sender<Frame>, requests: &str) -> Resul
     let requests: Map<String, Value> = serde_json::from_str(requests).unwrap_or_default();
     let mut waiting = Vec::new();
     for (key, request) in requests {
-        let (id, answer) = live.expect_answer();
-        let mut message = json!({"jsonrpc": "2.0", "id": id, "method": request["method"]});
+        let expected = live.expect_answer();
+        let mut message = json!({"jsonrpc": "2.0", "id": expected.id, "method": request["method"]});
         if !request["params"].is_null() {
             message["params"] = request["params"].clone();
         }
         drop(frames.send(Frame::Message(message.to_string().into_bytes())).await);
-        waiting.push((key, id, answer));
+        waiting.push((key, expected));
     }
     let mut answers = Map::new();
-    for (key, id, answer) in waiting {
-        let came = tokio::time::timeout(Duration::from_millis(ASKED_MS), answer).await;
-        live.forget_answer(&id);
-        match came {
+    for (key, mut expected) in waiting {
+        match tokio::time::timeout(Duration::from_millis(ASKED_MS), &mut expected.answer).await {
             Ok(Ok(Ok(result))) => drop(answers.insert(key, serde_json::from_str(result.get()).unwrap_or_default())),
             Ok(Ok(Err(refused))) => return Err(Fault::InvalidParams { why: format!("the client refused `{key}`: {refused}").into() }),
             Ok(Err(_)) | Err(_) => return Err(Fault::InvalidParams { why: format!("the client did not answer `{key}`").into() }),
         }
     }
     Ok(Value::Object(answers).to_string())
-}
-
-/// Returns the capability that a request needs.
-fn needed(method: &str) -> Option<&'static str> {
-    match method {
-        "elicitation/create" => Some("elicitation"),
-        "sampling/createMessage" => Some("sampling"),
-        "roots/list" => Some("roots"),
-        _ => None,
-    }
-}
-
-/// Returns what a client would have to declare before it can be asked this, as `requiredCapabilities`; none: it did.
-fn undeclared(requests: &str, capabilities: &str) -> Option<String> {
-    let requests: Map<String, Value> = serde_json::from_str(requests).unwrap_or_default();
-    let methods = requests.values().filter_map(|request| needed(request["method"].as_str()?));
-    let missing: Map<String, Value> =
-        methods.filter(|name| !declares(capabilities, &[name])).map(|name| (name.to_owned(), json!({}))).collect();
-    (!missing.is_empty()).then(|| Value::Object(missing).to_string())
-}
-
-/// Returns whether declared capabilities have an object at a path.
-pub(super) fn declares(capabilities: &str, path: &[&str]) -> bool {
-    let capabilities: Value = serde_json::from_str(capabilities).unwrap_or_default();
-    path.iter().try_fold(&capabilities, |at, name| at.get(name)).is_some_and(Value::is_object)
 }

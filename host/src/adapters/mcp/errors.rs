@@ -161,6 +161,15 @@ pub enum Fault {
     /// Something that is only answered as a stream.
     #[error("this method answers with a stream, and the `Accept` header excludes `text/event-stream`")]
     EventsNotAccepted,
+    /// As much as one client may have is going on.
+    #[error("{why}")]
+    TooMany {
+        /// What, and how much of it.
+        why: Cow<'static, str>,
+    },
+    /// A call that its component did not end in time.
+    #[error("the call went on for longer than the host holds one open")]
+    HeldTooLong,
     /// The client cancelled the request.
     #[error("the request was cancelled")]
     Cancelled,
@@ -192,6 +201,7 @@ impl From<CallError> for Fault {
             CallError::UnknownPrompt(name) => Self::UnknownPrompt { name: cut(&name) },
             CallError::UnknownTask(id) => Self::UnknownTask { id: cut(&id) },
             CallError::InvalidParams(why) => Self::InvalidParams { why: why.into() },
+            CallError::TooMany(why) => Self::TooMany { why: why.into() },
             CallError::Internal { trace } => Self::Internal { trace },
         }
     }
@@ -338,9 +348,13 @@ impl Fault {
                 Era::Legacy => Shape::new(RESOURCE_NOT_FOUND, 200, "unknown_resource", "Call resources/list, or resources/templates/list."),
             },
             Self::UnknownPrompt { .. } => Shape::new(INVALID_PARAMS, 200, "unknown_prompt", "Call prompts/list for what there is."),
-            Self::UnknownTask { .. } => {
-                Shape::new(INVALID_PARAMS, 200, "unknown_task", "Make the call again: tasks are dropped an hour after they end.")
-            }
+            Self::UnknownTask { .. } => Shape::new(
+                INVALID_PARAMS,
+                200,
+                "unknown_task",
+                "Check the id; if it was right, make the call again: a task is kept for a day from its making, and an hour longer when it \
+                 had not ended by then.",
+            ),
             Self::CapabilityMissing { .. } => match era {
                 Era::Modern => Shape::new(CAPABILITY_MISSING, 400, "capability_missing", "Declare it in `_meta` if the client has it."),
                 Era::Legacy => Shape::new(INVALID_PARAMS, 200, "capability_missing", "Declare it in `initialize` if the client has it."),
@@ -348,6 +362,12 @@ impl Fault {
             Self::StateRefused => Shape::new(INVALID_PARAMS, 200, "state_refused", "Make the call again from the beginning."),
             Self::EventsNotAccepted => {
                 Shape::new(INVALID_REQUEST, 406, "events_not_accepted", "Send `Accept: application/json, text/event-stream`.")
+            }
+            Self::TooMany { .. } => {
+                Shape::new(INVALID_REQUEST, in_band(429), "too_many", "Wait until one of them ends, or cancel one; then call again.")
+            }
+            Self::HeldTooLong => {
+                Shape::new(INTERNAL_ERROR, 200, "held_too_long", "Look up what it did, then call again if it is still needed.")
             }
             Self::Cancelled => Shape::new(INVALID_REQUEST, 200, "cancelled", "Nothing: it was cancelled by the client itself."),
             Self::StreamGone => Shape::new(INVALID_REQUEST, 404, "stream_gone", "Open a new stream without `Last-Event-ID`."),
@@ -390,6 +410,8 @@ impl Fault {
             | Self::StateRefused
             | Self::ParamHeader { .. }
             | Self::EventsNotAccepted
+            | Self::TooMany { .. }
+            | Self::HeldTooLong
             | Self::Cancelled
             | Self::StreamGone
             | Self::AnswerLost
@@ -448,6 +470,8 @@ impl Fault {
             | Self::StateRefused
             | Self::ParamHeader { .. }
             | Self::EventsNotAccepted
+            | Self::TooMany { .. }
+            | Self::HeldTooLong
             | Self::Cancelled
             | Self::StreamGone
             | Self::AnswerLost

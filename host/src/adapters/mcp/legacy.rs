@@ -141,13 +141,9 @@ impl Mcp {
             Answered::Call(running) => *running,
         };
         let live = Arc::clone(&session.live);
-        live.begin(id.get(), running.cancelled.clone());
         let mut frames = start(running);
         let told = match first(&mut frames, headers::takes_events(fields)).await {
-            First::Answer(answer) => {
-                live.finish(id.get());
-                return answer.map(|body| Reply::json(200, body));
-            }
+            First::Answer(answer) => return answer.map(|body| Reply::json(200, body)),
             First::Tells(told) => told,
         };
         let (stream, source) = live.open_stream(session.state.revision == Revision::V2025_11_25, id);
@@ -217,6 +213,8 @@ impl Mcp {
         let progress = params.meta()?;
         let level = Some(session.live.level());
         let client_capabilities = session.state.capabilities.json();
+        let cancelled = CancellationToken::new();
+        let turn = Some(session.live.begin(id.get(), cancelled.clone())?);
         Ok(Answered::Call(Box::new(Running {
             desk: self.desk.clone(),
             caller: caller.clone(),
@@ -227,7 +225,8 @@ impl Mcp {
             peer: Peer::Session(Arc::clone(&session.live)),
             progress: progress_token(&progress),
             level,
-            cancelled: CancellationToken::new(),
+            cancelled,
+            turn,
         })))
     }
 
@@ -243,16 +242,13 @@ impl Mcp {
         if !self.surface.waits(name) {
             return self.call_tool(caller, params).await;
         }
-        let live = &session.live;
         let cancelled = CancellationToken::new();
-        live.begin(id.get(), cancelled.clone());
-        let said = tokio::select! {
+        let _turn = session.live.begin(id.get(), cancelled.clone())?;
+        tokio::select! {
             biased;
             said = self.call_tool(caller, params) => said,
             () = cancelled.cancelled() => Err(Fault::Cancelled),
-        };
-        live.finish(id.get());
-        said
+        }
     }
 
     /// Opens the stream of a session that no request opened, or goes on with one that was closed.
@@ -375,7 +371,6 @@ async fn pump(live: Arc<Live>, stream: u32, mut frames: mpsc::Receiver<Frame>, r
         }
     }
     live.end(stream);
-    live.finish(request.get());
 }
 
 /// Takes what a client tells, or answers, in its session.

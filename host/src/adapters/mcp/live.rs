@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::call::Level;
+use super::errors::Fault;
 use super::session::SessionKey;
 use super::stream::{EventId, FRAMES_MAX, Frame, event, event_with_id, priming};
 use crate::ports::sessions::SessionNotes;
@@ -34,6 +35,8 @@ const STREAMS_MAX: usize = 64;
 /// Resources one session may subscribe to: that all of them changed is told at once and has to be kept.
 pub(super) const SUBSCRIPTIONS_MAX: usize = 200;
 const _: () = assert!(SUBSCRIPTIONS_MAX + 3 <= KEPT_EVENTS_MAX, "and so have the three lists");
+/// Calls of a session that run at once.
+const CALLS_MAX: usize = 64;
 /// Milliseconds after which a client comes back to a stream that was closed.
 const RETRY_MS: u32 = 500;
 /// Milliseconds after which it comes back to the stream that no request opened. The usual clients give up after their second try:
@@ -119,7 +122,9 @@ struct State {
     next_stream: u32,
     next_request: u64,
     waiting: HashMap<String, oneshot::Sender<Answered>>,
-    calls: HashMap<String, CancellationToken>,
+    /// By the order of their beginning: whose request it is, and how it is cancelled.
+    calls: BTreeMap<u64, (String, CancellationToken)>,
+    next_call: u64,
     notes: SessionNotes,
     is_told: bool,
     /// What its stream was opened by, as it came last.
@@ -145,7 +150,8 @@ impl Live {
                 next_stream: STANDALONE + 1,
                 next_request: 1,
                 waiting: HashMap::new(),
-                calls: HashMap::new(),
+                calls: BTreeMap::new(),
+                next_call: 0,
                 notes,
                 is_told: false,
                 credential: None,
@@ -248,19 +254,14 @@ impl Live {
         }
     }
 
-    /// Announces a request to the client; returns its id and where the answer comes.
-    pub(super) fn expect_answer(&self) -> (String, oneshot::Receiver<Answered>) {
-        let (sender, receiver) = oneshot::channel();
+    /// Announces a request to the client; the answer comes as long as the expectation is held.
+    pub(super) fn expect_answer(&self) -> Expected<'_> {
+        let (sender, answer) = oneshot::channel();
         let mut state = self.state.lock();
         let id = format!("host-{}", state.next_request);
         state.next_request += 1;
         state.waiting.insert(id.clone(), sender);
-        (id, receiver)
-    }
-
-    /// No answer is expected any more.
-    pub(super) fn forget_answer(&self, id: &str) {
-        self.state.lock().waiting.remove(id);
+        Expected { live: self, id, answer }
     }
 
     /// Takes a client's answer; false when nobody waits for it.
@@ -269,19 +270,24 @@ impl Live {
         waiting.is_some_and(|waiting| waiting.send(answer).is_ok())
     }
 
-    /// Notes a running call, so that the client can cancel it by its request's id.
-    pub(super) fn begin(&self, request: &str, call: CancellationToken) {
-        self.state.lock().calls.insert(request.to_owned(), call);
-    }
-
-    /// Forgets a call that ended.
-    pub(super) fn finish(&self, request: &str) {
-        self.state.lock().calls.remove(request);
+    /// Notes a running call, so that the client can cancel it by its request's id. The call runs as long as the turn is held.
+    ///
+    /// # Errors
+    /// `TooMany`.
+    pub(super) fn begin(self: &Arc<Self>, request: &str, call: CancellationToken) -> Result<Turn, Fault> {
+        let mut state = self.state.lock();
+        if state.calls.len() >= CALLS_MAX {
+            return Err(Fault::TooMany { why: format!("{CALLS_MAX} calls of this session are running").into() });
+        }
+        let number = state.next_call;
+        state.next_call += 1;
+        state.calls.insert(number, (request.to_owned(), call));
+        Ok(Turn { live: Arc::clone(self), number })
     }
 
     /// Cancels a running call.
     pub(super) fn cancel(&self, request: &str) {
-        if let Some(call) = self.state.lock().calls.remove(request) {
+        for (_, call) in self.state.lock().calls.values().filter(|(running, _)| running == request) {
             call.cancel();
         }
     }
@@ -326,9 +332,36 @@ impl Live {
         let mut state = self.state.lock();
         state.streams.clear();
         state.waiting.clear();
-        for (_, call) in state.calls.drain() {
+        for (_, call) in state.calls.values() {
             call.cancel();
         }
+    }
+}
+
+/// A running call of a session; dropped, it is over.
+pub(super) struct Turn {
+    live: Arc<Live>,
+    number: u64,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.live.state.lock().calls.remove(&self.number);
+    }
+}
+
+/// An answer that a session's client owes; dropped, it is expected no more.
+pub(super) struct Expected<'a> {
+    live: &'a Live,
+    /// Of the request.
+    pub(super) id: String,
+    /// Where the answer comes.
+    pub(super) answer: oneshot::Receiver<Answered>,
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        self.live.state.lock().waiting.remove(&self.id);
     }
 }
 
@@ -466,11 +499,30 @@ mod tests {
     #[test]
     fn answers_reach_whoever_asked_once() {
         let live = lived();
-        let (id, mut answer) = live.expect_answer();
+        let mut expected = live.expect_answer();
         assert!(!live.answered("host-9", Err("no".to_owned())));
-        assert!(live.answered(&id, Err("declined".to_owned())));
-        assert!(matches!(answer.try_recv(), Ok(Err(_))));
-        assert!(!live.answered(&id, Err("twice".to_owned())));
+        assert!(live.answered("host-1", Err("declined".to_owned())));
+        assert!(matches!(expected.answer.try_recv(), Ok(Err(_))));
+        assert!(!live.answered("host-1", Err("twice".to_owned())));
+        drop(live.expect_answer());
+        assert_eq!(live.state.lock().waiting.len(), 0, "a call that is over expects nothing");
+    }
+
+    #[test]
+    fn so_many_calls_run_at_once_and_the_next_when_one_ends() {
+        let live = Arc::new(lived());
+        let begin = |request: usize| live.begin(&request.to_string(), CancellationToken::new());
+        // A client that uses an id twice does not hide a call.
+        let mut turns: Vec<Turn> = (0..CALLS_MAX).map(|n| begin(n / 2).expect("there is room")).collect();
+        assert!(matches!(begin(99), Err(Fault::TooMany { .. })));
+        turns.pop();
+        let cancelled = CancellationToken::new();
+        let last = live.begin("99", cancelled.clone()).expect("one ended");
+        assert!(begin(100).is_err());
+        live.cancel("99");
+        assert!(cancelled.is_cancelled() && begin(100).is_err(), "until it has ended");
+        drop((turns, last));
+        assert_eq!(live.state.lock().calls.len(), 0);
     }
 
     #[test]

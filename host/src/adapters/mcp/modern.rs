@@ -11,12 +11,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Dress};
-use super::call::{Level, Peer, Running, TASKS, declares};
+use super::call::{Level, Peer, Running, TASKS};
 use super::envelope::{self, Meta, Params};
 use super::errors::{Era, Fault, cut};
-use super::sealed::answers;
 use super::stream::{Frame, Frames, KEEP_ALIVE_MS, event};
 use super::{MODERN_VERSION, Mcp, headers};
+use crate::ports::asking::declares;
 use crate::ports::endpoint::{Fields, Reply};
 use crate::ports::offering::{ListKind, Round};
 use crate::ports::provider::ProviderCall;
@@ -220,15 +220,16 @@ impl Mcp {
             Some(None) => return Err(Fault::StateRefused),
             Some(Some(state)) => Some(self.desk.sealer.open(&caller, &call, &state, (self.desk.now)()).ok_or(Fault::StateRefused)?),
         };
-        let (call_id, state) = match resumed {
-            Some(resumed) => (resumed.call_id, resumed.state),
-            None => (self.call_id(), Vec::new()),
+        let given = asked.params.input_responses.filter(|raw| envelope::is_object(raw));
+        let (call_id, state, answers) = match resumed {
+            Some(resumed) => (resumed.call_id, resumed.state, given.map_or("{}", RawValue::get)),
+            // Nobody asked yet: answers that come nevertheless are no answers.
+            None => (self.call_id(), Vec::new(), "{}"),
         };
-        let answers = answers(asked.params.input_responses.filter(|raw| envelope::is_object(raw)));
         let takes_events = headers::takes_events(fields);
         let running = Running {
             desk: self.desk.clone(),
-            round: Round { call_id, client_capabilities: asked.capabilities.to_owned(), state, answers },
+            round: Round { call_id, client_capabilities: asked.capabilities.to_owned(), state, answers: answers.to_owned() },
             caller,
             call,
             id: asked.id.to_owned(),
@@ -237,6 +238,7 @@ impl Mcp {
             progress: asked.progress.filter(|_| takes_events),
             level: asked.level.filter(|_| takes_events),
             cancelled: CancellationToken::new(),
+            turn: None,
         };
         let mut frames = start(running);
         let head = match first(&mut frames, takes_events).await {

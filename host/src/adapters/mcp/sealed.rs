@@ -9,7 +9,6 @@ use data_encoding::BASE64URL_NOPAD;
 use pointsman_core::time::TimeMs;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use crate::ports::clock::System;
 use crate::ports::provider::ProviderCall;
@@ -43,8 +42,12 @@ impl Sealer {
         Self { key: LessSafeKey::new(unbound), system }
     }
 
-    /// Returns the text a client brings back.
-    pub(super) fn seal(&self, caller: &Caller, call: &ProviderCall, call_id: &str, state: &[u8], now: TimeMs) -> String {
+    /// Returns the text a client brings back; none when it would be longer than [`Sealer::open`] takes.
+    pub(super) fn seal(&self, caller: &Caller, call: &ProviderCall, call_id: &str, state: &[u8], now: TimeMs) -> Option<String> {
+        let bytes = 1 + NONCE_LEN + 8 + 1 + call_id.len() + state.len() + CHACHA20_POLY1305.tag_len();
+        if bytes > SEALED_BYTES_MAX / 4 * 3 {
+            return None;
+        }
         let mut nonce = [0; NONCE_LEN];
         self.system.random(&mut nonce);
         let id_len = u8::try_from(call_id.len()).expect("call ids are short");
@@ -59,7 +62,7 @@ impl Sealer {
         let mut sealed = vec![FORMAT];
         sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(&body);
-        BASE64URL_NOPAD.encode(&sealed)
+        Some(BASE64URL_NOPAD.encode(&sealed))
     }
 
     /// Returns what was sealed; none when it was changed, is another's, another request's, or too old.
@@ -105,9 +108,4 @@ fn bound_to(caller: &Caller, call: &ProviderCall) -> [u8; 32] {
 /// Returns a JSON text in one form, whatever order and spaces a client writes it with the second time.
 fn same(json: &str) -> String {
     serde_json::from_str::<Value>(json).map_or_else(|_| json.to_owned(), |value| value.to_string())
-}
-
-/// Returns the answers a client brings, as JSON text.
-pub(super) fn answers(raw: Option<&RawValue>) -> String {
-    raw.map_or("{}", RawValue::get).to_owned()
 }

@@ -13,10 +13,10 @@ use data_encoding::BASE64URL_NOPAD;
 use pointsman_core::ids::{ProjectId, TokenId};
 use pointsman_core::time::TimeMs;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::call::declares;
 use super::live::Live;
+use crate::ports::asking::{declares, takes_forms};
 use crate::ports::clock::System;
 
 /// Milliseconds a session id is good for; clients open a new one then.
@@ -89,23 +89,54 @@ impl Revision {
     }
 }
 
-/// What a session's client declared that it can be asked; a bit each, in the order of [`ASKABLE`].
+/// What a session's client declared that it can be asked; a bit each. Ids made before a bit had a meaning have it unset.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Capabilities(u8);
 
-const ASKABLE: [&str; 3] = ["elicitation", "sampling", "roots"];
+/// Elicitation by form.
+const FORMS: u8 = 1;
+const SAMPLING: u8 = 1 << 1;
+const ROOTS: u8 = 1 << 2;
+/// Elicitation by URL.
+const URLS: u8 = 1 << 3;
+/// Sampling with tools.
+const SAMPLING_TOOLS: u8 = 1 << 4;
 
 impl Capabilities {
     /// Returns what a declaration holds.
     pub(super) fn declared(json: Option<&str>) -> Self {
-        let bits = ASKABLE.iter().enumerate().filter(|(_, name)| declares(json.unwrap_or("{}"), &[name])).map(|(bit, _)| 1 << bit);
-        Self(bits.sum())
+        let json = json.unwrap_or("{}");
+        let bits = [
+            (FORMS, takes_forms(json)),
+            (SAMPLING, declares(json, &["sampling"])),
+            (ROOTS, declares(json, &["roots"])),
+            (URLS, declares(json, &["elicitation", "url"])),
+            (SAMPLING_TOOLS, declares(json, &["sampling", "tools"])),
+        ];
+        Self(bits.iter().filter(|(_, has)| *has).map(|(bit, _)| bit).sum())
     }
 
     /// Returns the declaration as JSON.
     pub(super) fn json(self) -> String {
-        let declared = ASKABLE.iter().enumerate().filter(|(bit, _)| self.0 & (1 << bit) != 0);
-        Value::Object(declared.map(|(_, name)| ((*name).to_owned(), json!({}))).collect()).to_string()
+        let has = |bit: u8| self.0 & bit != 0;
+        let mut declared = Map::new();
+        if has(FORMS | URLS) {
+            declared.insert(
+                "elicitation".to_owned(),
+                match (has(FORMS), has(URLS)) {
+                    (true, true) => json!({"form": {}, "url": {}}),
+                    (false, true) => json!({"url": {}}),
+                    (_, false) => json!({}),
+                },
+            );
+        }
+        if has(ROOTS) {
+            declared.insert("roots".to_owned(), json!({}));
+        }
+        if has(SAMPLING) {
+            declared.insert("sampling".to_owned(), if has(SAMPLING_TOOLS) { json!({"tools": {}}) } else { json!({}) });
+        }
+        Value::Object(declared).to_string()
     }
 }
 

@@ -94,18 +94,25 @@ impl Offering for Echo {
     }
 
     fn provided(&self, _: &Caller, tool: &str) -> Option<Arc<[ParamHeader]>> {
-        (tool == "greet").then(|| [ParamHeader { header: "mcp-param-tone".to_owned(), path: vec!["tone".to_owned()] }].into())
+        let tools = ["greet", "greet_by_url", "greet_by_call", "greet_at_length"];
+        tools.contains(&tool).then(|| [ParamHeader { header: "mcp-param-tone".to_owned(), path: vec!["tone".to_owned()] }].into())
     }
 
     async fn round(&self, _: &Caller, call: &ProviderCall, round: Round, emit: Arc<dyn Emit>) -> Result<ProviderOutcome, CallError> {
         emit.emit(Emission::Progress { done: 1.0, total: 2.0, message: String::new() });
-        let ProviderCall::Tool { .. } = call else { return Err(CallError::UnknownResource("x".to_owned())) };
+        let ProviderCall::Tool { name: tool, .. } = call else { return Err(CallError::UnknownResource("x".to_owned())) };
+        let (method, mode) = match tool.as_str() {
+            "greet_by_url" => ("elicitation/create", "url"),
+            "greet_by_call" => ("tools/call", "form"),
+            _ => ("elicitation/create", "form"),
+        };
+        let state = if tool == "greet_at_length" { vec![7; 1 << 20] } else { b"asked".to_vec() };
         let answers: Value = serde_json::from_str(&round.answers).expect("an object");
         match answers["name"]["content"]["name"].as_str() {
             Some(name) => Ok(ProviderOutcome::Complete(json!({"content": [], "hello": name}).to_string())),
             None => Ok(ProviderOutcome::InputRequired {
-                requests: json!({"name": {"method": "elicitation/create", "params": {"message": "who?"}}}).to_string(),
-                state: b"asked".to_vec(),
+                requests: json!({"name": {"method": method, "params": {"mode": mode, "message": "who?"}}}).to_string(),
+                state,
             }),
         }
     }
@@ -222,10 +229,14 @@ fn a_modern_call_is_answered_whole() {
 }
 
 fn greet(endpoint: &Mcp, capabilities: &str, extra: &str, tone: &str) -> Value {
+    ask("greet", endpoint, capabilities, extra, tone)
+}
+
+fn ask(tool: &str, endpoint: &Mcp, capabilities: &str, extra: &str, tone: &str) -> Value {
     let body = format!(
-        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"greet","arguments":{{"tone":"warm"}}{extra},"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{capabilities}}}}}}}"#
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"{tool}","arguments":{{"tone":"warm"}}{extra},"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{capabilities}}}}}}}"#
     );
-    let headers = [MODERN[0], ("mcp-method", b"tools/call".as_slice()), ("mcp-name", b"greet"), ("mcp-param-tone", tone.as_bytes())];
+    let headers = [MODERN[0], ("mcp-method", b"tools/call".as_slice()), ("mcp-name", tool.as_bytes()), ("mcp-param-tone", tone.as_bytes())];
     let reply = post(endpoint, body.as_bytes(), &headers);
     let mut answer = body_of(&reply);
     answer["status"] = reply.status.into();
@@ -250,6 +261,41 @@ fn a_call_that_asks_back_goes_on_with_the_answer_and_with_nothing_else() {
         assert_eq!(refused["error"]["code"], -32602, "{forged}");
     }
     assert_eq!(greet(&endpoint, "{}", "", "cold")["error"]["code"], -32020, "the header says another thing than the body");
+}
+
+#[test]
+fn answers_before_anything_was_asked_do_not_reach_the_component() {
+    let early = r#","inputResponses":{"name":{"action":"accept","content":{"name":"ana"}}}"#;
+    let asked = greet(&endpoint(), r#"{"elicitation":{}}"#, early, "warm");
+    assert_eq!(asked["result"]["resultType"], "input_required", "{asked}");
+}
+
+#[test]
+fn what_cannot_be_asked_or_brought_back_is_not_sent() {
+    let endpoint = endpoint();
+    let by_url = ask("greet_by_url", &endpoint, r#"{"elicitation":{}}"#, "", "warm");
+    assert_eq!(by_url["error"]["data"]["requiredCapabilities"], json!({"elicitation": {"url": {}}}), "{by_url}");
+    let by_url = ask("greet_by_url", &endpoint, r#"{"elicitation":{"url":{}}}"#, "", "warm");
+    assert_eq!(by_url["result"]["resultType"], "input_required", "{by_url}");
+    for tool in ["greet_by_call", "greet_at_length"] {
+        let refused = ask(tool, &endpoint, r#"{"elicitation":{"form":{}}}"#, "", "warm");
+        assert_eq!(refused["error"]["code"], -32603, "{tool}: {refused}");
+    }
+}
+
+#[test]
+fn sessions_get_structured_content_only_as_an_object() {
+    let texts = answer::Texts::new("pointsman", "0", "");
+    let id = RawValue::from_string("1".to_owned()).expect("JSON");
+    let call = ProviderCall::Tool { name: "t".to_owned(), arguments: "{}".to_owned() };
+    for (given, modern, session) in [("[1]", json!([1]), Value::Null), (r#"{"a":1}"#, json!({"a": 1}), json!({"a": 1}))] {
+        let object = format!(r#"{{"content":[],"structuredContent":{given}}}"#);
+        for (dress, expected) in [(Dress::Modern, &modern), (Dress::Structured, &session), (Dress::TextOnly, &Value::Null)] {
+            let body = answer::completed(&id, &texts, &call, &object, dress).expect("an answer");
+            let body: Value = serde_json::from_slice(&body).expect("JSON");
+            assert_eq!((&body["result"]["structuredContent"], &body["result"]["content"]), (expected, &json!([])), "{dress:?}");
+        }
+    }
 }
 
 #[test]

@@ -9,6 +9,10 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 const INSTANCES_MAX: u32 = 256;
 /// Core instances and tables alive at once: a component has a few core modules.
 const CORE_INSTANCES_MAX: u32 = 512;
+/// What one component may have of each: `wit-component` makes three modules of a guest's one, with a memory and two tables.
+const CORE_INSTANCES_EACH_MAX: u32 = 8;
+const MEMORIES_EACH_MAX: u32 = 2;
+const TABLES_EACH_MAX: u32 = 8;
 /// The most one memory may grow to, whatever a binding allows.
 pub(super) const MEMORY_BYTES_MAX: usize = 256 << 20;
 /// Elements of all tables of an instance.
@@ -35,6 +39,9 @@ pub(super) fn engine() -> wasmtime::Result<Engine> {
         .total_core_instances(CORE_INSTANCES_MAX)
         .total_memories(INSTANCES_MAX)
         .total_tables(CORE_INSTANCES_MAX)
+        .max_core_instances_per_component(CORE_INSTANCES_EACH_MAX)
+        .max_memories_per_component(MEMORIES_EACH_MAX)
+        .max_tables_per_component(TABLES_EACH_MAX)
         .max_memory_size(MEMORY_BYTES_MAX)
         .table_elements(TABLE_ELEMENTS_MAX)
         .max_unused_warm_slots(UNUSED_WARM_SLOTS_MAX)

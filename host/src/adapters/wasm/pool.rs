@@ -3,12 +3,13 @@
 //! It knows no world; those bring a [`Guest`]. **Invariant:** an instance is configured once, before anything else; one
 //! whose call failed in any way is never asked again; no more calls run at once than the binding allows.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use wasmtime::component::{InstancePre, Linker};
-use wasmtime::{Engine, Store};
+use wasmtime::{Engine, PoolConcurrencyLimitError, Store};
 
 use super::Bound;
 use super::admission::Shape;
@@ -53,6 +54,46 @@ pub(super) struct Shared {
     pub(super) symbols: Arc<SymbolTable>,
     /// Calls after which an instance is retired.
     pub(super) warm_calls_max: u32,
+    /// Whatever holds instances between calls.
+    pub(super) keepers: Keepers,
+}
+
+/// Something that holds idle instances.
+trait Keeper: Send + Sync {
+    /// Gives them all back.
+    fn give_back(&self);
+}
+
+impl<G: Guest> Keeper for Mutex<Vec<Idle<G>>> {
+    fn give_back(&self) {
+        // Ended outside the lock.
+        drop(std::mem::take(&mut *self.lock()));
+    }
+}
+
+/// The idle instances of all plugins: they are given back when there is no room for one more.
+#[derive(Clone, Default)]
+pub(super) struct Keepers(Arc<Mutex<Vec<Weak<dyn Keeper>>>>);
+
+impl fmt::Debug for Keepers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Keepers").field(&self.0.lock().len()).finish()
+    }
+}
+
+impl Keepers {
+    fn add(&self, keeper: Weak<dyn Keeper>) {
+        let mut all = self.0.lock();
+        all.retain(|keeper| keeper.strong_count() > 0);
+        all.push(keeper);
+    }
+
+    fn give_back(&self) {
+        let all: Vec<_> = self.0.lock().iter().filter_map(Weak::upgrade).collect();
+        for keeper in all {
+            keeper.give_back();
+        }
+    }
 }
 
 /// What is decided about a binding at its load.
@@ -88,7 +129,7 @@ pub(super) struct Pool<G: Guest> {
     pre: G::Pre,
     quota: Arc<Quota>,
     log: Arc<LogLines>,
-    idle: Mutex<Vec<Idle<G>>>,
+    idle: Arc<Mutex<Vec<Idle<G>>>>,
     counters: Counters,
 }
 
@@ -97,7 +138,10 @@ impl<G: Guest> Pool<G> {
     pub(super) fn new(shared: Shared, terms: Terms, pre: G::Pre) -> Self {
         let slots = Slots::new(terms.limits.concurrency_max);
         let log = Arc::new(LogLines::new(terms.name.clone()));
-        Self { terms, slots, shared, pre, quota: Arc::default(), log, idle: Mutex::default(), counters: Counters::default() }
+        let idle = Arc::<Mutex<Vec<Idle<G>>>>::default();
+        let weak: Weak<Mutex<Vec<Idle<G>>>> = Arc::downgrade(&idle);
+        shared.keepers.add(weak);
+        Self { terms, slots, shared, pre, quota: Arc::default(), log, idle, counters: Counters::default() }
     }
 
     /// Makes and configures one instance, and asks it something.
@@ -161,14 +205,26 @@ impl<G: Guest> Pool<G> {
         failure
     }
 
-    fn instance(&self, deadline_ms: u64) -> Result<Idle<G>, PluginFailure> {
-        self.counters.instances.fetch_add(1, Ordering::Relaxed);
+    fn store(&self, deadline_ms: u64) -> Store<State> {
         let scope = Scope::new(Arc::clone(&self.shared.symbols), Arc::clone(&self.quota));
         let mut store = State::store(&self.shared.engine, &self.terms.limits, scope, Arc::clone(&self.log));
         start_deadline(&mut store, deadline_ms);
-        let configured =
-            G::instantiate(&self.pre, &mut store).and_then(|guest| Ok((guest.configure(&mut store, &self.terms.config_json)?, guest)));
-        match configured {
+        store
+    }
+
+    /// Makes an instance; when there is no room, a second time after all that idle are given back.
+    fn instance(&self, deadline_ms: u64) -> Result<Idle<G>, PluginFailure> {
+        self.counters.instances.fetch_add(1, Ordering::Relaxed);
+        let mut store = self.store(deadline_ms);
+        let made = match G::instantiate(&self.pre, &mut store) {
+            Err(error) if error.is::<PoolConcurrencyLimitError>() => {
+                self.shared.keepers.give_back();
+                store = self.store(deadline_ms);
+                G::instantiate(&self.pre, &mut store)
+            }
+            made => made,
+        };
+        match made.and_then(|guest| Ok((guest.configure(&mut store, &self.terms.config_json)?, guest))) {
             Ok((Ok(()), guest)) => {
                 store.data_mut().scope.phase = Phase::Asked;
                 Ok(Idle { store, guest, calls: 0 })

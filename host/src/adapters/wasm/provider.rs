@@ -28,6 +28,10 @@ pub(super) mod bindings {
 
 /// What makes an agent a provider, too.
 pub(super) const INTERFACE: &str = "pointsman:mcp-provider/provider@0.1.0";
+/// Bytes of what a component tells at once: a line, who logs, what is logged.
+const MESSAGE_BYTES_MAX: usize = 4 << 10;
+const LOGGER_BYTES_MAX: usize = 256;
+const DATA_BYTES_MAX: usize = 16 << 10;
 /// Values of one completion (MCP 2026-07-28, `completion/complete`).
 const COMPLETIONS_MAX: usize = 100;
 
@@ -56,11 +60,20 @@ impl calls::Host for State {
     fn emit(&mut self, what: calls::Emission) -> bool {
         let Some(emit) = &self.reach.emit else { return true };
         emit.emit(match what {
-            calls::Emission::Progress((done, total, message)) => Emission::Progress { done, total, message },
-            calls::Emission::Log((level, logger, data)) => Emission::Log { level, logger, data },
+            calls::Emission::Progress((done, total, message)) => {
+                Emission::Progress { done, total, message: cut(message, MESSAGE_BYTES_MAX) }
+            }
+            calls::Emission::Log((_, _, data)) if data.len() > DATA_BYTES_MAX => return true,
+            calls::Emission::Log((level, logger, data)) => Emission::Log { level, logger: cut(logger, LOGGER_BYTES_MAX), data },
             calls::Emission::DetachStream => Emission::DetachStream,
         })
     }
+}
+
+/// Returns the beginning of a text.
+fn cut(mut text: String, bytes_max: usize) -> String {
+    text.truncate(text.floor_char_boundary(bytes_max));
+    text
 }
 
 fn initial_offers(pool: &Pool<bindings::McpProvider>) -> Result<Offers, PluginFailure> {
@@ -164,5 +177,54 @@ impl Providers for Wasm {
             pool.ask(|guest, store| guest.pointsman_mcp_provider_provider().call_cancelled(store, &call_id, &state).map(Ok))
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::super::limits::Limits;
+    use super::super::log_lines::LogLines;
+    use super::super::symbols::{Quota, Scope, SymbolTable};
+    use super::calls::Host as _;
+    use super::*;
+    use crate::ports::plugins::{PluginLimits, World};
+
+    #[derive(Default)]
+    struct Ear(Mutex<Vec<Emission>>);
+
+    impl Emit for Ear {
+        fn emit(&self, what: Emission) -> bool {
+            self.0.lock().push(what);
+            true
+        }
+    }
+
+    #[test]
+    fn what_a_component_tells_is_cut_or_dropped() {
+        let limits = Limits::new(World::McpProvider, PluginLimits::default()).expect("the defaults");
+        let scope = Scope::new(Arc::new(SymbolTable::new()), Arc::<Quota>::default());
+        let engine = super::super::engine::engine().expect("this machine runs components");
+        let mut store = State::store(&engine, &limits, scope, Arc::new(LogLines::new("p".to_owned())));
+        let ear = Arc::new(Ear::default());
+        let state = store.data_mut();
+        state.reach.emit = Some(Arc::clone(&ear) as Arc<dyn Emit>);
+        let log = |logger: &str, bytes: usize| calls::Emission::Log(("info".to_owned(), logger.to_owned(), "7".repeat(bytes)));
+        assert!(state.emit(calls::Emission::Progress((1.0, 2.0, "é".repeat(MESSAGE_BYTES_MAX)))));
+        assert!(state.emit(log(&"a".repeat(1_000), 7)));
+        assert!(state.emit(log("a", DATA_BYTES_MAX)));
+        assert!(state.emit(log("a", DATA_BYTES_MAX + 1)), "dropped, and no sign of a cancelled call");
+        let sizes: Vec<_> = ear
+            .0
+            .lock()
+            .iter()
+            .map(|told| match told {
+                Emission::Progress { message, .. } => (message.len(), 0),
+                Emission::Log { logger, data, .. } => (logger.len(), data.len()),
+                Emission::DetachStream => (0, 0),
+            })
+            .collect();
+        assert_eq!(sizes, [(MESSAGE_BYTES_MAX, 0), (LOGGER_BYTES_MAX, 7), (1, DATA_BYTES_MAX)]);
     }
 }

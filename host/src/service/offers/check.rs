@@ -8,10 +8,11 @@ use std::sync::Arc;
 use jsonschema::Validator;
 use serde_json::{Map, Value};
 
+use super::schema::validator;
 use super::template::Pattern;
 use crate::ports::offering::{News, ParamHeader};
 use crate::ports::provider::Offers;
-use crate::service::surface::tools::TOOLS;
+use crate::service::surface::own;
 
 /// Characters of a full name.
 const NAME_CHARS_MAX: usize = 64;
@@ -19,8 +20,12 @@ const NAME_CHARS_MAX: usize = 64;
 const OFFER_BYTES_MAX: usize = 64 << 10;
 /// Offers of one kind of one component.
 const OFFERS_MAX: usize = 1_000;
-/// Levels of a schema.
-const SCHEMA_DEPTH_MAX: usize = 32;
+/// Members that are a text, where they stand.
+const TEXTS: [&str; 3] = ["title", "description", "mimeType"];
+/// Members that are an object.
+const OBJECTS: [&str; 2] = ["annotations", "_meta"];
+/// Members that are a list of objects.
+const LISTS: [&str; 2] = ["icons", "arguments"];
 
 /// A tool on offer.
 #[derive(Debug)]
@@ -142,7 +147,8 @@ impl Checked {
     /// # Errors
     /// Which.
     pub(super) fn clashes<'a>(&'a self, others: impl Iterator<Item = &'a Self>) -> Result<(), String> {
-        let mut taken: HashSet<(&str, &str)> = TOOLS.iter().map(|tool| ("tool", tool.name)).collect();
+        let hosts = own::names();
+        let mut taken: HashSet<(&str, &str)> = hosts.iter().map(|(kind, name)| (*kind, name.as_str())).collect();
         for offered in others {
             taken.extend(offered.names());
         }
@@ -150,7 +156,7 @@ impl Checked {
             if !taken.insert((kind, name)) {
                 return Err(format!("the {kind} `{name}` is on offer already"));
             }
-            if kind == "resource" && name.starts_with("pointsman://") {
+            if matches!(kind, "resource" | "template") && name.starts_with(own::SCHEME) {
                 return Err(format!("`{name}` is the host's own to offer"));
             }
         }
@@ -192,7 +198,27 @@ fn object(text: &str) -> Result<Map<String, Value>, String> {
     if text.len() > OFFER_BYTES_MAX {
         return Err(format!("{} bytes, at most {OFFER_BYTES_MAX} are allowed", text.len()));
     }
-    serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))
+    let object = serde_json::from_str(text).map_err(|error| format!("not a JSON object: {error}"))?;
+    members(&object)?;
+    Ok(object)
+}
+
+/// Checks the members that all kinds of offers share; clients refuse the whole list for one of another type.
+fn members(object: &Map<String, Value>) -> Result<(), String> {
+    let is_list = |value: &Value| value.as_array().is_some_and(|all| all.iter().all(Value::is_object));
+    let wrong = |keys: &[&'static str], fits: fn(&Value) -> bool| {
+        keys.iter().copied().find(|key| object.get(*key).is_some_and(|value| !fits(value)))
+    };
+    let found = [
+        (wrong(&TEXTS, Value::is_string), "a text"),
+        (wrong(&OBJECTS, Value::is_object), "an object"),
+        (wrong(&LISTS, is_list), "a list of objects"),
+        (wrong(&["size"], Value::is_number), "a number"),
+    ];
+    match found.into_iter().find_map(|(key, what)| Some((key?, what))) {
+        Some((key, what)) => Err(format!("`{key}` is not {what}")),
+        None => Ok(()),
+    }
 }
 
 fn string(object: &Map<String, Value>, key: &str) -> Result<String, String> {
@@ -217,33 +243,26 @@ fn rename(object: &mut Map<String, Value>, namespace: &str) -> Result<(String, S
 
 fn tool(plugin: &str, name: String, full_name: &str, object: Map<String, Value>) -> Result<Tool, String> {
     let input = object.get("inputSchema").ok_or("`inputSchema` is missing")?;
-    if input.get("type").and_then(Value::as_str) != Some("object") {
-        return Err("the root of `inputSchema` is not of `type: \"object\"`".to_owned());
-    }
     if let Some(word) = ["oneOf", "anyOf", "allOf"].iter().find(|word| input.get(**word).is_some()) {
         tracing::warn!(plugin, tool = full_name, "some clients refuse all tools when one has `{word}` at the root of its schema");
     }
     let headers = param_headers(input)?.into();
-    let input = validator("inputSchema", input)?;
-    let output = object.get("outputSchema").map(|schema| validator("outputSchema", schema)).transpose()?;
+    let input = root_schema("inputSchema", input)?;
+    let output = object.get("outputSchema").map(|schema| root_schema("outputSchema", schema)).transpose()?;
     let json = Value::Object(object).to_string();
     Ok(Tool { plugin: plugin.to_owned(), full_name: full_name.to_owned(), name, json, input, output, headers })
 }
 
-fn validator(what: &str, schema: &Value) -> Result<Validator, String> {
-    if depth(schema) > SCHEMA_DEPTH_MAX {
-        return Err(format!("`{what}` is deeper than {SCHEMA_DEPTH_MAX} levels"));
+/// Checks what clients check of the schema at the root; returns what validates against it.
+fn root_schema(what: &str, schema: &Value) -> Result<Validator, String> {
+    if schema.get("type").and_then(Value::as_str) != Some("object") {
+        return Err(format!("the root of `{what}` is not of `type: \"object\"`"));
     }
-    jsonschema::options().build(schema).map_err(|error| format!("`{what}` is no usable JSON Schema: {error}"))
-}
-
-fn depth(value: &Value) -> usize {
-    let deepest = match value {
-        Value::Array(all) => all.iter().map(depth).max(),
-        Value::Object(all) => all.values().map(depth).max(),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return 0,
-    };
-    1 + deepest.unwrap_or(0)
+    let properties = schema.get("properties").and_then(Value::as_object);
+    if let Some((name, _)) = properties.into_iter().flatten().find(|(_, property)| property.is_boolean()) {
+        return Err(format!("`{name}` in the `properties` of `{what}` is no object"));
+    }
+    validator(what, schema)
 }
 
 /// Finds the arguments that headers mirror (streamable HTTP, schema extension).
@@ -348,7 +367,59 @@ mod tests {
             let refused = Checked::of("p", offers(tool.clone())).expect_err(&tool.to_string());
             assert!(refused.contains(why), "{tool}: {refused}");
         }
-        let own = Offers { tools: vec![json!({"name": "start", "inputSchema": {"type": "object"}}).to_string()], ..Offers::default() };
-        assert!(Checked::of("p", own).expect_err("the host has that name").contains("already"));
+    }
+
+    #[test]
+    fn members_of_the_wrong_type_are_refused_by_name() {
+        let tool = |key: &str, value: Value| {
+            let mut tool = json!({"name": "t", "inputSchema": {"type": "object"}});
+            tool[key] = value;
+            offers(tool)
+        };
+        let resource = |key: &str, value: Value| {
+            let mut resource = json!({"uri": "a://b", "name": "b"});
+            resource[key] = value;
+            Offers { resources: vec![resource.to_string()], ..Offers::default() }
+        };
+        let prompt = |key: &str, value: Value| {
+            let mut prompt = json!({"name": "p"});
+            prompt[key] = value;
+            Offers { prompts: vec![prompt.to_string()], ..Offers::default() }
+        };
+        for (offered, why) in [
+            (tool("title", json!(7)), "`title` is not a text"),
+            (tool("description", json!(null)), "`description` is not a text"),
+            (tool("annotations", json!([])), "`annotations` is not an object"),
+            (tool("_meta", json!("x")), "`_meta` is not an object"),
+            (tool("icons", json!({})), "`icons` is not a list of objects"),
+            (tool("outputSchema", json!({"type": "array"})), "the root of `outputSchema`"),
+            (tool("outputSchema", json!({"type": "object", "properties": {"a": true}})), "`a` in the `properties` of `outputSchema`"),
+            (tool("inputSchema", json!({"type": "object", "properties": {"a": false}})), "`a` in the `properties` of `inputSchema`"),
+            (resource("mimeType", json!(["text/plain"])), "`mimeType` is not a text"),
+            (resource("size", json!("7")), "`size` is not a number"),
+            (prompt("arguments", json!(["a"])), "`arguments` is not a list of objects"),
+        ] {
+            let refused = Checked::of("p", offered).expect_err(why);
+            assert!(refused.contains(why), "{refused}");
+        }
+        let good = tool("icons", json!([{"src": "https://example.com/a.png"}]));
+        Checked::of("p", good).expect("icons as they should be");
+    }
+
+    #[test]
+    fn what_the_host_offers_is_refused_of_others() {
+        let start = json!({"name": "start", "inputSchema": {"type": "object"}}).to_string();
+        let one = |value: Value| vec![value.to_string()];
+        for (offered, why) in [
+            (Offers { tools: vec![start], ..Offers::default() }, "the tool `start` is on offer already"),
+            (Offers { prompts: one(json!({"name": "hand_off"})), ..Offers::default() }, "the prompt `hand_off` is on offer already"),
+            (Offers { resources: one(json!({"uri": "pointsman://tasks", "name": "x"})), ..Offers::default() }, "already"),
+            (Offers { resources: one(json!({"uri": "pointsman://x", "name": "x"})), ..Offers::default() }, "the host's own"),
+            (Offers { templates: one(json!({"uriTemplate": "pointsman://task/{id}", "name": "x"})), ..Offers::default() }, "already"),
+            (Offers { templates: one(json!({"uriTemplate": "pointsman://x/{id}", "name": "x"})), ..Offers::default() }, "the host's own"),
+        ] {
+            let refused = Checked::of("p", offered).expect_err(why);
+            assert!(refused.contains(why), "{refused}");
+        }
     }
 }

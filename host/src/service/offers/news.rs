@@ -77,13 +77,20 @@ async fn read_log(book: Arc<OfferBook>, kit: Kit, project: ProjectId, mut after:
 fn changed(event: &NewEvent) -> Vec<String> {
     let subject = event.subject.as_str();
     let resource = |noun: &str, list: &str| vec![format!("pointsman://{noun}/{subject}"), format!("pointsman://{list}")];
+    let of_branch = |task: &str| vec![format!("pointsman://conflict/{task}"), format!("pointsman://pull_request/{task}")];
     let mut uris = match event.kind.split_once('.').map(|(noun, _)| noun) {
-        Some("task" | "branch") if subject.parse::<TaskId>().is_ok() => resource("task", "tasks"),
-        Some("merge") if subject.parse::<MergeId>().is_ok() => resource("merge", "merges"),
+        Some("task" | "branch") if subject.parse::<TaskId>().is_ok() => [resource("task", "tasks"), of_branch(subject)].concat(),
+        Some("merge") if subject.parse::<MergeId>().is_ok() => {
+            let task = event.data["task"].as_str().filter(|task| task.parse::<TaskId>().is_ok());
+            [resource("merge", "merges"), task.map(of_branch).unwrap_or_default()].concat()
+        }
         Some("context") => match subject.strip_prefix(SUBJECT_PREFIX) {
             Some(key) => vec![format!("pointsman://context/{key}"), "pointsman://context".to_owned()],
             None => Vec::new(),
         },
+        Some("message") if event.kind == "message.dead_lettered" => {
+            [resource("message", "messages"), vec!["pointsman://dead_letters".to_owned()]].concat()
+        }
         Some("message") => resource("message", "messages"),
         // A component's own resource; the event's subject is its URI.
         Some("resource") => vec![subject.to_owned()],
@@ -103,8 +110,16 @@ mod tests {
 
     #[test]
     fn events_name_the_resources_they_change() {
-        let of = |kind: &str, subject: &str| changed(&NewEvent::new(kind, Actor::host(), subject, json!({})));
-        assert_eq!(of("task.claimed", "T-3"), ["pointsman://task/T-3", "pointsman://tasks", "pointsman://events"]);
+        let with = |kind: &str, subject: &str, data| changed(&NewEvent::new(kind, Actor::host(), subject, data));
+        let of = |kind: &str, subject: &str| with(kind, subject, json!({}));
+        let branch = ["pointsman://conflict/T-3", "pointsman://pull_request/T-3", "pointsman://events"];
+        assert_eq!(of("task.claimed", "T-3"), [&["pointsman://task/T-3", "pointsman://tasks"], &branch[..]].concat());
+        assert_eq!(of("branch.pushed", "T-3"), of("task.claimed", "T-3"));
+        let conflicted = with("merge.conflicted", "M-2", json!({"task": "T-3"}));
+        assert_eq!(conflicted, [&["pointsman://merge/M-2", "pointsman://merges"], &branch[..]].concat());
+        let dead = of("message.dead_lettered", "msg_1");
+        assert_eq!(dead, ["pointsman://message/msg_1", "pointsman://messages", "pointsman://dead_letters", "pointsman://events"]);
+        assert!(!of("message.acked", "msg_1").contains(&"pointsman://dead_letters".to_owned()));
         assert_eq!(of("context.written", "ctx:plan/api"), ["pointsman://context/plan/api", "pointsman://context", "pointsman://events"]);
         assert_eq!(of("resource.updated", "test://one"), ["test://one", "pointsman://events"]);
         assert_eq!(of("token.minted", "tok_1"), ["pointsman://events"]);

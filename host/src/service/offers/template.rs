@@ -1,9 +1,12 @@
 //! URI templates (RFC 6570) as far as finding out whose resource a URI is: fixed text, and variables between it.
 //!
 //! A plain variable stands for one or more characters other than `/`; `{+name}`, `{/name}` and `{name*}` for any. **Invariant:**
-//! matching takes linear time for the number of variables a template may have.
+//! matching looks at each offset of a URI once for each part of the template, whatever both are.
 
 use std::str::FromStr;
+
+/// Bytes of a URI that a template can fit.
+const URI_BYTES_MAX: usize = 2_048;
 
 /// Variables of a template.
 const VARIABLES_MAX: usize = 8;
@@ -56,31 +59,81 @@ impl FromStr for Pattern {
 impl Pattern {
     /// Returns whether a URI is one of these.
     pub(super) fn fits(&self, uri: &str) -> bool {
-        fits(&self.parts, uri)
+        self.walk(uri, |_| {})
     }
-}
 
-fn fits(parts: &[Part], uri: &str) -> bool {
-    let Some((part, rest)) = parts.split_first() else { return uri.is_empty() };
-    match part {
-        Part::Text(text) => uri.strip_prefix(text.as_str()).is_some_and(|tail| fits(rest, tail)),
-        Part::Segment | Part::Any => {
-            let longest = if matches!(part, Part::Any) { uri.len() } else { uri.find('/').unwrap_or(uri.len()) };
-            match rest.first() {
-                None => longest == uri.len() && !uri.is_empty(),
-                // The first place where the text after the variable stands is as good as any later one for a plain variable.
-                Some(Part::Text(text)) => {
-                    uri.match_indices(text.as_str()).take_while(|(at, _)| *at <= longest).any(|(at, _)| at > 0 && fits(rest, &uri[at..]))
-                }
-                Some(Part::Segment | Part::Any) => (1..=longest).filter(|at| uri.is_char_boundary(*at)).any(|at| fits(rest, &uri[at..])),
-            }
+    /// Follows the set of offsets that the parts so far can end at; `step` hears of each offset that is looked at.
+    fn walk(&self, uri: &str, mut step: impl FnMut(usize)) -> bool {
+        if uri.len() > URI_BYTES_MAX {
+            return false;
         }
+        let mut reached = vec![false; uri.len() + 1];
+        reached[0] = true;
+        for part in &self.parts {
+            let mut next = vec![false; uri.len() + 1];
+            let mut is_running = false;
+            for at in 0..=uri.len() {
+                step(at);
+                match part {
+                    Part::Text(text) if reached[at] && uri.as_bytes()[at..].starts_with(text.as_bytes()) => next[at + text.len()] = true,
+                    Part::Text(_) => {}
+                    Part::Segment | Part::Any => {
+                        next[at] = is_running && uri.is_char_boundary(at);
+                        let ends = *part == Part::Segment && uri.as_bytes().get(at) == Some(&b'/');
+                        is_running = (is_running || reached[at]) && !ends;
+                    }
+                }
+            }
+            reached = next;
+        }
+        reached[uri.len()]
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Says what a template means, and nothing of how long that takes.
+    fn means(parts: &[Part], uri: &[char]) -> bool {
+        let Some((part, rest)) = parts.split_first() else { return uri.is_empty() };
+        match part {
+            Part::Text(text) => {
+                let text: Vec<char> = text.chars().collect();
+                uri.starts_with(&text) && means(rest, &uri[text.len()..])
+            }
+            Part::Segment => (1..=uri.len()).any(|len| !uri[..len].contains(&'/') && means(rest, &uri[len..])),
+            Part::Any => (1..=uri.len()).any(|len| means(rest, &uri[len..])),
+        }
+    }
+
+    fn part() -> impl Strategy<Value = &'static str> {
+        prop_oneof![Just("{x}"), Just("{+x}"), Just("a"), Just("/"), Just("aé"), Just("-")]
+    }
+
+    proptest! {
+        #[test]
+        fn a_pattern_fits_what_it_means(parts in proptest::collection::vec(part(), 0..6), uri in "[aé/-]{0,8}") {
+            let template = format!("{{x}}{}", parts.concat());
+            let pattern: Pattern = template.parse().expect("a template");
+            let chars: Vec<char> = uri.chars().collect();
+            prop_assert_eq!(pattern.fits(&uri), means(&pattern.parts, &chars), "{} {}", template, uri);
+        }
+    }
+
+    #[test]
+    fn a_long_uri_costs_its_length_once_for_each_part() {
+        let pattern: Pattern = "{+a}-{+b}-{+c}-{+d}-{+e}-{+f}-{+g}-{+h}!".parse().expect("a template");
+        let uri = "-".repeat(URI_BYTES_MAX);
+        let mut steps = 0;
+        assert!(!pattern.walk(&uri, |_| steps += 1));
+        assert_eq!(steps, pattern.parts.len() * (uri.len() + 1));
+        assert!(pattern.fits(&format!("{}!", "-".repeat(100))));
+        let any: Pattern = "a{+x}".parse().expect("a template");
+        assert!(any.fits(&"a".repeat(URI_BYTES_MAX)) && !any.fits(&"a".repeat(URI_BYTES_MAX + 1)), "longer ones fit nothing");
+    }
 
     #[test]
     fn templates_fit_their_uris() {

@@ -1,5 +1,7 @@
 //! `lookup`: everything an agent may read, by a short name or `pointsman://` URI.
 
+use std::borrow::Cow;
+
 use pointsman_core::agent::AgentRecord;
 use pointsman_core::capability::Capability;
 use pointsman_core::context::DocumentVersion;
@@ -70,7 +72,11 @@ pub(super) async fn lookup(services: &Services, project: ProjectId, uri: &str) -
         (id, "") => by_id(services, project, id).await?.ok_or_else(|| unknown(uri))?,
         _ => return Err(unknown(uri)),
     };
-    Ok(Said::new(&found, GO_ON))
+    let next = match (noun, rest) {
+        ("conflict", id) => format!("Settle each file and call resolve_conflict(\"{id}\") with all of them.").into(),
+        _ => Cow::Borrowed(GO_ON),
+    };
+    Ok(Said::new(&found, next))
 }
 
 /// An agent the way others read it.
@@ -135,7 +141,11 @@ async fn conflict(services: &Services, project: ProjectId, id: TaskId) -> Result
     let task = services.tasks.get(project, id).await?.value;
     let latest = services.queue.latest(project, &task).await?;
     let Some(MergeState::Conflicted { ours, conflicts }) = latest.map(|merge| merge.value.outcome) else {
-        return Err(Failure::refused("not_conflicted", format!("{id} has no conflict"), "`start` says what is next."));
+        return Err(Failure::refused(
+            "not_conflicted",
+            format!("{id} has no conflict"),
+            format!("Call lookup(\"{id}\") to see how it stands."),
+        ));
     };
     let mut files = Vec::new();
     for conflict in conflicts {

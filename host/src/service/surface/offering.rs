@@ -9,7 +9,6 @@ use tokio::sync::broadcast;
 
 use super::{AgentSurface, own, tools, worded};
 use crate::ports::offering::{ListKind, Listing, News, Offering, ParamHeader, Reference, Round};
-use crate::ports::plugins::PluginFailure;
 use crate::ports::provider::{Emit, ProviderCall, ProviderContext, ProviderOutcome};
 use crate::ports::store::Commit;
 use crate::ports::surface::{CallError, Caller};
@@ -17,11 +16,12 @@ use crate::service::deferred::called;
 use crate::service::failure::Failure;
 use crate::service::kit::chain;
 use crate::service::offers::Tool;
+use crate::service::provided::{Trouble, finding, judged};
 
 /// Values of one completion.
 const COMPLETIONS_MAX: usize = 100;
-/// Findings about arguments that are named at once.
-const FINDINGS_MAX: usize = 5;
+/// Bytes of the arguments of a component's tool.
+const ARGUMENTS_BYTES_MAX: usize = 1 << 20;
 
 /// Which list of which credential, of which state of the offers.
 pub(super) type ListKey = (pointsman_core::ids::ProjectId, ListKind, Vec<String>, u64);
@@ -105,7 +105,7 @@ impl Offering for AgentSurface {
     }
 
     fn has_resource(&self, caller: &Caller, uri: &str) -> bool {
-        uri.starts_with(own::SCHEME) || self.services.offers.of(caller.project).owner_of(uri).is_some()
+        own::has(uri) || self.services.offers.of(caller.project).owner_of(uri).is_some()
     }
 
     async fn news(&self, caller: &Caller) -> Result<broadcast::Receiver<News>, CallError> {
@@ -115,8 +115,11 @@ impl Offering for AgentSurface {
 
     async fn defer(&self, caller: &Caller, call: ProviderCall, round: Round, wake_ms: u32) -> Result<Box<RawValue>, CallError> {
         let agent = self.agent_name(caller).await;
-        let made = self.services.deferred.open(caller, agent, call, round, wake_ms).await;
-        made.map_err(|failure| failed(caller, &failure))
+        match self.services.deferred.open(caller, agent, call, round, wake_ms).await {
+            Ok(made) => Ok(made),
+            Err(Failure::Refused(refusal)) => Err(CallError::TooMany(refusal.why)),
+            Err(failure) => Err(failed(caller, &failure)),
+        }
     }
 
     async fn deferred(&self, caller: &Caller, id: &str) -> Result<Box<RawValue>, CallError> {
@@ -224,71 +227,42 @@ impl AgentSurface {
             at_ms: kit.now().0,
         };
         let outcome = kit.providers.provide(&plugin, context, own_call.clone(), emit).await;
-        let outcome = outcome.map_err(|failure| internal(caller, &plugin, &failure))?;
-        if let (Some(tool), ProviderOutcome::Complete(result)) = (&tool, &outcome) {
-            check_result(tool, result).map_err(|why| {
-                tracing::error!(trace = %caller.trace, plugin, tool = tool.full_name, why, "a component gave a result that is not of its own schema");
-                CallError::Internal { trace: caller.trace.clone() }
-            })?;
-        }
-        match &outcome {
-            ProviderOutcome::Complete(_) => {
-                let commit = Commit { project: Some(caller.project), events: vec![called(&plugin, call)], ..Commit::default() };
-                kit.store.commit(commit).await.map_err(|error| failed(caller, &error.into()))?;
-                Ok(outcome)
+        let outcome = match (judged(tool.as_deref(), outcome), &tool) {
+            (Ok(outcome), _) => outcome,
+            (Err(Trouble::Busy), Some(tool)) => {
+                return Ok(ProviderOutcome::Complete(complaint(&format!("`{}` is busy; call again in a second.", tool.full_name))));
             }
-            ProviderOutcome::ProtocolError { code, message } if *code != INVALID_PARAMS => {
-                tracing::error!(trace = %caller.trace, plugin, ?call, message, "a component reports an error of its own");
-                Err(CallError::Internal { trace: caller.trace.clone() })
-            }
-            ProviderOutcome::ProtocolError { .. }
-            | ProviderOutcome::InputRequired { .. }
-            | ProviderOutcome::Pending { .. }
-            | ProviderOutcome::MissingCapability(_) => Ok(outcome),
+            (Err(trouble), _) => return Err(internal(caller, &plugin, &trouble)),
+        };
+        if matches!(outcome, ProviderOutcome::Complete(_)) {
+            let commit = Commit { project: Some(caller.project), events: vec![called(&plugin, call)], ..Commit::default() };
+            kit.store.commit(commit).await.map_err(|error| failed(caller, &error.into()))?;
         }
+        Ok(outcome)
     }
 }
 
-/// JSON-RPC: what was asked names nothing, or does not fit.
-const INVALID_PARAMS: i32 = -32602;
-
-/// Returns what a model is told when its arguments do not fit a tool's schema.
+/// Returns what a model is told when its arguments do not fit a tool's schema: the first thing that does not.
 fn unfit(tool: &Tool, arguments: &str) -> Option<String> {
+    if arguments.len() > ARGUMENTS_BYTES_MAX {
+        let why = format!("`{}` takes at most {ARGUMENTS_BYTES_MAX} bytes of arguments. Send less at once.", tool.full_name);
+        return Some(complaint(&why));
+    }
     let arguments: Value = serde_json::from_str(arguments).unwrap_or_default();
-    let findings: Vec<String> = tool
-        .input
-        .iter_errors(&arguments)
-        .take(FINDINGS_MAX)
-        .map(|error| match error.instance_path().to_string() {
-            at if at.is_empty() => error.to_string(),
-            at => format!("{at}: {error}"),
-        })
-        .collect();
-    if findings.is_empty() {
-        return None;
-    }
-    let text =
-        format!("The arguments of `{}` do not fit its schema: {}. Correct them and call again.", tool.full_name, findings.join("; "));
-    Some(json!({"content": [{"type": "text", "text": text}], "isError": true}).to_string())
+    let error = tool.input.validate(&arguments).err()?;
+    let finding = finding(&match error.instance_path().to_string() {
+        at if at.is_empty() => error.to_string(),
+        at => format!("{at}: {error}"),
+    });
+    Some(complaint(&format!("The arguments of `{}` do not fit its schema: {finding}. Correct them and call again.", tool.full_name)))
 }
 
-/// Checks what a tool gave against what it promised.
-fn check_result(tool: &Tool, result: &str) -> Result<(), String> {
-    let result: Value = serde_json::from_str(result).map_err(|error| error.to_string())?;
-    if !result["content"].is_array() {
-        return Err("`content` is no list".to_owned());
-    }
-    if result["isError"] == true {
-        return Ok(());
-    }
-    match (&tool.output, result.get("structuredContent")) {
-        (None, _) => Ok(()),
-        (Some(_), None) => Err("`structuredContent` is missing, though `outputSchema` promises it".to_owned()),
-        (Some(schema), Some(content)) => schema.validate(content).map_err(|error| format!("`structuredContent`: {error}")),
-    }
+/// Returns the result of a tool that says what its caller can mend.
+fn complaint(text: &str) -> String {
+    json!({"content": [{"type": "text", "text": text}], "isError": true}).to_string()
 }
 
-fn internal(caller: &Caller, plugin: &str, failure: &PluginFailure) -> CallError {
+fn internal(caller: &Caller, plugin: &str, failure: &dyn std::fmt::Display) -> CallError {
     tracing::error!(trace = %caller.trace, plugin, %failure, "a component's call failed");
     CallError::Internal { trace: caller.trace.clone() }
 }

@@ -7,7 +7,7 @@ use crate::ports::offering::ListKind;
 use crate::ports::surface::CallError;
 
 /// What the URIs of the host's own resources start with.
-pub(super) const SCHEME: &str = "pointsman://";
+pub(in crate::service) const SCHEME: &str = "pointsman://";
 
 /// URI after the scheme, name, what it is.
 const RESOURCES: [(&str, &str, &str); 7] = [
@@ -144,9 +144,22 @@ pub(super) fn list(kind: ListKind, toolsets: &[String]) -> Vec<(String, String)>
     }
 }
 
+/// Returns the kind and name of everything that only the host may offer.
+pub(in crate::service) fn names() -> Vec<(&'static str, String)> {
+    let uris = [("resource", ListKind::Resources), ("template", ListKind::Templates), ("prompt", ListKind::Prompts)];
+    let listed = uris.into_iter().flat_map(|(what, kind)| list(kind, &[]).into_iter().map(move |(name, _)| (what, name)));
+    tools::TOOLS.iter().map(|tool| ("tool", tool.name.to_owned())).chain(listed).collect()
+}
+
 /// Returns whether a prompt is one of the host's own.
 pub(super) fn is_prompt(name: &str) -> bool {
     PROMPTS.iter().any(|prompt| prompt.name == name)
+}
+
+/// Returns whether a URI is of the form of one of the host's own resources or templates.
+pub(super) fn has(uri: &str) -> bool {
+    let path = uri.strip_prefix(SCHEME).unwrap_or_default();
+    RESOURCES.iter().any(|(noun, ..)| *noun == path) || noun_of_template(uri).is_some()
 }
 
 /// Returns the noun of one of the host's own templates, for completing its variable.
@@ -205,5 +218,7 @@ mod tests {
             }
         }
         assert_eq!(noun_of_template("pointsman://context/{+key}"), Some("context"));
+        assert!(has("pointsman://dead_letters") && has("pointsman://conflict/T-3"));
+        assert!(!has("pointsman://") && !has("pointsman://conflict") && !has("pointsman://weather") && !has("a://tasks"));
     }
 }

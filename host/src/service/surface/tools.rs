@@ -45,7 +45,7 @@ fn task() -> Value {
 fn object(properties: Value, required: &[&str]) -> Value {
     let mut properties = properties;
     if let Some(map) = properties.as_object_mut() {
-        map.insert("agent".to_owned(), json!({"type": "string"}));
+        map.insert("agent".to_owned(), text("Handle from `start`, or agent's name"));
     }
     json!({"type": "object", "properties": properties, "required": required})
 }
@@ -83,7 +83,7 @@ pub const TOOLS: &[Tool] = &[
                     "nack": {"type": "array", "description": "Messages to give back", "items": {"type": "object", "properties": {
                         "message": {"type": "string"}, "reason": {"type": "string"}, "delay_s": {"type": "integer", "minimum": 0}}, "required": ["message"]}},
                     "max_s": {"type": "integer", "minimum": 0, "maximum": 50, "description": "Seconds to wait; 45 unless given"},
-                    "after": text("`cursor` of your last answer: events since then"),
+                    "after": text("`cursor` of your last answer. Always give it: without it you hear only of what happens from now on"),
                     "watch": texts("Globs of context keys to hear of: `plan/**`")
                 }),
                 &[],
@@ -172,7 +172,7 @@ pub const TOOLS: &[Tool] = &[
     Tool {
         name: "submit_branch",
         toolset: None,
-        description: "Offer your branch for landing. It is merged, checked and landed in order; the outcome comes as an event.",
+        description: "Offer your branch for landing. It is merged, checked and landed in order; the outcome comes as a message.",
         schema: || object(json!({"task": task(), "head": text("The commit you mean, 40 hex digits; else the branch's head")}), &["task"]),
         read_only: false,
     },

@@ -53,6 +53,18 @@ fn an_id_carries_what_the_client_can_be_asked() {
     let session = open(&sessions, &sessions.seal(&state(1)), &state(1), NOW).expect("it opens");
     assert_eq!(session.capabilities.json(), r#"{"elicitation":{},"roots":{}}"#);
     assert_eq!(Capabilities::declared(Some("no JSON")), Capabilities::default());
+    for declared in [
+        r#"{"elicitation":{"form":{},"url":{}},"sampling":{"tools":{}}}"#,
+        r#"{"elicitation":{"url":{}}}"#,
+        r#"{"elicitation":{}}"#,
+        r#"{"roots":{},"sampling":{}}"#,
+        "{}",
+    ] {
+        let told = SessionState { capabilities: Capabilities::declared(Some(declared)), ..state(1) };
+        let session = open(&sessions, &sessions.seal(&told), &told, NOW).expect("it opens");
+        assert_eq!(session.capabilities.json(), declared);
+    }
+    assert_eq!(Capabilities(0b111).json(), r#"{"elicitation":{},"roots":{},"sampling":{}}"#, "as ids of an earlier host say it");
 }
 
 #[test]

@@ -98,6 +98,20 @@ async fn fresh_instances_remember_nothing() {
 }
 
 #[tokio::test]
+async fn idle_instances_make_room_for_those_that_are_asked() {
+    let root = tempfile::tempdir().expect("a folder");
+    let wasm = cached(root.path(), KEY);
+    // Each keeps the instance of its probe: more than there is room for.
+    let names: Vec<String> = (0..260).map(|n| format!("router-{n}")).collect();
+    for name in &names {
+        load(&wasm, name, &PASS).await.unwrap_or_else(|failure| panic!("{name}: {failure}"));
+    }
+    for name in &names {
+        assert_eq!(ask(&wasm, name), Ok(pass()), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn warm_instances_are_retired() {
     let options = WasmOptions { warm_calls_max: 4, ..WasmOptions::new(None, KEY) };
     let wasm = Wasm::new(options).expect("this machine runs components");

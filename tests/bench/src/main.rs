@@ -23,11 +23,14 @@ static ALLOCATOR: mcp::Counting = mcp::Counting;
 #[command(name = "pointsman-bench", after_help = "Build the host first: cargo build --release")]
 struct Arguments {
     /// Which suite.
-    #[arg(required_unless_present = "serve_echo")]
+    #[arg(required_unless_present_any = ["serve_echo", "serve_rmcp"])]
     suite: Option<Suite>,
-    /// Serve the baseline of `mcp`; the suite starts it so.
+    /// Serve a baseline of `mcp`, the bare echo; the suite starts it so.
     #[arg(long, hide = true, value_name = "ADDRESS")]
     serve_echo: Option<std::net::SocketAddr>,
+    /// Serve the other baseline of `mcp`, the official SDK.
+    #[arg(long, hide = true, value_name = "ADDRESS")]
+    serve_rmcp: Option<std::net::SocketAddr>,
     /// Print only the JSON object.
     #[arg(long)]
     json: bool,
@@ -61,10 +64,12 @@ impl Suite {
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let Some(suite) = arguments.suite else {
-        return match arguments.serve_echo {
-            Some(address) if mcp::serve_echo(address).await.is_ok() => ExitCode::SUCCESS,
-            Some(_) | None => ExitCode::FAILURE,
+        let served = match (arguments.serve_echo, arguments.serve_rmcp) {
+            (Some(address), _) => mcp::serve_echo(address).await,
+            (None, Some(address)) => mcp::serve_rmcp(address).await,
+            (None, None) => Ok(()),
         };
+        return if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     };
     let measured: Result<Figures, BenchError> = match suite {
         Suite::Startup => startup::measure().await,

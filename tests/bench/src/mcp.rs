@@ -1,36 +1,33 @@
-//! One MCP call over HTTP: processor time against a bare JSON echo on the same library, allocations, the size of the tool list,
-//! and what a client costs that only listens.
+//! One MCP call over HTTP: processor time against a bare JSON echo on the same library and against the official SDK, allocations,
+//! the size of the tool list, and what a client costs that only listens.
 //!
 //! The no-op is `lookup` of the agents with one of them: a shipped tool, authenticated, its answer with lease and unread count.
-//! Baseline: hyper 1 over one connection, the body read whole, parsed as JSON and written again; same body, same client.
+//! Each baseline is a process of its own that is asked with the same body by the same client, in turn with the host.
+
+mod baselines;
 
 use std::alloc::{GlobalAlloc, Layout, System as SystemAllocator};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use pointsman::adapters::system::raise_open_files;
 use pointsman::config::{Config, Environment, Flags};
 use pointsman_client::{Client, Era};
 use serde_json::{Value, json};
-use tokio::process::Command;
 
+pub(crate) use self::baselines::{serve_echo, serve_rmcp};
+
+use self::baselines::Baseline;
 use crate::figures::{BenchError, Figures, median, now, setup};
 use crate::slow_clients::mint;
 use crate::startup;
 
 /// Calls of one sample.
 const CALLS: u32 = 4_000;
-/// Samples behind each median, host and echo in turn.
+/// Samples behind each median, host and baselines in turn.
 const SAMPLES: usize = 9;
 /// Clients that only listen.
 const LISTENERS: usize = 10_000;
@@ -38,6 +35,8 @@ const LISTENERS: usize = 10_000;
 const OPENED_AT_ONCE: usize = 200;
 /// Milliseconds the host idles before its memory is read.
 const IDLE_MS: u64 = 2_000;
+/// What stands in the answer to a call that succeeded.
+const RESULT: &[u8] = b"\"isError\":false";
 /// Bytes of an answer's head and body that are read at once.
 const READ_BYTES: usize = 64 << 10;
 
@@ -79,32 +78,37 @@ pub(crate) async fn measure() -> Result<Figures, BenchError> {
     let address = SocketAddr::from(([127, 0, 0, 1], config.port));
     let token = mint(&config.file).await?;
     begin(&config.file, &address, &token).await?;
-    let mut echo = echo_process().await?;
-    let echo_pid = echo.0.id().unwrap_or_default();
+    let echo = Baseline::start("--serve-echo").await?;
+    let rmcp = Baseline::start("--serve-rmcp").await?;
 
     let mut figures = Figures::default();
     let request = call(&token);
-    let (mut ours, mut bare, mut per_s) = (Vec::new(), Vec::new(), Vec::new());
+    figures.add("answer_bytes", answer_bytes(address, &request).await?);
+    figures.add("rmcp_answer_bytes", answer_bytes(rmcp.address, &request).await?);
+    let (mut ours, mut bare, mut official, mut per_s) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for sample in 0..=SAMPLES {
-        let (began, cpu) = (now(), cpu_us(host_pid)?);
-        drive(address, &request).await?;
-        let (took_s, cpu) = (began.elapsed().as_secs_f64(), cpu_us(host_pid)? - cpu);
-        let echo_cpu = cpu_us(echo_pid)?;
-        drive(echo.1, &request).await?;
-        let echo_cpu = cpu_us(echo_pid)? - echo_cpu;
+        let began = now();
+        let cpu = cpu_us_per_call(host_pid, address, &request).await?;
+        let took_s = began.elapsed().as_secs_f64();
+        let echo_cpu = cpu_us_per_call(echo.pid(), echo.address, &request).await?;
+        let rmcp_cpu = cpu_us_per_call(rmcp.pid(), rmcp.address, &request).await?;
         if sample > 0 {
-            ours.push(cpu / f64::from(CALLS));
-            bare.push(echo_cpu / f64::from(CALLS));
+            ours.push(cpu);
+            bare.push(echo_cpu);
+            official.push(rmcp_cpu);
             per_s.push(f64::from(CALLS) / took_s);
         }
     }
     figures.add("host_cpu_us", median(ours));
     figures.add("hyper_echo_cpu_us", median(bare));
+    figures.add("rmcp_cpu_us", median(official));
     figures.add("cpu_ratio_vs_hyper_echo", figures.get("host_cpu_us") / figures.get("hyper_echo_cpu_us"));
+    figures.add("cpu_ratio_vs_rmcp", figures.get("host_cpu_us") / figures.get("rmcp_cpu_us"));
     figures.add("calls_per_s_one_connection", median(per_s));
     figures.add("tools_list_bytes", size_of_list(address, &token).await?);
     figures.add("idle_connection_kib", listeners(address, &token, host_pid).await?);
-    echo.0.kill().await.map_err(setup)?;
+    echo.end().await?;
+    rmcp.end().await?;
     host.kill().await.map_err(setup)?;
     figures.add("allocs_per_call", allocations(folder.path()).await?);
     Ok(figures)
@@ -190,6 +194,26 @@ async fn drive(address: SocketAddr, request: &[u8]) -> Result<(), BenchError> {
     driven.await.map_err(setup)?.map_err(setup)
 }
 
+/// Drives one sample; returns the processor time of a call in µs.
+async fn cpu_us_per_call(pid: u32, address: SocketAddr, request: &[u8]) -> Result<f64, BenchError> {
+    let before = cpu_us(pid)?;
+    drive(address, request).await?;
+    Ok((cpu_us(pid)? - before) / f64::from(CALLS))
+}
+
+/// Returns the length of the answer to a call, which has to be a result.
+async fn answer_bytes(address: SocketAddr, request: &[u8]) -> Result<f64, BenchError> {
+    let request = request.to_vec();
+    let asked = tokio::task::spawn_blocking(move || {
+        let mut line = Line::open(address)?;
+        let length = line.ask(&request)?;
+        let is_result = line.buffer.windows(RESULT.len()).any(|part| part == RESULT);
+        if is_result { Ok(length) } else { Err(std::io::Error::other("the call has no result")) }
+    });
+    let length = asked.await.map_err(setup)?.map_err(setup)?;
+    Ok(f64::from(u32::try_from(length).unwrap_or(u32::MAX)))
+}
+
 async fn size_of_list(address: SocketAddr, token: &str) -> Result<f64, BenchError> {
     let request = request(token, "tools/list", None, &json!({}));
     let length = tokio::task::spawn_blocking(move || Line::open(address)?.ask(&request)).await.map_err(setup)?.map_err(setup)?;
@@ -252,39 +276,4 @@ async fn allocations(folder: &Path) -> Result<f64, BenchError> {
     host.abort();
     let count = f64::from(u32::try_from(after - before).unwrap_or(u32::MAX));
     Ok(count / f64::from(CALLS))
-}
-
-/// Starts the baseline in a process of its own; returns it and where it listens.
-async fn echo_process() -> Result<(tokio::process::Child, SocketAddr), BenchError> {
-    let own = std::env::current_exe().map_err(setup)?;
-    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(setup)?;
-    let address = listener.local_addr().map_err(setup)?;
-    drop(listener);
-    let child = Command::new(own).args(["--serve-echo", &address.to_string()]).kill_on_drop(true).spawn().map_err(setup)?;
-    let began = now();
-    while began.elapsed().as_secs() < 10 {
-        if TcpStream::connect(address).is_ok() {
-            return Ok((child, address));
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    Err(setup("the echo did not start"))
-}
-
-/// Serves the baseline until it is killed.
-pub(crate) async fn serve_echo(address: SocketAddr) -> Result<(), BenchError> {
-    let listener = tokio::net::TcpListener::bind(address).await.map_err(setup)?;
-    loop {
-        let (stream, _) = listener.accept().await.map_err(setup)?;
-        stream.set_nodelay(true).map_err(setup)?;
-        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(echo)));
-    }
-}
-
-async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, BenchError> {
-    let body = request.into_body().collect().await.map_err(setup)?.to_bytes();
-    let value: Value = serde_json::from_slice(&body).map_err(setup)?;
-    let mut response = Response::new(Full::new(Bytes::from(value.to_string())));
-    response.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static("application/json"));
-    Ok(response)
 }

@@ -108,8 +108,8 @@ say "cargo fmt --check"
 cargo fmt --all --check
 say "cargo clippy"
 cargo clippy --release --workspace --all-targets -- -D warnings
-say "cargo build --release"
-cargo build --release --workspace
+# The binary that the black-box tests run is built with them: a build of its own would compile the libraries once more, with
+# fewer features.
 say "tests"
 if cargo nextest --version >/dev/null 2>&1; then
     exec cargo nextest run --release --workspace --no-fail-fast "$@"

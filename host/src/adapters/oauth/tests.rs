@@ -8,9 +8,25 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::*;
-use crate::adapters::system::{OsSystem, wall_clock_ms};
 
 const DEADLINE: Duration = Duration::from_secs(20);
+
+struct Plain;
+
+impl System for Plain {
+    fn random(&self, bytes: &mut [u8]) {
+        bytes.fill(7);
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test's own clock")]
+    fn instant(&self) -> std::time::Instant {
+        std::time::Instant::now()
+    }
+}
+
+fn today() -> TimeMs {
+    TimeMs(1_790_000_000_000)
+}
 
 fn base64(bytes: &[u8]) -> String {
     BASE64URL_NOPAD.encode(bytes)
@@ -29,7 +45,7 @@ impl Signer {
 
     fn token(&self, id: &str) -> String {
         let head = json!({"alg": "EdDSA", "typ": "at+jwt", "kid": id}).to_string();
-        let claims = json!({"iss": "https://as", "sub": "ana", "aud": "here", "exp": wall_clock_ms().0 / 1_000 + 600}).to_string();
+        let claims = json!({"iss": "https://as", "sub": "ana", "aud": "here", "exp": today().0 / 1_000 + 600}).to_string();
         let message = format!("{}.{}", base64(head.as_bytes()), base64(claims.as_bytes()));
         format!("{message}.{}", base64(self.0.sign(message.as_bytes()).as_ref()))
     }
@@ -68,7 +84,7 @@ impl Publisher {
 
     fn issuer(&self, refresh_min_ms: u64) -> Arc<OAuthIssuer> {
         let options = OAuthOptions { issuer: "https://as".to_owned(), jwks_uri: Some(self.url.clone()), leeway_s: 0, refresh_min_ms };
-        Arc::new(OAuthIssuer::new(options, Arc::new(OsSystem), wall_clock_ms).expect("TLS is there"))
+        Arc::new(OAuthIssuer::new(options, Arc::new(Plain), today).expect("TLS is there"))
     }
 
     async fn until_asked(&self, times: usize) {

@@ -45,7 +45,7 @@ fn task() -> Value {
 fn object(properties: Value, required: &[&str]) -> Value {
     let mut properties = properties;
     if let Some(map) = properties.as_object_mut() {
-        map.insert("agent".to_owned(), text("Handle from `start`, or agent's name"));
+        map.insert("agent".to_owned(), json!({"type": "string"}));
     }
     json!({"type": "object", "properties": properties, "required": required})
 }

@@ -6,6 +6,7 @@ pub mod git;
 pub mod http;
 pub mod keys;
 pub mod mcp;
+pub mod metrics;
 pub mod oauth;
 pub mod system;
 pub mod wasm;

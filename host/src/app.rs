@@ -8,6 +8,8 @@ mod access;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,18 +32,21 @@ use crate::adapters::wasm::{Wasm, WasmError, WasmOptions};
 use crate::config::{ComponentOrigin, Config, Environment, PluginSpec};
 use crate::plugin_build::component::embedded_manifest;
 use crate::plugin_build::manifest::Manifest;
+use crate::plugin_cases::Bench;
 use crate::ports::admin::AdminSurface;
 use crate::ports::clock::System;
 use crate::ports::keys::Keys;
-use crate::ports::plugins::{PluginFailure, PluginSource, Plugins, World};
+use crate::ports::plugins::{Meter, PluginFailure, PluginSource, Plugins, World};
 use crate::ports::provider::Providers;
 use crate::ports::repository::Origin;
 use crate::ports::store::Store;
 use crate::service::admin::Admin;
 use crate::service::agents::Access;
+use crate::service::decisions::DecisionLog;
 use crate::service::due;
 use crate::service::failure::Failure;
 use crate::service::git_access::GitAccess;
+use crate::service::governor::{Governor, Recording, Watcher};
 use crate::service::kit::Kit;
 use crate::service::residents::Residency;
 use crate::service::surface::{AgentSurface, Services};
@@ -133,29 +138,41 @@ struct Opened {
     services: Services,
     store: Arc<EmbeddedStore>,
     git: GitRepositories,
+    governor: Arc<Governor>,
+    decisions: DecisionLog,
 }
 
-async fn open(config: &Config, public_url: String, access: Access) -> Result<Opened, AppError> {
+impl Opened {
+    fn admin(&self, url: Option<String>) -> Admin {
+        Admin::new(self.services.clone(), Arc::clone(&self.governor), self.decisions.clone(), url)
+    }
+}
+
+async fn open(config: &Config, public_url: String, access: Access) -> Result<(Opened, Watcher), AppError> {
     let system: Arc<dyn System> = Arc::new(OsSystem);
     let folder = config.data_dir.join("store");
     let options = Options::new(wall_clock_ms, Arc::clone(&system));
     let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(&folder, options));
     let store = Arc::new(store.await.expect("opening a store does not panic")?);
     let keys: Arc<dyn Keys> = Arc::new(FileKeys::open(&config.data_dir, system.as_ref())?);
-    let (git, plugins) =
-        tokio::join!(GitRepositories::open(git_options(config)?, Arc::clone(&system)), load_plugins(config, keys.as_ref()));
-    let (git, plugins) = (git?, Arc::new(plugins?));
+    let wasm = Arc::new(Wasm::new(WasmOptions::new(Some(config.data_dir.join("code-cache")), keys.derive("code cache")))?);
+    let recording = if config.decisions.kept_max > 0 { Recording::On } else { Recording::Off };
+    let (governor, watcher) = Governor::new(Arc::clone(&wasm) as Arc<dyn Plugins>, Arc::clone(&system), recording);
+    let (git, loaded) = tokio::join!(GitRepositories::open(git_options(config)?, Arc::clone(&system)), load_plugins(config, &governor));
+    let git = git?;
+    loaded?;
     let kit = Kit {
         store: Arc::clone(&store) as Arc<dyn Store>,
-        plugins: Arc::clone(&plugins) as Arc<dyn Plugins>,
-        providers: Arc::clone(&plugins) as Arc<dyn Providers>,
-        residents: plugins,
+        plugins: Arc::clone(&governor) as Arc<dyn Plugins>,
+        providers: Arc::clone(&wasm) as Arc<dyn Providers>,
+        residents: wasm,
         repository: Arc::new(git.clone()),
         system,
         keys,
         settings: Arc::new(config.settings(public_url)),
     };
-    Ok(Opened { services: Services::new(kit, access), store, git })
+    let decisions = DecisionLog::new(Arc::clone(&kit.store), config.decisions.kept_max);
+    Ok((Opened { services: Services::new(kit, access), store, git, governor, decisions }, watcher))
 }
 
 fn git_options(config: &Config) -> Result<GitOptions, AppError> {
@@ -179,21 +196,20 @@ fn git_options(config: &Config) -> Result<GitOptions, AppError> {
     Ok(options)
 }
 
-async fn load_plugins(config: &Config, keys: &dyn Keys) -> Result<Wasm, AppError> {
-    let wasm = Arc::new(Wasm::new(WasmOptions::new(Some(config.data_dir.join("code-cache")), keys.derive("code cache")))?);
+async fn load_plugins(config: &Config, plugins: &Arc<Governor>) -> Result<(), AppError> {
     let mut loading = JoinSet::new();
     for spec in config.plugins.clone() {
-        let wasm = Arc::clone(&wasm);
+        let plugins = Arc::clone(plugins);
         let source = source(spec)?;
         loading.spawn(async move {
             let plugin = source.name.clone();
-            wasm.load(source).await.map_err(|source| AppError::Plugin { plugin, source })
+            plugins.load(source).await.map_err(|source| AppError::Plugin { plugin, source })
         });
     }
     while let Some(loaded) = loading.join_next().await {
         loaded.expect("loading a plugin does not panic")?;
     }
-    Ok(Arc::into_inner(wasm).expect("all loads have ended"))
+    Ok(())
 }
 
 fn source(spec: PluginSpec) -> Result<PluginSource, AppError> {
@@ -228,7 +244,7 @@ fn world(spec: &PluginSpec, component: &[u8]) -> Result<World, AppError> {
 }
 
 async fn make_ready(config: &Config, opened: &Opened) -> Result<(), AppError> {
-    let admin = Admin::new(opened.services.clone(), None);
+    let admin = opened.admin(None);
     for project in &config.projects {
         let origin = project.source.clone().map_or(Origin::Empty, Origin::CopyOf);
         let (record, is_new) = admin.ensure_project(&project.slug, origin, &project.target).await.map_err(AppError::State)?;
@@ -255,10 +271,11 @@ pub async fn up(config: Config) -> Result<(), AppError> {
     let url = config.public_url(bound);
     let system: Arc<dyn System> = Arc::new(OsSystem);
     let gate = access::Gate::open(&config, &system)?;
-    let opened = open(&config, url.clone(), gate.access(&config)).await?;
+    let (opened, watcher) = open(&config, url.clone(), gate.access(&config)).await?;
     make_ready(&config, &opened).await?;
     let stop = CancellationToken::new();
     let mut background = JoinSet::new();
+    background.spawn(watcher.run(opened.decisions.clone(), stop.clone()));
     if let Some(issuer) = &gate.issuer {
         background.spawn(Arc::clone(issuer).keep_keys(stop.clone()));
     }
@@ -273,7 +290,7 @@ pub async fn up(config: Config) -> Result<(), AppError> {
     background.spawn(residency.run(stop.clone()));
     background.spawn(services.queue.clone().run(stop.clone()));
     let socket = admin::bind(&config.data_dir).map_err(|source| AppError::System { what: "no socket in the data folder", source })?;
-    let operator: Arc<dyn AdminSurface> = Arc::new(Admin::new(services.clone(), Some(url.clone())));
+    let operator: Arc<dyn AdminSurface> = Arc::new(opened.admin(Some(url.clone())));
     background.spawn(admin::serve(socket, config.data_dir.clone(), operator, stop.clone()));
     let signalled = signalled(stop.clone())?;
     tracing::info!(%url, data = %config.data_dir.display(), git = opened.git.git_version(), "ready");
@@ -349,6 +366,36 @@ fn routes(opened: &Opened, config: &Config, entry: Entry, stop: CancellationToke
     }
 }
 
+/// Returns what the machine's wall clock shows.
+#[must_use]
+pub fn wall_clock() -> pointsman_core::time::TimeMs {
+    wall_clock_ms()
+}
+
+/// Returns a point for measuring durations.
+#[must_use]
+pub fn instant() -> std::time::Instant {
+    OsSystem.instant()
+}
+
+/// Returns a bench for asking components without a host. Compiled code is kept in `cache_dir`, if there is one.
+///
+/// # Errors
+/// [`AppError`].
+pub fn bench(cache_dir: Option<&Path>, meter: Meter) -> Result<Bench, AppError> {
+    let options = match cache_dir {
+        Some(folder) => {
+            let created = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            created.map_err(|source| AppError::System { what: "the cache folder cannot be made", source })?;
+            let keys = FileKeys::open(folder, &OsSystem)?;
+            WasmOptions::new(Some(folder.join("code-cache")), keys.derive("code cache"))
+        }
+        None => WasmOptions::new(None, [0; 32]),
+    };
+    let wasm = Arc::new(Wasm::new(WasmOptions { meter, ..options })?);
+    Ok(Bench { plugins: Arc::clone(&wasm) as Arc<dyn Plugins>, residents: wasm })
+}
+
 /// Returns the operator's way to a host that runs on the data folder; none when no host does.
 ///
 /// # Errors
@@ -364,9 +411,9 @@ pub async fn running(config: &Config) -> Result<Option<Box<dyn AdminSurface>>, A
 /// # Errors
 /// [`AppError`].
 pub async fn offline(config: &Config) -> Result<Box<dyn AdminSurface>, AppError> {
-    let opened = open(config, config.public_url(config.server.bind), Access::default()).await?;
+    let (opened, _) = open(config, config.public_url(config.server.bind), Access::default()).await?;
     make_ready(config, &opened).await?;
-    Ok(Box::new(Admin::new(opened.services, None)))
+    Ok(Box::new(opened.admin(None)))
 }
 
 /// Runs a check's command confined; the rest of the command line says how.

@@ -11,6 +11,7 @@ mod init;
 mod json_edit;
 mod mcp;
 mod plugin;
+mod replay;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -66,9 +67,14 @@ enum Command {
     /// Credentials of agents and people
     #[command(subcommand)]
     Agent(agent::AgentCommand),
-    /// Plugins: build them, see what is loaded
+    /// Plugins: build, check, test and measure them, see what is loaded
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
+    /// Put recorded decisions to another component: what would it have decided otherwise?
+    #[command(
+        after_help = "Examples:\n  pointsman replay --plugin plugins/my-router --of routing-capability --since 24h\n  pointsman replay --plugin new.wasm --of routing-capability --since all --changed-max 0.01"
+    )]
+    Replay(replay::ReplayArgs),
     /// Say how the host on this data folder is; exit 0 only when it can serve
     Status(StatusArgs),
     /// Watch four agents work on a copy of a repository, and check what they did
@@ -206,6 +212,7 @@ fn perform(command: Command) -> Result<ExitCode, Trouble> {
         Command::Mcp(args) => mcp::run(&environment, &args),
         Command::Agent(command) => agent::run(&environment, &command),
         Command::Plugin(command) => plugin::run(&environment, &command),
+        Command::Replay(args) => replay::run(&environment, &args),
         Command::Status(args) => status(&environment, &args),
         Command::Demo(args) => {
             let options = DemoOptions { repo: args.repo, keep: args.keep, json: args.json };
@@ -320,7 +327,8 @@ mod tests {
           connect  Print, or write, the entry by which a client finds the host
           mcp      Be the host for a client that starts its servers as a process (stdio)
           agent    Credentials of agents and people
-          plugin   Plugins: build them, see what is loaded
+          plugin   Plugins: build, check, test and measure them, see what is loaded
+          replay   Put recorded decisions to another component: what would it have decided otherwise?
           status   Say how the host on this data folder is; exit 0 only when it can serve
           demo     Watch four agents work on a copy of a repository, and check what they did
 

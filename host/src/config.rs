@@ -87,6 +87,12 @@ impl Environment {
         self.variables.iter().filter(|(name, _)| name.as_encoded_bytes().starts_with(VARIABLE_PREFIX.as_bytes()))
     }
 
+    /// Returns the folder for what can be made again, if there is a home for it.
+    #[must_use]
+    pub fn cache_dir(&self) -> Option<PathBuf> {
+        self.xdg("XDG_CACHE_HOME", ".cache").map(|folder| folder.join("pointsman"))
+    }
+
     /// Returns a folder of the XDG base directory specification: an absolute `variable`, or a folder of the home folder.
     fn xdg(&self, variable: &str, in_home: &str) -> Option<PathBuf> {
         let given = self.get(variable).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -186,6 +192,13 @@ pub struct AgentsConfig {
     pub delivery_attempts_max: u32,
 }
 
+/// `[decisions]`: the record of what plugins decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct DecisionsConfig {
+    /// Decisions kept of each plugin; 0: none is recorded.
+    pub kept_max: usize,
+}
+
 /// `[git]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct GitConfig {
@@ -259,6 +272,8 @@ pub struct Config {
     pub projects: Vec<ProjectConfig>,
     /// Leases and tries.
     pub agents: AgentsConfig,
+    /// `[decisions]`.
+    pub decisions: DecisionsConfig,
     /// Routers, in the order they are asked.
     pub routers: Vec<String>,
     /// Mergers, in the order they are tried.
@@ -415,6 +430,7 @@ struct Raw {
     #[serde(default)]
     project: Vec<ProjectConfig>,
     agents: RawAgents,
+    decisions: DecisionsConfig,
     routing: RawRouting,
     merging: RawMerging,
     context: RawContext,
@@ -569,6 +585,7 @@ impl Raw {
             data_dir,
             log: self.log,
             projects: self.project,
+            decisions: self.decisions,
             agents: AgentsConfig {
                 claim_lease_ms: self.agents.claim_lease_s * 1_000,
                 delivery_lease_ms: self.agents.delivery_lease_s * 1_000,

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod plugin_build;
+pub mod plugin_cases;
 pub mod ports;
 pub mod service;
 pub mod shipped;

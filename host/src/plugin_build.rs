@@ -337,6 +337,14 @@ pub fn verify(options: &Options) -> Result<Verified, BuildError> {
     Err(differs("the rebuild", digest(&component)))
 }
 
+/// Builds the component of a guest crate and writes nothing but the compiler's own files.
+///
+/// # Errors
+/// See [`BuildError`].
+pub fn build_in_memory(options: &Options) -> Result<(Manifest, Vec<u8>), BuildError> {
+    rebuild(options).map(|(manifest, component, _)| (manifest, component))
+}
+
 /// Builds a component in memory.
 fn rebuild(options: &Options) -> Result<(Manifest, Vec<u8>, Toolchain), BuildError> {
     let (manifest, text) = read_manifest(&options.dir)?;

@@ -5,10 +5,13 @@
 pub mod admin;
 pub mod asking;
 pub mod clock;
+pub mod decision;
 pub mod endpoint;
 pub mod fetch;
+pub mod health;
 pub mod issuer;
 pub mod keys;
+pub mod metrics;
 pub mod offering;
 pub mod plugins;
 pub mod provider;

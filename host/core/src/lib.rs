@@ -5,6 +5,7 @@
 
 pub mod accounting;
 pub mod agent;
+pub mod breaker;
 pub mod capability;
 pub mod context;
 pub mod event;

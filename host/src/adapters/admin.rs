@@ -5,6 +5,7 @@
 //! **Invariants:** only the data folder's owner can connect; a request and its reading are bounded; whoever binds holds
 //! the data folder's lock, so a socket file that is there already belongs to a host that died.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
@@ -21,7 +22,11 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::ports::admin::{AdminError, AdminSurface, AgentAdd, AgentAdded, AgentListed, HostStatus, ProjectCreate, ProjectCreated};
+use crate::ports::admin::{
+    AdminError, AdminSurface, AgentAdd, AgentAdded, AgentListed, DecisionQuery, HostStatus, ProjectCreate, ProjectCreated,
+};
+use crate::ports::decision::DecisionPage;
+use crate::ports::health::{Difference, Health};
 
 /// The socket's name in the data folder.
 const SOCKET: &str = "admin.sock";
@@ -44,6 +49,9 @@ enum Request {
     AgentRevoke(String),
     ProjectCreate(ProjectCreate),
     Status,
+    Decisions(DecisionQuery),
+    PluginHealth,
+    PluginDifferences(String),
 }
 
 /// The way to a socket that may lie deeper than the 107 bytes a socket's address takes: through the open folder.
@@ -127,6 +135,9 @@ async fn perform(surface: &dyn AdminSurface, request: Request) -> Result<Value, 
         Request::AgentRevoke(which) => surface.agent_revoke(&which).await.and_then(|answer| json(&answer)),
         Request::ProjectCreate(create) => surface.project_create(create).await.and_then(|answer| json(&answer)),
         Request::Status => surface.status().await.and_then(|answer| json(&answer)),
+        Request::Decisions(query) => surface.decisions(query).await.and_then(|answer| json(&answer)),
+        Request::PluginHealth => surface.plugin_health().await.and_then(|answer| json(&answer)),
+        Request::PluginDifferences(plugin) => surface.plugin_differences(&plugin).await.and_then(|answer| json(&answer)),
     }
 }
 
@@ -200,6 +211,18 @@ impl AdminSurface for AdminClient {
     async fn status(&self) -> Result<HostStatus, AdminError> {
         self.ask(Request::Status).await
     }
+
+    async fn decisions(&self, query: DecisionQuery) -> Result<DecisionPage, AdminError> {
+        self.ask(Request::Decisions(query)).await
+    }
+
+    async fn plugin_health(&self) -> Result<BTreeMap<String, Health>, AdminError> {
+        self.ask(Request::PluginHealth).await
+    }
+
+    async fn plugin_differences(&self, plugin: &str) -> Result<Vec<Difference>, AdminError> {
+        self.ask(Request::PluginDifferences(plugin.to_owned())).await
+    }
 }
 
 #[cfg(test)]
@@ -258,6 +281,18 @@ mod tests {
 
         async fn status(&self) -> Result<HostStatus, AdminError> {
             Ok(HostStatus { version: "0".to_owned(), url: None, not_ready: None, projects: Vec::new(), plugins: Vec::new() })
+        }
+
+        async fn decisions(&self, _: DecisionQuery) -> Result<DecisionPage, AdminError> {
+            Ok(DecisionPage { decisions: Vec::new(), next: None })
+        }
+
+        async fn plugin_health(&self) -> Result<BTreeMap<String, Health>, AdminError> {
+            Ok(BTreeMap::new())
+        }
+
+        async fn plugin_differences(&self, _: &str) -> Result<Vec<Difference>, AdminError> {
+            Ok(Vec::new())
         }
     }
 

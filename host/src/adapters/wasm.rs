@@ -51,7 +51,7 @@ use self::symbols::SymbolTable;
 use self::ticker::Ticker;
 use crate::ports::plugins::{
     ChangeFacts, CommitFacts, FileOutcome, FlowTask, Gate, GateFacts, GateVerdict, HunkOutcome, MergeFile, MergeHunk, MergerDescription,
-    PluginFailure, PluginRef, PluginSource, PluginStats, Plugins, PullRequestText, ReconcileOutcome, RouteCandidate, RouteMessage,
+    Meter, PluginFailure, PluginRef, PluginSource, PluginStats, Plugins, PullRequestText, ReconcileOutcome, RouteCandidate, RouteMessage,
     RouteVerdict, Symbol, WaitingBranch, World,
 };
 use crate::ports::resident::ResidentDescription;
@@ -68,13 +68,15 @@ pub struct WasmOptions {
     pub cache_key: [u8; 32],
     /// Calls after which a warm instance is retired.
     pub warm_calls_max: u32,
+    /// Whether instructions are counted.
+    pub meter: Meter,
 }
 
 impl WasmOptions {
     /// Returns options with a cache.
     #[must_use]
     pub const fn new(cache_dir: Option<PathBuf>, cache_key: [u8; 32]) -> Self {
-        Self { cache_dir, cache_key, warm_calls_max: WARM_CALLS_MAX }
+        Self { cache_dir, cache_key, warm_calls_max: WARM_CALLS_MAX, meter: Meter::Off }
     }
 }
 
@@ -143,13 +145,14 @@ impl Wasm {
     /// # Errors
     /// [`WasmError`]. A cache folder that cannot be had is logged and done without.
     pub fn new(options: WasmOptions) -> Result<Self, WasmError> {
-        let engine = engine::engine().map_err(|error| WasmError::Engine(format!("{error:#}")))?;
+        let engine = engine::engine(options.meter).map_err(|error| WasmError::Engine(format!("{error:#}")))?;
         let ticker = Ticker::start(&engine).map_err(WasmError::Thread)?;
         let shared = Shared {
             engine,
             pulse: Arc::clone(ticker.pulse()),
             symbols: Arc::new(SymbolTable::new()),
             warm_calls_max: options.warm_calls_max.max(1),
+            meter: options.meter,
             keepers: Keepers::default(),
         };
         let cache = CodeCache::open(options.cache_dir, &options.cache_key);
@@ -285,6 +288,10 @@ impl Plugins for Wasm {
         bindings.iter().map(row).collect()
     }
 
+    fn reference(&self, plugin: &str) -> Option<PluginRef> {
+        self.inner.bindings.load().get(plugin).map(|binding| binding.reference.clone())
+    }
+
     fn symbol(&self, text: &str) -> Symbol {
         self.inner.shared.symbols.intern(text)
     }
@@ -359,6 +366,8 @@ fn sum(one: PluginStats, other: &PluginStats) -> PluginStats {
         limits: one.limits + other.limits,
         invalid: one.invalid + other.invalid,
         instances: one.instances + other.instances,
+        instructions: one.instructions + other.instructions,
+        memory_bytes_max: one.memory_bytes_max.max(other.memory_bytes_max),
     }
 }
 

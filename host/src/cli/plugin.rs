@@ -1,5 +1,15 @@
 //! `pointsman plugin`: from a folder to a component, and what is loaded.
 
+mod bench;
+mod check;
+mod inspect;
+mod subject;
+mod test;
+mod trace;
+
+pub(in crate::cli) use subject::{Subject, Tried, brief};
+pub(in crate::cli) use trace::object;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,6 +33,26 @@ pub(super) enum PluginCommand {
     /// Build a plugin again and compare it with the component that is there
     #[command(after_help = "Example:\n  pointsman plugin verify plugins/merge-union")]
     Verify(BuildArgs),
+    /// Check a plugin: its world, what it imports and asks for, its configuration, its cases
+    #[command(after_help = "Examples:\n  pointsman plugin check .\n  pointsman plugin check dist/my-router.wasm --cases cases")]
+    Check(check::CheckArgs),
+    /// Run a plugin's cases
+    #[command(
+        after_help = "Examples:\n  pointsman plugin test .\n  pointsman plugin test . --record 50 --of routing-capability\n  pointsman plugin test merge-union --cases cases"
+    )]
+    Test(test::TestArgs),
+    /// Measure what a plugin's calls cost
+    #[command(
+        after_help = "Examples:\n  pointsman plugin bench . --save baseline.json\n  pointsman plugin bench . --baseline baseline.json"
+    )]
+    Bench(bench::BenchArgs),
+    /// Make one call
+    #[command(
+        after_help = "Examples:\n  pointsman plugin run . --case cases/example.toml --trace\n  pointsman plugin run routing-capability --call route --input '{\"candidates\": [{\"agent\": \"ana\", \"satisfies\": true}]}'"
+    )]
+    Run(trace::RunArgs),
+    /// Say what a component is, without running it
+    Inspect(inspect::InspectArgs),
     /// List the plugins that the configuration names, and how they fare in the running host
     List(ListArgs),
 }
@@ -59,6 +89,11 @@ pub(super) fn run(environment: &Environment, command: &PluginCommand) -> Result<
     match command {
         PluginCommand::Build(args) => build(args),
         PluginCommand::Verify(args) => verify(args),
+        PluginCommand::Check(args) => check::run(environment, args),
+        PluginCommand::Test(args) => test::run(environment, args),
+        PluginCommand::Bench(args) => bench::run(environment, args),
+        PluginCommand::Run(args) => trace::run(environment, args),
+        PluginCommand::Inspect(args) => inspect::run(args),
         PluginCommand::List(args) => list(environment, args),
     }
 }

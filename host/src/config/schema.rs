@@ -171,6 +171,7 @@ static AGENTS: [Key; 3] = [
     may("delivery_lease_s", integer(1, DAY_S)),
     may("delivery_attempts_max", integer(1, 1_000)),
 ];
+static DECISIONS: [Key; 1] = [may("kept_max", integer(0, 1_000_000))];
 static ROUTING: [Key; 1] = [may("plugins", Shape::List(&NAMES))];
 static STRATEGY: [Key; 2] = [may("paths", Shape::List(&GLOBS)), must("plugin", Shape::Text(&NAME))];
 static MERGING: [Key; 1] = [may("strategy", Shape::Tables(&STRATEGY))];
@@ -198,7 +199,7 @@ static GIT: [Key; 4] = [
 ];
 
 /// The whole configuration.
-pub(super) static ROOT: [Key; 18] = [
+pub(super) static ROOT: [Key; 19] = [
     must("config_version", integer(CONFIG_VERSION, CONFIG_VERSION)),
     may("server", Shape::Table(&SERVER)),
     may("limits", Shape::Table(&CALL_LIMITS)),
@@ -207,6 +208,7 @@ pub(super) static ROOT: [Key; 18] = [
     may("log", Shape::Table(&LOG)),
     may("project", Shape::Tables(&PROJECT)),
     may("agents", Shape::Table(&AGENTS)),
+    may("decisions", Shape::Table(&DECISIONS)),
     may("routing", Shape::Table(&ROUTING)),
     may("merging", Shape::Table(&MERGING)),
     may("context", Shape::Table(&CONTEXT)),

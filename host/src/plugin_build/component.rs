@@ -145,6 +145,58 @@ fn write_leb(out: &mut Vec<u8>, mut number: usize) {
     }
 }
 
+/// What a component is made of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Anatomy {
+    /// Interfaces it imports.
+    pub imports: Vec<String>,
+    /// Interfaces it exports.
+    pub exports: Vec<String>,
+    /// Its custom sections, with their sizes.
+    pub sections: Vec<String>,
+    /// Core modules in it.
+    pub modules: u32,
+}
+
+/// Returns what a component is made of.
+///
+/// # Errors
+/// It is no component.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only a few of the many kinds of section matter here")]
+pub fn anatomy(component: &[u8]) -> Result<Anatomy, String> {
+    let mut found = Anatomy::default();
+    let mut depth = 0_usize;
+    let text = |error: wasmparser::BinaryReaderError| error.to_string();
+    for payload in Parser::new(0).parse_all(component) {
+        match payload.map_err(text)? {
+            Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
+                return Err("this is a core module, not a component".to_owned());
+            }
+            Payload::ModuleSection { .. } => {
+                depth += 1;
+                found.modules += 1;
+            }
+            Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::CustomSection(section) if depth == 0 => {
+                found.sections.push(format!("{} ({} bytes)", section.name(), section.data().len()));
+            }
+            Payload::ComponentImportSection(section) if depth == 0 => {
+                for import in section {
+                    found.imports.push(import.map_err(text)?.name.name.to_owned());
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 0 => {
+                for export in section {
+                    found.exports.push(export.map_err(text)?.name.name.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
 /// Returns the text of the manifest that a component carries; none when it carries none.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 //! Driving port: the command line calls it, either over the data folder's socket or, when no host runs, on the opened
 //! store itself. Whoever may open the data folder may do all of this.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
@@ -12,6 +13,8 @@ use pointsman_core::time::TimeMs;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::decision::DecisionPage;
+use super::health::{Difference, Health};
 use super::plugins::World;
 
 /// A credential to mint.
@@ -125,6 +128,20 @@ pub struct HostStatus {
     pub plugins: Vec<PluginListed>,
 }
 
+/// Which recorded decisions.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DecisionQuery {
+    /// Of which plugin.
+    pub plugin: String,
+    /// From this time on, in milliseconds since 1970.
+    pub since_ms: i64,
+    /// Where an earlier page ended.
+    pub after: Option<String>,
+    /// At most so many; with neither time nor place, the newest ones.
+    pub limit: usize,
+}
+
 /// Why the host did not do what was asked. Nothing changed.
 #[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -179,4 +196,22 @@ pub trait AdminSurface: Send + Sync {
     /// # Errors
     /// [`AdminError`].
     async fn status(&self) -> Result<HostStatus, AdminError>;
+
+    /// Returns recorded decisions of a plugin, oldest first.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    async fn decisions(&self, query: DecisionQuery) -> Result<DecisionPage, AdminError>;
+
+    /// Returns how the plugins fare.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    async fn plugin_health(&self) -> Result<BTreeMap<String, Health>, AdminError>;
+
+    /// Returns where a shadow answered otherwise than whom it shadows, the newest first.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    async fn plugin_differences(&self, plugin: &str) -> Result<Vec<Difference>, AdminError>;
 }

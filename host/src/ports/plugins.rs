@@ -14,6 +14,8 @@ use pointsman_core::event::Provenance;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::decision::shown_bytes;
+
 /// A loaded component of a given content, bound with a given configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginRef {
@@ -114,10 +116,19 @@ pub enum PluginFailure {
         /// What was wrong.
         why: String,
     },
+    /// It was not asked: it failed too often, or was taken out.
+    #[error("plugin `{plugin}` is not asked: {why}")]
+    Resting {
+        /// Who.
+        plugin: String,
+        /// Since when and until when, in words.
+        why: String,
+    },
 }
 
 /// What a router sees of a message. `wit/router` says what each field means.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RouteMessage {
     /// Kind of message.
     pub kind: String,
@@ -226,13 +237,17 @@ pub struct MergerDescription {
 }
 
 /// One conflicting place: whole lines.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MergeHunk {
     /// The merge base's lines.
+    #[serde(with = "shown_bytes")]
     pub base: Vec<u8>,
     /// The target's.
+    #[serde(with = "shown_bytes")]
     pub ours: Vec<u8>,
     /// The branch's.
+    #[serde(with = "shown_bytes")]
     pub theirs: Vec<u8>,
 }
 
@@ -272,17 +287,22 @@ pub enum FileOutcome {
 }
 
 /// The three sides of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MergeFile {
     /// Its path.
     pub path: String,
     /// None where both sides added it.
+    #[serde(with = "shown_bytes::option")]
     pub base: Option<Vec<u8>>,
     /// The target's.
+    #[serde(with = "shown_bytes")]
     pub ours: Vec<u8>,
     /// The branch's.
+    #[serde(with = "shown_bytes")]
     pub theirs: Vec<u8>,
     /// What the host's merge gives, conflicts marked.
+    #[serde(with = "shown_bytes")]
     pub so_far: Vec<u8>,
 }
 
@@ -313,7 +333,8 @@ pub enum ReconcileOutcome {
 }
 
 /// A task, as words need it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct FlowTask {
     /// `T-12`.
     pub id: String,
@@ -332,7 +353,8 @@ pub struct FlowTask {
 }
 
 /// A changed file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct FileChange {
     /// Path after the change.
     pub path: String,
@@ -343,7 +365,8 @@ pub struct FileChange {
 }
 
 /// A commit of a branch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CommitInfo {
     /// Full hash.
     pub id: String,
@@ -354,7 +377,8 @@ pub struct CommitInfo {
 }
 
 /// What a commit message is written from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CommitFacts {
     /// The task.
     pub task: FlowTask,
@@ -367,7 +391,8 @@ pub struct CommitFacts {
 }
 
 /// What a merge message or a pull request is written from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ChangeFacts {
     /// The task.
     pub task: FlowTask,
@@ -399,7 +424,8 @@ pub struct PullRequestText {
 }
 
 /// A branch that waits to land.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct WaitingBranch {
     /// `T-12`.
     pub task: String,
@@ -418,10 +444,11 @@ pub struct WaitingBranch {
 }
 
 /// When a policy is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Gate {
     /// Taking a task.
+    #[default]
     Claim,
     /// Giving a review.
     Review,
@@ -435,6 +462,7 @@ pub enum Gate {
 
 /// Who asks at a gate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct GateActor {
     /// Agent's name.
     pub agent: String,
@@ -447,7 +475,8 @@ pub struct GateActor {
 }
 
 /// A review verdict on the head in question.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct GateApproval {
     /// Who.
     pub by: GateActor,
@@ -457,8 +486,16 @@ pub struct GateApproval {
     pub head: String,
 }
 
+impl Default for GateActor {
+    /// An agent without name or capabilities.
+    fn default() -> Self {
+        Self { agent: String::new(), principal: String::new(), provenance: Provenance::Agent, capabilities: Vec::new() }
+    }
+}
+
 /// What a policy judges by.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct GateFacts {
     /// Who asks.
     pub actor: GateActor,
@@ -559,6 +596,38 @@ pub enum Instances {
     Warm,
 }
 
+/// What an extension point does when its plugin gives no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// It goes on as if the plugin had no opinion: the next one, or the host's default, decides.
+    FallBack,
+    /// What was asked for does not happen.
+    Refuse,
+    /// It is asked again later.
+    Defer,
+}
+
+impl World {
+    /// Returns what happens without an answer when the operator did not say: whoever guards refuses, all others are done without.
+    #[must_use]
+    pub const fn on_failure(self) -> OnFailure {
+        match self {
+            Self::Policy => OnFailure::Refuse,
+            Self::Router | Self::Merger | Self::Reconciler | Self::Workflow | Self::Agent | Self::McpProvider => OnFailure::FallBack,
+        }
+    }
+}
+
+/// Whether the instructions of calls are counted, which makes them slower: for benches of authors, not for hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meter {
+    /// They are.
+    On,
+    /// They are not.
+    Off,
+}
+
 /// Counters of one binding since its load.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct PluginStats {
@@ -572,6 +641,10 @@ pub struct PluginStats {
     pub invalid: u64,
     /// Instances made.
     pub instances: u64,
+    /// Instructions of all calls, where they are counted.
+    pub instructions: u64,
+    /// The most memory an instance had after a call, where it is measured.
+    pub memory_bytes_max: u64,
 }
 
 /// Components, loaded and asked by their binding's name.
@@ -587,6 +660,15 @@ pub trait Plugins: Send + Sync {
 
     /// Returns what is loaded, by binding name.
     fn loaded(&self) -> BTreeMap<String, (World, PluginRef, PluginStats)>;
+
+    /// Returns which component is loaded under a name.
+    fn reference(&self, plugin: &str) -> Option<PluginRef>;
+
+    /// Returns what the operator wants done when a plugin gives no answer.
+    fn on_failure(&self, plugin: &str) -> OnFailure {
+        let _ = plugin;
+        OnFailure::FallBack
+    }
 
     /// Returns the symbol of a text, the same for equal texts; [`Symbol::NONE`] for the empty text, one over 256 bytes, or
     /// any new one once the bounded table is full. Meant for the facts of candidates, not for those of messages, which

@@ -1,21 +1,31 @@
 //! What an operator asks: credentials, projects, how the host is.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use pointsman_core::agent::{ProjectRecord, TokenRecord};
 use pointsman_core::ids::{ProjectId, TokenId};
+use pointsman_core::time::TimeMs;
 
 use super::agents::NewToken;
+use super::decisions::DecisionLog;
 use super::failure::Failure;
+use super::governor::Governor;
 use super::kit::chain;
 use super::surface::Services;
 use crate::ports::admin::{
-    AdminError, AdminSurface, AgentAdd, AgentAdded, AgentListed, HostStatus, PluginListed, ProjectCreate, ProjectCreated,
+    AdminError, AdminSurface, AgentAdd, AgentAdded, AgentListed, DecisionQuery, HostStatus, PluginListed, ProjectCreate, ProjectCreated,
 };
+use crate::ports::decision::DecisionPage;
+use crate::ports::health::{Difference, Health};
 use crate::ports::repository::Origin;
 
 /// The operator's surface over the services.
 pub struct Admin {
     services: Services,
+    governor: Arc<Governor>,
+    decisions: DecisionLog,
     url: Option<String>,
 }
 
@@ -35,8 +45,8 @@ impl From<Failure> for AdminError {
 impl Admin {
     /// Returns the surface; `url` is where clients reach the host, none when nobody serves.
     #[must_use]
-    pub fn new(services: Services, url: Option<String>) -> Self {
-        Self { services, url }
+    pub fn new(services: Services, governor: Arc<Governor>, decisions: DecisionLog, url: Option<String>) -> Self {
+        Self { services, governor, decisions, url }
     }
 
     async fn slugs(&self, projects: &[ProjectId]) -> Result<Vec<String>, Failure> {
@@ -164,5 +174,20 @@ impl AdminSurface for Admin {
             projects: services.agents.projects().await?.into_iter().map(|project| project.slug).collect(),
             plugins: plugins.collect(),
         })
+    }
+
+    async fn decisions(&self, query: DecisionQuery) -> Result<DecisionPage, AdminError> {
+        if query.since_ms == 0 && query.after.is_none() {
+            return Ok(DecisionPage { decisions: self.decisions.newest(&query.plugin, query.limit).await?, next: None });
+        }
+        Ok(self.decisions.list(&query.plugin, TimeMs(query.since_ms), query.after.as_deref(), query.limit).await?)
+    }
+
+    async fn plugin_health(&self) -> Result<BTreeMap<String, Health>, AdminError> {
+        Ok(self.governor.health())
+    }
+
+    async fn plugin_differences(&self, plugin: &str) -> Result<Vec<Difference>, AdminError> {
+        Ok(self.governor.differences(plugin))
     }
 }

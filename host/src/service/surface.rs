@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -25,6 +26,7 @@ use super::failure::{Failure, Refusal};
 use super::kit::{Acting, Kit, chain};
 use super::merge_queue::{GiveReview, MergeQueue};
 use super::messaging::{Handed, Messaging, WaitRequest};
+use super::meters::{Ending, Meters};
 use super::offers::OfferBook;
 use super::sessions::Sessions;
 use super::tasks::{CreateTask, Tasks};
@@ -67,6 +69,8 @@ pub struct Services {
     pub deferred: DeferredCalls,
     /// What MCP sessions chose.
     pub sessions: Sessions,
+    /// What is counted.
+    pub meters: Arc<Meters>,
 }
 
 impl Services {
@@ -83,7 +87,8 @@ impl Services {
         let offers = Arc::new(OfferBook::new(&kit.settings));
         let deferred = DeferredCalls::new(kit.clone(), Arc::clone(&offers));
         let sessions = Sessions::new(kit.clone());
-        Self { kit, agents, messaging, contexts, tasks, claims, commits, queue, offers, deferred, sessions }
+        let meters = Arc::default();
+        Self { kit, agents, messaging, contexts, tasks, claims, commits, queue, offers, deferred, sessions, meters }
     }
 }
 
@@ -141,6 +146,11 @@ impl AgentSurface {
     pub fn new(services: Services) -> Self {
         Self { services: Arc::new(services), lists: Mutex::new(HashMap::new()) }
     }
+
+    fn count(&self, tool: usize, ending: Ending, begun: Instant) {
+        let took = self.services.kit.system.instant().duration_since(begun);
+        self.services.meters.called(tool, ending, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
 }
 
 #[async_trait]
@@ -162,9 +172,10 @@ impl Surface for AgentSurface {
     }
 
     async fn call(&self, caller: &Caller, tool: &str, arguments: &RawValue) -> Result<ToolAnswer, CallError> {
-        let known = tools::TOOLS.iter().find(|known| known.name == tool);
-        let known = known.filter(|known| known.toolset.is_none_or(|set| caller.token.toolsets.iter().any(|granted| granted == set)));
-        let Some(known) = known else { return Err(CallError::UnknownTool(tool.to_owned())) };
+        let known = tools::TOOLS.iter().enumerate().find(|(_, known)| known.name == tool);
+        let known = known.filter(|(_, known)| known.toolset.is_none_or(|set| caller.token.toolsets.iter().any(|granted| granted == set)));
+        let Some((position, known)) = known else { return Err(CallError::UnknownTool(tool.to_owned())) };
+        let begun = self.services.kit.system.instant();
         let call = Call { services: Arc::clone(&self.services), caller: caller.clone(), tool: known.name };
         let answered = match arguments::split(tool, arguments) {
             Err(failure) => Err(failure),
@@ -174,14 +185,19 @@ impl Surface for AgentSurface {
                 Ok(answered) => answered,
                 Err(panicked) => {
                     tracing::error!(trace = %caller.trace, tool, error = %panicked, "a tool died");
+                    self.count(position, Ending::Failed, begun);
                     return Err(CallError::Internal { trace: caller.trace.clone() });
                 }
             },
         };
-        match answered {
-            Ok(answer) => Ok(answer),
-            Err(failure) => worded(failure, caller, tool),
-        }
+        let answered = answered.or_else(|failure| worded(failure, caller, tool));
+        let ending = match &answered {
+            Ok(ToolAnswer { is_error: false, .. }) => Ending::Answered,
+            Ok(_) => Ending::Refused,
+            Err(_) => Ending::Failed,
+        };
+        self.count(position, ending, begun);
+        answered
     }
 
     async fn ready(&self) -> Result<(), String> {

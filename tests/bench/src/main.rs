@@ -9,6 +9,7 @@ use clap::{Parser, ValueEnum};
 
 mod figures;
 mod mcp;
+mod plugins;
 mod routing;
 mod slow_clients;
 mod startup;
@@ -43,6 +44,8 @@ enum Suite {
     Startup,
     /// A router asked through the whole host path, against the same rule in Rust and an empty call.
     Routing,
+    /// Calls through all that stands around a component, a reload, a merge against its library.
+    Plugins,
     /// One call over HTTP: processor time, allocations, sizes, ten thousand listeners.
     Mcp,
     /// Fifty good clients alone, and beside a thousand slow or half-dead ones.
@@ -54,6 +57,7 @@ impl Suite {
         match self {
             Self::Startup => "startup",
             Self::Routing => "routing",
+            Self::Plugins => "plugins",
             Self::Mcp => "mcp",
             Self::SlowClients => "slow_clients",
         }
@@ -74,6 +78,7 @@ async fn main() -> ExitCode {
     let measured: Result<Figures, BenchError> = match suite {
         Suite::Startup => startup::measure().await,
         Suite::Routing => routing::measure().await,
+        Suite::Plugins => plugins::measure().await,
         Suite::Mcp => mcp::measure().await,
         Suite::SlowClients => slow_clients::measure().await,
     };

@@ -12,9 +12,9 @@ use routing_capability::RoutingCapability;
 use crate::figures::{BenchError, Figures, per_call_us, setup};
 
 /// Samples behind each median.
-const SAMPLES: usize = 31;
-const RULE: &[u8] = include_bytes!("../../../plugins/dist/routing-capability.wasm");
-const NOP: &[u8] = include_bytes!("../components/nop-router.wasm");
+pub(crate) const SAMPLES: usize = 31;
+pub(crate) const RULE: &[u8] = include_bytes!("../../../plugins/dist/routing-capability.wasm");
+pub(crate) const NOP: &[u8] = include_bytes!("../components/nop-router.wasm");
 
 pub(crate) async fn measure() -> Result<Figures, BenchError> {
     let cache = tempfile::tempdir().map_err(setup)?;
@@ -67,7 +67,7 @@ fn satisfies(position: u32) -> bool {
     position.is_multiple_of(2)
 }
 
-fn candidates(wasm: &Wasm, count: u32) -> Vec<RouteCandidate> {
+fn candidates(wasm: &dyn Plugins, count: u32) -> Vec<RouteCandidate> {
     let all = (0..count).map(|n| RouteCandidate {
         agent: wasm.symbol(&format!("agent-{n}")),
         owner: wasm.symbol(&format!("owner-{}", n % 7)),
@@ -84,7 +84,7 @@ fn candidates(wasm: &Wasm, count: u32) -> Vec<RouteCandidate> {
     all.collect()
 }
 
-fn routed(wasm: &Wasm, plugin: &str, count: u32, batch: u32) -> Result<f64, BenchError> {
+pub(crate) fn routed(wasm: &dyn Plugins, plugin: &str, count: u32, batch: u32) -> Result<f64, BenchError> {
     let (message, candidates) = (message(), candidates(wasm, count));
     per_call_us(SAMPLES, batch, || {
         let verdict = wasm.route(plugin, &message, &candidates).map_err(setup)?;
@@ -98,7 +98,7 @@ fn routed(wasm: &Wasm, plugin: &str, count: u32, batch: u32) -> Result<f64, Benc
 }
 
 /// The cheapest call the path has: no candidates, a component that passes at once.
-fn empty(wasm: &Wasm) -> Result<f64, BenchError> {
+pub(crate) fn empty(wasm: &dyn Plugins) -> Result<f64, BenchError> {
     let message = RouteMessage { paths: Vec::new(), capabilities: Vec::new(), ..message() };
     per_call_us(SAMPLES, 500, || wasm.route("nop", &message, &[]).map(|_| ()).map_err(setup))
 }

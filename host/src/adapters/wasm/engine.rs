@@ -5,6 +5,8 @@
 
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use crate::ports::plugins::Meter;
+
 /// Component instances alive at once, over all plugins.
 const INSTANCES_MAX: u32 = 256;
 /// Core instances and tables alive at once: a component has a few core modules.
@@ -33,7 +35,7 @@ const TABLE_KEPT_BYTES: usize = 4 << 10;
 ///
 /// # Errors
 /// The machine cannot reserve the address space, or lacks a feature that compiled code needs.
-pub(super) fn engine() -> wasmtime::Result<Engine> {
+pub(super) fn engine(meter: Meter) -> wasmtime::Result<Engine> {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(INSTANCES_MAX)
         .total_core_instances(CORE_INSTANCES_MAX)
@@ -55,6 +57,8 @@ pub(super) fn engine() -> wasmtime::Result<Engine> {
     config
         .concurrency_support(false)
         .epoch_interruption(true)
+        // One unit of fuel is about one instruction; nobody runs out of it.
+        .consume_fuel(meter == Meter::On)
         .gc_support(false)
         .shared_memory(false)
         .wasm_memory64(false)

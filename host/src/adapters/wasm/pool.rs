@@ -20,7 +20,7 @@ use super::slots::Slots;
 use super::store::{State, start_deadline};
 use super::symbols::{Phase, Quota, Scope, SymbolTable};
 use super::ticker::Pulse;
-use crate::ports::plugins::{Instances, PluginFailure, PluginStats};
+use crate::ports::plugins::{Instances, Meter, PluginFailure, PluginStats};
 
 /// Idle instances a plugin keeps.
 const IDLE_MAX: usize = 8;
@@ -54,6 +54,8 @@ pub(super) struct Shared {
     pub(super) symbols: Arc<SymbolTable>,
     /// Calls after which an instance is retired.
     pub(super) warm_calls_max: u32,
+    /// Whether instructions are counted.
+    pub(super) meter: Meter,
     /// Whatever holds instances between calls.
     pub(super) keepers: Keepers,
 }
@@ -112,6 +114,8 @@ struct Counters {
     limits: AtomicU64,
     invalid: AtomicU64,
     instances: AtomicU64,
+    instructions: AtomicU64,
+    memory_bytes_max: AtomicU64,
 }
 
 /// An instance between calls.
@@ -190,6 +194,8 @@ impl<G: Guest> Pool<G> {
             limits: read(&self.counters.limits),
             invalid: read(&self.counters.invalid),
             instances: read(&self.counters.instances),
+            instructions: read(&self.counters.instructions),
+            memory_bytes_max: read(&self.counters.memory_bytes_max),
         }
     }
 
@@ -199,7 +205,7 @@ impl<G: Guest> Pool<G> {
             PluginFailure::Trapped { .. } => &self.counters.traps,
             PluginFailure::Limit { .. } => &self.counters.limits,
             PluginFailure::Invalid { .. } => &self.counters.invalid,
-            PluginFailure::NotBound(_) | PluginFailure::Refused { .. } => return failure,
+            PluginFailure::NotBound(_) | PluginFailure::Refused { .. } | PluginFailure::Resting { .. } => return failure,
         };
         counter.fetch_add(1, Ordering::Relaxed);
         failure
@@ -209,6 +215,9 @@ impl<G: Guest> Pool<G> {
         let scope = Scope::new(Arc::clone(&self.shared.symbols), Arc::clone(&self.quota));
         let mut store = State::store(&self.shared.engine, &self.terms.limits, scope, Arc::clone(&self.log));
         start_deadline(&mut store, deadline_ms);
+        if self.shared.meter == Meter::On {
+            store.set_fuel(u64::MAX).expect("an engine that meters takes fuel");
+        }
         store
     }
 
@@ -240,11 +249,24 @@ impl<G: Guest> Pool<G> {
         question: impl FnOnce(&G, &mut Store<State>) -> wasmtime::Result<Result<R, String>>,
     ) -> Result<R, PluginFailure> {
         idle.calls += 1;
-        match question(&idle.guest, &mut idle.store) {
+        let answered = question(&idle.guest, &mut idle.store);
+        if self.shared.meter == Meter::On {
+            self.measure(&mut idle.store)?;
+        }
+        match answered {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(why)) => Err(self.count(invalid(&self.terms.name, why))),
             Err(error) => Err(self.failed(&error, &idle.store)),
         }
+    }
+
+    /// Counts what a call took, and gives the store new fuel.
+    fn measure(&self, store: &mut Store<State>) -> Result<(), PluginFailure> {
+        let broken = |error: wasmtime::Error| invalid(&self.terms.name, error.to_string());
+        let left = store.get_fuel().map_err(broken)?;
+        self.counters.instructions.fetch_add(u64::MAX - left, Ordering::Relaxed);
+        self.counters.memory_bytes_max.fetch_max(store.data().account.memory_bytes(), Ordering::Relaxed);
+        store.set_fuel(u64::MAX).map_err(broken)
     }
 
     fn keep(&self, idle: Idle<G>) {

@@ -205,7 +205,7 @@ mod tests {
     fn what_a_component_tells_is_cut_or_dropped() {
         let limits = Limits::new(World::McpProvider, PluginLimits::default()).expect("the defaults");
         let scope = Scope::new(Arc::new(SymbolTable::new()), Arc::<Quota>::default());
-        let engine = super::super::engine::engine().expect("this machine runs components");
+        let engine = super::super::engine::engine(crate::ports::plugins::Meter::Off).expect("this machine runs components");
         let mut store = State::store(&engine, &limits, scope, Arc::new(LogLines::new("p".to_owned())));
         let ear = Arc::new(Ear::default());
         let state = store.data_mut();

@@ -73,6 +73,13 @@ pub(super) struct Account {
     pub(super) exceeded: Option<&'static str>,
 }
 
+impl Account {
+    /// Returns the bytes of all memories.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        u64::try_from(self.memory_bytes).unwrap_or(u64::MAX)
+    }
+}
+
 impl ResourceLimiter for Account {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let asked = desired.saturating_sub(current);

@@ -103,7 +103,7 @@ impl Messaging {
             let outcome = match self.kit.plugins.route(router, &facts, &candidates) {
                 Ok(verdict) => match accept(verdict.decision, &agents, &candidates) {
                     Some(choice) => {
-                        let plugin = self.kit.plugins.loaded().remove(router).map(|(_, plugin, _)| plugin);
+                        let plugin = self.kit.plugins.reference(router);
                         let candidates = candidates.len();
                         return Decision { choice, reason: verdict.reason, router: plugin, asked, candidates };
                     }

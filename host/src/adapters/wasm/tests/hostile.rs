@@ -106,7 +106,10 @@ async fn what_loads_badly_is_refused_by_name_and_changes_nothing() {
     let before = load(&wasm, "router", &PASS).await.expect("a good router loads");
     let why = |failure| match failure {
         PluginFailure::Invalid { why, .. } | PluginFailure::Refused { why, .. } => why,
-        other @ (PluginFailure::NotBound(_) | PluginFailure::Trapped { .. } | PluginFailure::Limit { .. }) => format!("{other:?}"),
+        other @ (PluginFailure::NotBound(_)
+        | PluginFailure::Trapped { .. }
+        | PluginFailure::Limit { .. }
+        | PluginFailure::Resting { .. }) => format!("{other:?}"),
     };
 
     let foreign = RouterText {

@@ -328,5 +328,6 @@ fn code_of(failure: &PluginFailure) -> &'static str {
         PluginFailure::Trapped { .. } => "trapped",
         PluginFailure::Limit { .. } => "limit",
         PluginFailure::Invalid { .. } => "invalid",
+        PluginFailure::Resting { .. } => "resting",
     }
 }

@@ -1,0 +1,162 @@
+//! The record of decisions: what components were asked and what they answered, for replay, for cases, for `why`.
+//!
+//! Not part of any answer: a record is written after the fact, in batches, and the oldest ones go when there are too many.
+//!
+//! **Invariant:** of each binding at most the configured number is kept, the newest ones, in the order they were decided.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use pointsman_core::time::TimeMs;
+use pointsman_core::value::{self, Stored};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::failure::Failure;
+use crate::ports::decision::{DecisionPage, Recorded};
+use crate::ports::store::{Commit, Store};
+
+/// Where records stand.
+const DECISIONS: &str = "decision/";
+/// Entries read at once.
+const PAGE: usize = 512;
+/// Records one answer lists.
+pub const LISTED_MAX: usize = 1_000;
+
+/// The stored form: JSON as text, so that what a newer world adds to a question is kept as it is.
+#[derive(Serialize, Deserialize)]
+struct StoredDecision {
+    at: TimeMs,
+    plugin: String,
+    digest: String,
+    question: String,
+    outcome: String,
+    took_us: u64,
+}
+
+impl Stored for StoredDecision {
+    const NAME: &'static str = "recorded decision";
+}
+
+/// The keys of one binding's records, oldest first, as far as they are known here.
+#[derive(Debug, Default)]
+struct Kept {
+    keys: std::collections::VecDeque<String>,
+}
+
+/// The records.
+#[derive(Clone)]
+pub struct DecisionLog {
+    store: Arc<dyn Store>,
+    /// Records kept of each binding; 0: none is written.
+    kept_max: usize,
+    kept: Arc<Mutex<HashMap<String, Kept>>>,
+    /// Tells records of one millisecond apart.
+    written: Arc<AtomicU64>,
+}
+
+impl DecisionLog {
+    /// Returns the log over a store.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, kept_max: usize) -> Self {
+        Self { store, kept_max, kept: Arc::default(), written: Arc::default() }
+    }
+
+    /// Writes records, in order, and drops the oldest ones beyond the number that is kept.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn append(&self, records: Vec<Recorded>) -> Result<(), Failure> {
+        if self.kept_max == 0 || records.is_empty() {
+            return Ok(());
+        }
+        let at = self.store.now();
+        let mut puts = Vec::with_capacity(records.len());
+        for record in records {
+            if !self.kept.lock().contains_key(&record.plugin) {
+                let keys = self.keys_of(&record.plugin).await?;
+                self.kept.lock().insert(record.plugin.clone(), Kept { keys: keys.into() });
+            }
+            // Digits of one length, so that the order of the keys is that of time.
+            let key = format!("{DECISIONS}{}/{:015}-{:012}", record.plugin, at.0, self.written.fetch_add(1, Ordering::Relaxed));
+            let Recorded { plugin, digest, question, outcome, took_us, .. } = record;
+            let stored = StoredDecision {
+                at,
+                plugin: plugin.clone(),
+                digest,
+                question: question.to_string(),
+                outcome: outcome.to_string(),
+                took_us,
+            };
+            puts.push((plugin, key, value::encode(&stored)));
+        }
+        let mut deletes = Vec::new();
+        {
+            let mut kept = self.kept.lock();
+            for (plugin, key, _) in &puts {
+                let known = kept.entry(plugin.clone()).or_default();
+                known.keys.push_back(key.clone());
+                while known.keys.len() > self.kept_max {
+                    deletes.extend(known.keys.pop_front());
+                }
+            }
+        }
+        let puts = puts.into_iter().map(|(_, key, bytes)| (key, bytes)).collect();
+        self.store.commit(Commit { puts, deletes, ..Commit::default() }).await?;
+        Ok(())
+    }
+
+    /// Returns a binding's records from a time on, at most `limit`, after the place where an earlier page ended.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn list(&self, plugin: &str, since: TimeMs, after: Option<&str>, limit: usize) -> Result<DecisionPage, Failure> {
+        let prefix = format!("{DECISIONS}{plugin}/");
+        let from = match after {
+            Some(after) => format!("{prefix}{after}"),
+            None => format!("{prefix}{:015}", since.0.max(0)),
+        };
+        let limit = limit.clamp(1, LISTED_MAX);
+        let page = self.store.range(None, &prefix, &from, limit).await?;
+        let mut decisions = Vec::with_capacity(page.entries.len());
+        for (_, found) in page.entries {
+            decisions.push(read(&found.bytes)?);
+        }
+        let next = page.next.and_then(|key| key.strip_prefix(&prefix).map(str::to_owned));
+        Ok(DecisionPage { decisions, next })
+    }
+
+    /// Returns a binding's newest records, oldest first.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn newest(&self, plugin: &str, limit: usize) -> Result<Vec<Recorded>, Failure> {
+        let keys = self.keys_of(plugin).await?;
+        let Some(first) = keys.get(keys.len().saturating_sub(limit.clamp(1, LISTED_MAX))) else { return Ok(Vec::new()) };
+        let after = first.rsplit('/').next().map(str::to_owned);
+        Ok(self.list(plugin, TimeMs(0), after.as_deref(), limit).await?.decisions)
+    }
+
+    async fn keys_of(&self, plugin: &str) -> Result<Vec<String>, Failure> {
+        let prefix = format!("{DECISIONS}{plugin}/");
+        let (mut keys, mut from) = (Vec::new(), String::new());
+        loop {
+            let page = self.store.range(None, &prefix, &from, PAGE).await?;
+            keys.extend(page.entries.into_iter().map(|(key, _)| key));
+            match page.next {
+                Some(next) => from = next,
+                None => return Ok(keys),
+            }
+        }
+    }
+}
+
+fn read(bytes: &[u8]) -> Result<Recorded, Failure> {
+    let stored: StoredDecision = value::decode(bytes)?;
+    let StoredDecision { at, plugin, digest, question, outcome, took_us } = stored;
+    // Written by this host as JSON; a damaged one is shown as the text it is.
+    let json = |text: String| serde_json::from_str(&text).unwrap_or(Value::String(text));
+    Ok(Recorded { at, plugin, digest, question: json(question), outcome: json(outcome), took_us })
+}

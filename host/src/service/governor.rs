@@ -1,0 +1,440 @@
+//! What stands between the extension points and the components: who may be asked now, and what is learnt from each call.
+//!
+//! It is itself a [`Plugins`], so nobody above it knows whether it is there. For each binding it keeps a breaker, counts
+//! outcomes and times, lets candidates that shadow a live binding hear a share of its questions, repeats a few warm calls
+//! on fresh instances, and hands decisions to be recorded.
+//!
+//! **Invariants:** what it adds to a call on its way is bounded and waits for nobody: whatever takes longer is put into a
+//! bounded queue, and what finds no room there is counted and left out. A shadow's answer has no effect.
+
+mod post;
+mod watcher;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use pointsman_core::breaker::{Change, Held};
+use tokio::sync::mpsc;
+
+use self::post::Post;
+pub use self::post::{Share, Terms};
+pub use self::watcher::Watcher;
+use self::watcher::{Seen, Subject};
+use super::meters::seconds;
+use crate::ports::clock::System;
+use crate::ports::decision::{Answer, BranchQuestion, CheckQuestion, HunksQuestion, OrderQuestion, Question, ReconcileQuestion};
+use crate::ports::health::{BreakerView, Counts, Difference, Health, LATENCY_BOUNDS_US, Mode};
+use crate::ports::metrics::{Family, Measured, Sample, Value};
+use crate::ports::plugins::{
+    ChangeFacts, CommitFacts, FileOutcome, FlowTask, Gate, GateFacts, GateVerdict, HunkOutcome, MergeFile, MergeHunk, MergerDescription,
+    OnFailure, PluginFailure, PluginRef, PluginSource, PluginStats, Plugins, PullRequestText, ReconcileOutcome, RouteCandidate,
+    RouteMessage, RouteVerdict, Symbol, WaitingBranch, World,
+};
+
+/// Calls that wait to be looked at.
+const SEEN_MAX: usize = 1_024;
+/// Bytes of a question beyond which nobody but the live component sees it.
+const WATCHED_BYTES_MAX: usize = 256 << 10;
+/// How the names of the bindings end under which fresh instances are asked again.
+const FRESH_SUFFIX: &str = "#fresh";
+
+/// Whether decisions are recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recording {
+    /// All that fit are.
+    On,
+    /// None is.
+    Off,
+}
+
+/// All bindings.
+#[derive(Debug, Default)]
+struct Posts {
+    by_name: BTreeMap<String, Arc<Post>>,
+    /// Whoever shadows a binding, by its name.
+    shadows: BTreeMap<String, Vec<Arc<Post>>>,
+}
+
+impl Posts {
+    fn with(&self, name: &str, post: Option<Arc<Post>>) -> Self {
+        let mut by_name = self.by_name.clone();
+        match post {
+            Some(post) => by_name.insert(name.to_owned(), post),
+            None => by_name.remove(name),
+        };
+        let mut shadows: BTreeMap<String, Vec<Arc<Post>>> = BTreeMap::new();
+        for post in by_name.values() {
+            let terms = post.terms.load();
+            if let (Mode::Shadow, Some(of)) = (terms.mode, &terms.shadow_of) {
+                shadows.entry(of.clone()).or_default().push(Arc::clone(post));
+            }
+        }
+        Self { by_name, shadows }
+    }
+}
+
+/// The plugins, governed.
+pub struct Governor {
+    inner: Arc<dyn Plugins>,
+    system: Arc<dyn System>,
+    since: Instant,
+    posts: ArcSwap<Posts>,
+    /// Held while the table is changed, so that no change is lost.
+    changing: Mutex<()>,
+    recording: Recording,
+    seen: mpsc::Sender<Seen>,
+}
+
+impl Governor {
+    /// Returns a governor, and the one who looks at what it saw; that one must run for shadows and records to come about.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Plugins>, system: Arc<dyn System>, recording: Recording) -> (Arc<Self>, Watcher) {
+        let (seen, queue) = mpsc::channel(SEEN_MAX);
+        let since = system.instant();
+        let posts = ArcSwap::default();
+        let governor = Arc::new(Self { inner, system, since, posts, changing: Mutex::new(()), recording, seen });
+        let watcher = Watcher::new(Arc::clone(&governor), queue);
+        (governor, watcher)
+    }
+
+    /// Sets on which terms a binding is asked; of one that is not loaded yet, too.
+    pub fn set_terms(&self, plugin: &str, world: World, terms: Terms) {
+        let _changing = self.changing.lock();
+        let posts = self.posts.load();
+        let post = posts.by_name.get(plugin).map_or_else(|| Arc::new(Post::new(plugin, world)), Arc::clone);
+        post.terms.store(Arc::new(terms));
+        self.posts.store(Arc::new(posts.with(plugin, Some(post))));
+    }
+
+    /// Forgets a binding; the component stays loaded.
+    pub fn forget(&self, plugin: &str) {
+        let _changing = self.changing.lock();
+        let posts = self.posts.load();
+        self.posts.store(Arc::new(posts.with(plugin, None)));
+    }
+
+    /// Lets a binding be asked again, whatever it did before.
+    pub fn absolve(&self, plugin: &str) {
+        if let Some(post) = self.posts.load().by_name.get(plugin) {
+            post.absolve();
+        }
+    }
+
+    /// Returns how each binding fares.
+    #[must_use]
+    pub fn health(&self) -> BTreeMap<String, Health> {
+        let now_ms = self.now_ms();
+        self.posts.load().by_name.iter().map(|(name, post)| (name.clone(), post.health(now_ms))).collect()
+    }
+
+    /// Returns the last differences between a shadow and whom it shadows, the newest first.
+    #[must_use]
+    pub fn differences(&self, plugin: &str) -> Vec<Difference> {
+        self.posts.load().by_name.get(plugin).map(|post| post.differences()).unwrap_or_default()
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.system.instant().duration_since(self.since).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn post(&self, plugin: &str) -> Option<Arc<Post>> {
+        self.posts.load().by_name.get(plugin).map(Arc::clone)
+    }
+
+    /// Returns whether a question is to be kept for the watcher. A large one is not.
+    fn is_watched(&self, plugin: &str, bytes: usize) -> bool {
+        if bytes > WATCHED_BYTES_MAX {
+            return false;
+        }
+        let posts = self.posts.load();
+        self.recording == Recording::On
+            || posts.shadows.contains_key(plugin)
+            || posts.by_name.get(plugin).is_some_and(|post| post.is_next_fresh())
+    }
+
+    /// Lets a call through, if its binding may be asked now.
+    fn admit(&self, post: &Post) -> Result<Instant, PluginFailure> {
+        let resting = |why: String| PluginFailure::Resting { plugin: post.name.clone(), why };
+        if post.terms.load().mode == Mode::Off {
+            return Err(resting("it is switched off".to_owned()));
+        }
+        let now = self.system.instant();
+        let now_ms = u64::try_from(now.duration_since(self.since).as_millis()).unwrap_or(u64::MAX);
+        match post.breaker.lock().admit(now_ms) {
+            Ok(()) => Ok(now),
+            Err(held) => {
+                post.count_rested();
+                let why = post.why().unwrap_or_else(|| "it failed too often".to_owned());
+                Err(resting(match held {
+                    Held::For(left_ms) => format!("{why}; it is tried again in {left_ms} ms"),
+                    Held::ForGood => format!("{why}; `pointsman plugin enable {}` tries it again", post.name),
+                }))
+            }
+        }
+    }
+
+    /// Takes note of how a call went, and hands it to the watcher where it is watched.
+    fn settle(&self, post: &Arc<Post>, begun: Instant, outcome: Result<&dyn Fn() -> Answer, &PluginFailure>, subject: Option<Subject>) {
+        let took_us = u64::try_from(self.system.instant().duration_since(begun).as_micros()).unwrap_or(u64::MAX);
+        post.count(outcome.err(), took_us);
+        let change = match outcome.err() {
+            Some(failure) if is_fault(failure) => {
+                let now_ms = self.now_ms();
+                let change = post.breaker.lock().failed(now_ms);
+                if change != Change::None {
+                    post.note(failure.to_string());
+                }
+                change
+            }
+            Some(_) | None => post.breaker.lock().succeeded(),
+        };
+        tell(post, change);
+        // Counted for every call, so that its turn comes whether or not the call is watched for anything else.
+        let fresh = post.take_fresh_turn() && outcome.is_ok();
+        let Some(subject) = subject else { return };
+        let posts = self.posts.load();
+        let shadows: Vec<Arc<Post>> = posts
+            .shadows
+            .get(&post.name)
+            .map_or_else(Vec::new, |all| all.iter().filter(|shadow| shadow.takes(shadow.terms.load().share)).map(Arc::clone).collect());
+        if self.recording == Recording::Off && shadows.is_empty() && !fresh {
+            return;
+        }
+        let outcome = match outcome {
+            Ok(answer) => Ok(answer()),
+            Err(failure) => Err(failure.clone()),
+        };
+        let seen = Seen { post: Arc::clone(post), subject, outcome, took_us, fresh, shadows };
+        if self.seen.try_send(seen).is_err() {
+            post.count_missed();
+        }
+    }
+
+    /// Puts a question by a typed call, governed.
+    async fn governed<R>(
+        &self,
+        plugin: &str,
+        question: Option<Question>,
+        call: impl Future<Output = Result<R, PluginFailure>> + Send,
+        answer: fn(R) -> Answer,
+    ) -> Result<R, PluginFailure>
+    where
+        R: Clone + Send + Sync,
+    {
+        let Some(post) = self.post(plugin) else { return call.await };
+        let begun = self.admit(&post)?;
+        let outcome = call.await;
+        let subject = question.map(Subject::Asked);
+        match &outcome {
+            Ok(given) => self.settle(&post, begun, Ok(&|| answer(given.clone())), subject),
+            Err(failure) => self.settle(&post, begun, Err(failure), subject),
+        }
+        outcome
+    }
+}
+
+/// Returns whether a failure is the component's own doing. Being busy, or saying no, is none.
+fn is_fault(failure: &PluginFailure) -> bool {
+    match failure {
+        PluginFailure::Trapped { .. } | PluginFailure::Invalid { .. } => true,
+        PluginFailure::Limit { limit, .. } => {
+            !limit.starts_with("concurrency") && !limit.ends_with("shutting down") && *limit != "candidates"
+        }
+        PluginFailure::NotBound(_) | PluginFailure::Refused { .. } | PluginFailure::Resting { .. } => false,
+    }
+}
+
+fn tell(post: &Post, change: Change) {
+    let plugin = post.name.as_str();
+    match change {
+        Change::None => {}
+        Change::Opened { rest_ms } => {
+            tracing::warn!(plugin, rest_ms, why = post.why(), "a plugin fails again and again; it is not asked for a while");
+        }
+        Change::Stuck => {
+            tracing::error!(plugin, why = post.why(), "a plugin failed after every rest; it is not asked until it is enabled again");
+        }
+        Change::Closed => tracing::info!(plugin, "a plugin answers again"),
+    }
+}
+
+impl Measured for Governor {
+    fn families(&self) -> Vec<Family> {
+        let health = self.health();
+        let worlds = self.inner.loaded();
+        let named = |name: &str| vec![("plugin", name.to_owned())];
+        let outcomes = |counts: &Counts| {
+            [
+                ("answered", counts.answered),
+                ("refused", counts.refused),
+                ("trapped", counts.trapped),
+                ("limited", counts.limited),
+                ("invalid", counts.invalid),
+                ("rested", counts.rested),
+            ]
+        };
+        let calls = health.iter().flat_map(|(name, health)| {
+            outcomes(&health.counts).map(|(outcome, count)| {
+                let mut labels = named(name);
+                labels.push(("outcome", outcome.to_owned()));
+                Sample { labels, value: Value::Counter(count) }
+            })
+        });
+        let times = health.iter().map(|(name, health)| {
+            let value = seconds(&LATENCY_BOUNDS_US, &health.counts.latency, health.counts.took_us);
+            Sample { labels: named(name), value }
+        });
+        let instances = worlds.iter().map(|(name, (_, _, stats))| Sample { labels: named(name), value: Value::Counter(stats.instances) });
+        let loads = health.iter().map(|(name, health)| Sample { labels: named(name), value: Value::Counter(health.generation) });
+        let missed = health.iter().map(|(name, health)| Sample { labels: named(name), value: Value::Counter(health.counts.missed) });
+        let open = health.iter().map(|(name, health)| {
+            let value = if health.breaker == BreakerView::Closed { 0.0 } else { 1.0 };
+            Sample { labels: named(name), value: Value::Gauge(value) }
+        });
+        let shadows = health.iter().filter_map(|(name, health)| Some((name, health.shadow.as_ref()?))).flat_map(|(name, report)| {
+            [("same", report.same), ("different", report.different), ("failed", report.failed)].map(|(result, count)| {
+                let mut labels = named(name);
+                labels.push(("result", result.to_owned()));
+                Sample { labels, value: Value::Counter(count) }
+            })
+        });
+        let family = |name, help, samples: Vec<Sample>| Family { name, help, samples };
+        vec![
+            family("pointsman_plugin_calls", "Calls of plugins by outcome.", calls.collect()),
+            family("pointsman_plugin_call_seconds", "How long calls of plugins took.", times.collect()),
+            family("pointsman_plugin_instances", "Instances made of plugins.", instances.collect()),
+            family("pointsman_plugin_loads", "Components loaded under a plugin's name.", loads.collect()),
+            family("pointsman_plugin_unwatched", "Calls that were neither recorded nor shadowed, for want of room.", missed.collect()),
+            family("pointsman_plugin_resting", "1 while a plugin is not asked because it failed too often.", open.collect()),
+            family("pointsman_plugin_shadowed", "Calls that a shadow heard, by how its answer compared.", shadows.collect()),
+        ]
+    }
+}
+
+#[async_trait]
+impl Plugins for Governor {
+    async fn load(&self, source: PluginSource) -> Result<PluginRef, PluginFailure> {
+        let reference = self.inner.load(source.clone()).await?;
+        let _changing = self.changing.lock();
+        let posts = self.posts.load();
+        let (name, world) = (source.name.clone(), source.world);
+        let post = match posts.by_name.get(&name) {
+            Some(post) => Arc::clone(post),
+            None => {
+                let post = Arc::new(Post::new(&name, world));
+                self.posts.store(Arc::new(posts.with(&name, Some(Arc::clone(&post)))));
+                post
+            }
+        };
+        post.loaded(source);
+        Ok(reference)
+    }
+
+    fn loaded(&self) -> BTreeMap<String, (World, PluginRef, PluginStats)> {
+        let mut loaded = self.inner.loaded();
+        loaded.retain(|name, _| !name.ends_with(FRESH_SUFFIX));
+        loaded
+    }
+
+    fn reference(&self, plugin: &str) -> Option<PluginRef> {
+        self.inner.reference(plugin)
+    }
+
+    fn on_failure(&self, plugin: &str) -> OnFailure {
+        self.posts
+            .load()
+            .by_name
+            .get(plugin)
+            .map_or(OnFailure::FallBack, |post| post.terms.load().on_failure.unwrap_or_else(|| post.world.on_failure()))
+    }
+
+    fn symbol(&self, text: &str) -> Symbol {
+        self.inner.symbol(text)
+    }
+
+    fn symbol_text(&self, symbol: Symbol) -> Arc<str> {
+        self.inner.symbol_text(symbol)
+    }
+
+    fn route(&self, plugin: &str, message: &RouteMessage, candidates: &[RouteCandidate]) -> Result<RouteVerdict, PluginFailure> {
+        let Some(post) = self.post(plugin) else { return self.inner.route(plugin, message, candidates) };
+        let begun = self.admit(&post)?;
+        let outcome = self.inner.route(plugin, message, candidates);
+        // Names are looked up later, off this thread: a candidate's clone copies no text.
+        let subject = self.is_watched(plugin, 0).then(|| Subject::Route { message: message.clone(), candidates: candidates.to_vec() });
+        match &outcome {
+            Ok(verdict) => self.settle(&post, begun, Ok(&|| Answer::Route(verdict.clone())), subject),
+            Err(failure) => self.settle(&post, begun, Err(failure), subject),
+        }
+        outcome
+    }
+
+    fn merger(&self, plugin: &str) -> Result<MergerDescription, PluginFailure> {
+        self.inner.merger(plugin)
+    }
+
+    async fn merge_hunks(&self, plugin: &str, path: &str, hunks: Vec<MergeHunk>) -> Result<Vec<HunkOutcome>, PluginFailure> {
+        let bytes = hunks.iter().map(|hunk| hunk.base.len() + hunk.ours.len() + hunk.theirs.len()).sum();
+        let asked = || Question::MergeHunks(HunksQuestion { path: path.to_owned(), hunks: hunks.clone() });
+        let question = self.is_watched(plugin, bytes).then(asked);
+        self.governed(plugin, question, self.inner.merge_hunks(plugin, path, hunks), Answer::Hunks).await
+    }
+
+    async fn merge_file(&self, plugin: &str, file: MergeFile) -> Result<FileOutcome, PluginFailure> {
+        let bytes = file.base.as_ref().map_or(0, Vec::len) + file.ours.len() + file.theirs.len() + file.so_far.len();
+        let question = self.is_watched(plugin, bytes).then(|| Question::MergeFile(file.clone()));
+        self.governed(plugin, question, self.inner.merge_file(plugin, file), Answer::File).await
+    }
+
+    async fn reconcile(
+        &self,
+        plugin: &str,
+        media_type: &str,
+        base: Vec<u8>,
+        ours: Vec<u8>,
+        theirs: Vec<u8>,
+    ) -> Result<ReconcileOutcome, PluginFailure> {
+        let asked = || {
+            let (base, ours, theirs) = (base.clone(), ours.clone(), theirs.clone());
+            Question::Reconcile(ReconcileQuestion { media_type: media_type.to_owned(), base, ours, theirs })
+        };
+        let question = self.is_watched(plugin, base.len() + ours.len() + theirs.len()).then(asked);
+        self.governed(plugin, question, self.inner.reconcile(plugin, media_type, base, ours, theirs), Answer::Document).await
+    }
+
+    async fn branch_name(&self, plugin: &str, task: FlowTask, attempt: u32) -> Result<String, PluginFailure> {
+        let asked = || Question::BranchName(BranchQuestion { task: task.clone(), attempt });
+        let question = self.is_watched(plugin, task.description.len()).then(asked);
+        self.governed(plugin, question, self.inner.branch_name(plugin, task, attempt), Answer::Text).await
+    }
+
+    async fn commit_message(&self, plugin: &str, facts: CommitFacts) -> Result<String, PluginFailure> {
+        let question = self.is_watched(plugin, facts.note.len()).then(|| Question::CommitMessage(facts.clone()));
+        self.governed(plugin, question, self.inner.commit_message(plugin, facts), Answer::Text).await
+    }
+
+    async fn merge_message(&self, plugin: &str, facts: ChangeFacts) -> Result<String, PluginFailure> {
+        let question = self.is_watched(plugin, 0).then(|| Question::MergeMessage(facts.clone()));
+        self.governed(plugin, question, self.inner.merge_message(plugin, facts), Answer::Text).await
+    }
+
+    async fn pull_request(&self, plugin: &str, facts: ChangeFacts) -> Result<PullRequestText, PluginFailure> {
+        let question = self.is_watched(plugin, 0).then(|| Question::PullRequest(facts.clone()));
+        self.governed(plugin, question, self.inner.pull_request(plugin, facts), Answer::PullRequest).await
+    }
+
+    async fn merge_order(&self, plugin: &str, queue: Vec<WaitingBranch>) -> Result<Vec<u32>, PluginFailure> {
+        let question = self.is_watched(plugin, 0).then(|| Question::MergeOrder(OrderQuestion { queue: queue.clone() }));
+        self.governed(plugin, question, self.inner.merge_order(plugin, queue), Answer::Order).await
+    }
+
+    async fn check(&self, plugin: &str, gate: Gate, facts: GateFacts) -> Result<GateVerdict, PluginFailure> {
+        let question = self.is_watched(plugin, 0).then(|| Question::Check(CheckQuestion { gate, facts: facts.clone() }));
+        self.governed(plugin, question, self.inner.check(plugin, gate, facts), Answer::Verdict).await
+    }
+}

@@ -9,6 +9,7 @@ pub mod endpoint;
 pub mod fetch;
 pub mod issuer;
 pub mod keys;
+pub mod lookups;
 pub mod offering;
 pub mod plugins;
 pub mod provider;

@@ -14,6 +14,7 @@ pub mod failure;
 pub mod git_access;
 pub mod intents;
 pub mod kit;
+mod lookups;
 pub mod merge_queue;
 pub mod messaging;
 pub mod offers;

@@ -6,5 +6,6 @@ mod identity;
 mod messages;
 mod residents;
 mod routing;
+mod slow;
 mod waits;
 mod world;

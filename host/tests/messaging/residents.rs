@@ -172,6 +172,25 @@ async fn trap_and_limit_are_tries_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_takes_too_long_is_a_try_as_well() {
+    let setup = Setup { residents: vec![("helper", named(json!({})))], slow: Some("/helper/slow"), ..Setup::default() };
+    let world = World::with(setup).await;
+    let ana = world.agent("ana", &[]).await;
+    let message = tell(&world, &ana, json!({"do": [{"count": "slow"}, {"count": "slow"}]})).await;
+    tell(&world, &ana, json!({"do": [{"put": ["after", "yes"]}]})).await;
+    world.work().await;
+    assert_eq!(world.kept("helper", "after").await.as_deref(), Some("yes"), "it holds up nothing");
+    for _ in 0..4 {
+        world.pass(600_000).await;
+    }
+    let failed = world.events("resident.failed").await;
+    let tries: Vec<_> = failed.iter().map(|event| (event.event.data["attempt"].as_u64(), event.event.data["code"].as_str())).collect();
+    assert_eq!(tries, [(Some(1), Some("slow")), (Some(2), Some("slow")), (Some(3), Some("slow"))]);
+    assert_eq!(world.events("resident.gave_up").await.len(), 1);
+    assert_eq!(world.messaging.dead_letters(world.project).await.expect("a list")[0].message, message);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_handed_out_when_the_host_died_comes_again() {
     let world = with_helper(json!({})).await;
     let ana = world.agent("ana", &[]).await;

@@ -14,6 +14,7 @@ use pointsman::adapters::wasm::{Wasm, WasmOptions};
 use pointsman::ports::clock::System;
 use pointsman::ports::plugins::{Instances, PluginLimits, PluginSource, Plugins, World as PluginWorld};
 use pointsman::ports::provider::Providers;
+use pointsman::ports::store::Store;
 use pointsman::ports::surface::Caller;
 use pointsman::service::agents::{Access, Agents, NewToken, StartRequest};
 use pointsman::service::contexts::Contexts;
@@ -29,6 +30,8 @@ use pointsman_core::ids::{MessageId, ProjectId};
 use pointsman_core::time::TimeMs;
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::slow::SlowStore;
 
 /// Milliseconds an agent has to ack.
 pub(crate) const LEASE_MS: u64 = 60_000;
@@ -46,6 +49,8 @@ pub(crate) struct Setup {
     pub(crate) providers: Vec<&'static str>,
     /// Hosts they may ask.
     pub(crate) fetch_hosts: Vec<String>,
+    /// The ending of keys that take long to read.
+    pub(crate) slow: Option<&'static str>,
     /// Answers components' calls in their stead.
     pub(crate) answers: Option<Arc<dyn Providers>>,
 }
@@ -94,7 +99,11 @@ async fn kit(folder: &Path, clock: &Arc<AtomicI64>, setup: &Setup) -> Kit {
     let system: Arc<dyn System> = Arc::new(OsSystem);
     let hands = Arc::clone(clock);
     let options = Options::new(move || TimeMs(hands.load(Ordering::SeqCst)), Arc::clone(&system));
-    let store = EmbeddedStore::open(&folder.join("store"), options).expect("the store opens");
+    let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&folder.join("store"), options).expect("the store opens"));
+    let store: Arc<dyn Store> = match setup.slow {
+        Some(ending) => Arc::new(SlowStore { store, ending }),
+        None => store,
+    };
     let plugins = Wasm::new(WasmOptions::new(None, [7; 32])).expect("components run here");
     for (names, world) in [(&setup.routers, PluginWorld::Router), (&setup.reconcilers, PluginWorld::Reconciler)] {
         for name in names {
@@ -109,7 +118,7 @@ async fn kit(folder: &Path, clock: &Arc<AtomicI64>, setup: &Setup) -> Kit {
     let keys = folder.join("keys");
     std::fs::create_dir_all(&keys).expect("a folder for keys");
     Kit {
-        store: Arc::new(store),
+        store,
         plugins: Arc::clone(&plugins) as Arc<dyn Plugins>,
         providers: setup.answers.clone().unwrap_or_else(|| Arc::clone(&plugins) as Arc<dyn Providers>),
         residents: plugins,

@@ -16,8 +16,9 @@ use super::log_lines::Level;
 use super::pool::{Pool, guest};
 use super::store::State;
 use super::{Bound, Wasm, provider};
+use crate::ports::lookups::LookupRefusal;
 use crate::ports::plugins::PluginFailure;
-use crate::ports::resident::{Action, Cause, LookupRefusal, ResidentDescription, ResidentEvent, ResidentMemory, Residents};
+use crate::ports::resident::{Action, Cause, ResidentDescription, ResidentEvent, ResidentMemory, Residents};
 
 pub(super) mod bindings {
     wasmtime::component::bindgen!({

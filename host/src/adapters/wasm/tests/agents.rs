@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use super::guest::component;
 use super::*;
+use crate::ports::lookups::{LookupRefusal, Lookups};
 use crate::ports::provider::{Emission, Emit, ProviderCall, ProviderContext, ProviderOutcome, Providers};
-use crate::ports::resident::{Action, Cause, LookupRefusal, ResidentEvent, ResidentMemory, Residents};
+use crate::ports::resident::{Action, Cause, ResidentEvent, ResidentMemory, Residents};
 
 const SCRIPTED: &[u8] = include_bytes!("scripted-agent.wasm");
 
@@ -32,7 +33,9 @@ impl ResidentMemory for One {
     fn keys(&self, prefix: &str, after: &str, limit: u32) -> Vec<String> {
         vec![format!("{prefix}|{after}|{limit}")]
     }
+}
 
+impl Lookups for One {
     fn read(&self, uri: &str) -> Result<String, LookupRefusal> {
         match uri {
             "pointsman://tasks" => Ok("[]".to_owned()),

@@ -21,6 +21,7 @@ use crate::ports::resident::{Action, Cause, ResidentEvent, ResidentMemory};
 use crate::ports::store::{Commit, Committed, DueChange, Expect, Version};
 use crate::service::failure::Failure;
 use crate::service::kit::{Acting, CommitExt, Loaded, chain};
+use crate::service::lookups::{Broken, READ_MS, READS_MS};
 use crate::service::messaging::Nack;
 
 /// Times a component that had no turn is asked again at once; each time it waited for its turn.
@@ -67,6 +68,11 @@ impl Trouble {
         let why: String = why.into();
         Self { kind: "resident.failed", code: code.to_owned(), why: why.chars().take(WHY_CHARS_MAX).collect() }
     }
+
+    /// What it read did not come in time: it may have asked for too much, so this is a try like any other.
+    fn slow() -> Self {
+        Self::failed("slow", format!("a read of its took longer than {READ_MS} ms, or all of them longer than {READS_MS} ms"))
+    }
 }
 
 impl Seat {
@@ -99,8 +105,10 @@ impl Seat {
             let memory = Arc::new(StoreMemory::new(&self.services, acting, plugin));
             let asked = Arc::clone(&memory) as Arc<dyn ResidentMemory>;
             let answer = self.services.kit.residents.handle(plugin, event.clone(), asked).await;
-            if memory.has_failed() {
-                return Err(Failure::Unavailable { retry_after_ms: RETRY_MS });
+            match memory.broken() {
+                Some(Broken::Failed) => return Err(Failure::Unavailable { retry_after_ms: RETRY_MS }),
+                Some(Broken::Slow) => return Ok(Err(Trouble::slow())),
+                None => {}
             }
             return Ok(match answer {
                 Ok(Ok(actions)) => Ok(actions),

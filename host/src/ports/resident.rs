@@ -124,9 +124,9 @@ pub enum Action {
         /// Which.
         id: String,
     },
-    /// Make an HTTP request; the answer comes as an event.
+    /// Make an HTTP request, at least once; the answer comes as an event.
     Fetch {
-        /// Comes back with the answer.
+        /// Comes back with the answer; a later request under the same id takes the place of one that is not answered.
         id: String,
         /// `GET`, …
         method: String,

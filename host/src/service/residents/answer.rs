@@ -13,9 +13,10 @@ use pointsman_core::value;
 use serde_json::{Value, json};
 
 use super::record::{
-    ID_BYTES_MAX, KV_KEY_BYTES_MAX, StoredOffers, Wake, WakeKind, fetch_due, kv_key, offers_key, timer_due, wake_key, wakes_prefix,
+    ID_BYTES_MAX, KV_KEY_BYTES_MAX, Load, LoadKind, StoredOffers, Wake, WakeKind, fetch_due, kv_key, load_key, offers_key, timer_due,
+    wake_key, wakes_prefix,
 };
-use super::requests::granted_request;
+use super::requests::{granted_request, mark};
 use crate::ports::provider::Offers;
 use crate::ports::resident::Action;
 use crate::ports::store::{Commit, DueChange};
@@ -73,8 +74,12 @@ impl Changes {
         }));
     }
 
-    fn wake(&mut self, due: String, wake: &Wake) {
+    fn wake(&mut self, due: String, wake: &Wake, load: Option<LoadKind>) {
         if let Some(key) = wake_key(&due) {
+            if let Some(what) = load {
+                let load = Load { event: wake.event.clone(), what };
+                self.values.insert(load_key(&key), Some(value::encode(&load)));
+            }
             self.values.insert(key, Some(value::encode(wake)));
             self.due.insert(due, Some(wake.at));
         }
@@ -229,10 +234,12 @@ impl Staging<'_, '_> {
             Action::Fetch { id, method, url, headers, body } => {
                 check_id("request's id", id, ID_BYTES_MAX)?;
                 self.only(format!("request `{id}`"))?;
-                let request = granted_request(&self.ground.binding.fetch_hosts, method, url, headers, body)?;
+                let mut request = granted_request(&self.ground.binding.fetch_hosts, method, url, headers, body)?;
+                let acting = self.ground.acting;
+                mark(&mut request, acting.project, acting.agent.id, id, &acting.trace);
                 let (event, at) = (self.event_id("http", id), self.ground.services.kit.now());
-                let wake = Wake { event, at, attempts: 0, what: WakeKind::Ask { id: id.clone(), request } };
-                self.changes.wake(fetch_due(plugin, id), &wake);
+                let wake = Wake { event, at, attempts: 0, what: WakeKind::Ask(id.clone()) };
+                self.changes.wake(fetch_due(plugin, id), &wake, Some(LoadKind::Request(request)));
                 self.sets_wakes = true;
                 Ok(())
             }
@@ -292,7 +299,7 @@ impl Staging<'_, '_> {
         }
         let at = self.ground.services.kit.now() + delay_ms;
         let wake = Wake { event: self.event_id("timer", id), at, attempts: 0, what: WakeKind::Timer(id.to_owned()) };
-        self.changes.wake(timer_due(&self.ground.binding.plugin, id), &wake);
+        self.changes.wake(timer_due(&self.ground.binding.plugin, id), &wake, None);
         self.sets_wakes = true;
         Ok(())
     }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::super::answer::{self, Changes, Ground};
 use super::super::memory::StoreMemory;
-use super::super::record::{Feed, StoredOffers, Wake, cause_name, feed_key, offers_key, retry_due};
+use super::super::record::{Feed, StoredOffers, Wake, cause_name, feed_key, load_key, offers_key, retry_due};
 use super::{RETRY_MS, Seat};
 use crate::ports::plugins::PluginFailure;
 use crate::ports::provider::Offers;
@@ -166,6 +166,7 @@ impl Seat {
                 self.still_waits(key, *version).await?;
                 commit.expects.push((key.clone(), Expect::Version(*version)));
                 changes.values.insert(key.clone(), None);
+                changes.values.insert(load_key(key), None);
                 changes.due.insert(due.clone(), None);
                 Ok(())
             }
@@ -262,7 +263,7 @@ impl Seat {
                 commit.expects.push((key.clone(), Expect::Version(*version)));
                 let name = due.clone();
                 if retry.gives_up {
-                    commit.deletes.push(key.clone());
+                    commit.deletes.extend([key.clone(), load_key(key)]);
                     commit.due.push(DueChange::Clear { name });
                 } else {
                     let again = Wake { at: retry.retry_at, attempts: retry.attempts, ..Wake::clone(wake) };

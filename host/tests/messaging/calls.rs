@@ -113,7 +113,8 @@ impl Story {
             "outputSchema": {"type": "object", "required": ["sum"]},
         });
         let offers = Offers { namespace: "p_".to_owned(), tools: vec![tool.to_string()], ..Offers::default() };
-        world.services.offers.install(world.project, "p", offers).expect("it is good");
+        let checked = world.services.offers.check(world.project, "p", offers).expect("it is good");
+        world.services.offers.install(world.project, "p", checked, 0);
         let caller = world.caller("ana", &[]).await;
         let surface = Arc::new(AgentSurface::new(world.services.clone()));
         let news = surface.news(&caller).await.expect("the log is read").into();

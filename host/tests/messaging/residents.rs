@@ -325,6 +325,81 @@ async fn offers_are_stored_with_the_answer_that_replaces_them() {
     assert!(world.events("offers.refused").await.is_empty(), "what was stored is installed again");
 }
 
+fn new_tool(namespace: &str, name: &str) -> Value {
+    json!({"namespace": namespace, "tools": [{"name": name, "inputSchema": {"type": "object"}}]})
+}
+
+fn tools(world: &World) -> Vec<String> {
+    world.services.offers.of(world.project).tools().map(|tool| tool.full_name.clone()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offers_that_are_not_taken_undo_the_answer() {
+    let setup = Setup { residents: vec![("helper", named(json!({})))], providers: vec!["helper"], ..Setup::default() };
+    let world = World::with(setup).await;
+    let ana = world.agent("ana", &[]).await;
+    tell(&world, &ana, json!({"do": [{"offers": new_tool("mine", "good")}]})).await;
+    world.work().await;
+    let before = world.kit.store.get(Some(world.project), "offers/helper").await.expect("the store answers");
+    for bad in [new_tool("", "bare"), new_tool("pre", "Bad Name"), json!({"namespace": "mine", "tools": [{"name": "schemaless"}]})] {
+        tell(&world, &ana, json!({"do": [{"put": ["k", "v"]}, {"offers": bad}]})).await;
+        world.work().await;
+        let refused = world.events("resident.refused").await.pop().expect("it is recorded");
+        assert_eq!(refused.event.data["code"], "bad_argument");
+        let why = refused.event.data["why"].as_str().unwrap_or_default();
+        assert!(why.starts_with("action 1 (`replace-offers`): the offers are not taken: "), "{why}");
+    }
+    tell(&world, &ana, json!({"do": [{"offers": new_tool("a", "b")}, {"offers": new_tool("a", "c")}]})).await;
+    world.work().await;
+    assert_eq!(world.events("resident.refused").await.len(), 4, "one change of the offers an answer");
+    assert_eq!(world.kept("helper", "k").await, None);
+    assert_eq!(world.kit.store.get(Some(world.project), "offers/helper").await.expect("the store answers"), before);
+    assert_eq!((tools(&world), world.events("offers.replaced").await.len()), (vec!["mine_good".to_owned()], 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_that_offer_the_same_at_once_take_turns() {
+    let resident = |name: &str| json!({"name": name});
+    let residents = vec![("one", resident("one")), ("two", resident("two"))];
+    // Both offer the same first, so the second is left out until it offers something else.
+    let world = World::with(Setup { residents, providers: vec!["one", "two"], ..Setup::default() }).await;
+    let ana = world.agent("ana", &[]).await;
+    let stop = CancellationToken::new();
+    let lives = tokio::spawn(world.residency.clone().run(stop.clone()));
+    let store = &*world.kit.store;
+    for round in 0..20 {
+        let script = json!({"do": [{"offers": new_tool("same", &format!("tool_{round}"))}]});
+        for name in ["one", "two"] {
+            let request = SendRequest { to: vec![format!("agent:{name}")], subject: Some("do".to_owned()), body: script.clone(), ..SendRequest::default() };
+            world.messaging.send(&ana, &request).await.expect("it is sent");
+        }
+        let settled = async || world.events("offers.replaced").await.len() + world.events("resident.refused").await.len() == 2 * (round + 1);
+        until(store, Some(world.project), "the answers of both", &settled).await;
+        assert_eq!(world.events("offers.replaced").await.len(), round + 1, "one of them was first");
+    }
+    stop.cancel();
+    assert!(lives.await.is_ok());
+    let offered = tools(&world);
+    let world = world.restart().await;
+    assert_eq!(tools(&world), offered, "what stands is what was stored");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stored_offers_that_are_not_taken_any_more_give_way_to_the_first() {
+    let setup = Setup { residents: vec![("helper", named(json!({})))], providers: vec!["helper"], bare: vec!["helper"], ..Setup::default() };
+    let mut world = World::with(setup).await;
+    let first = tools(&world);
+    let ana = world.agent("ana", &[]).await;
+    tell(&world, &ana, json!({"do": [{"offers": new_tool("", "bare")}]})).await;
+    world.work().await;
+    assert_eq!(tools(&world), ["bare"]);
+    world.setup.bare.clear();
+    let world = world.restart().await;
+    assert_eq!(tools(&world), first);
+    let refused = world.events("offers.refused").await.pop().expect("it is recorded");
+    assert!(refused.event.data["why"].as_str().is_some_and(|why| why.contains("what it offers first is")), "{:?}", refused.event.data);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resident_whose_name_is_taken_is_left_out_and_said_so() {
     let twins = vec![("one", named(json!({}))), ("two", named(json!({})))];

@@ -47,6 +47,8 @@ pub(crate) struct Setup {
     pub(crate) residents: Vec<(&'static str, Value)>,
     /// Which of them are let offer MCP.
     pub(crate) providers: Vec<&'static str>,
+    /// Which of those may offer under bare names.
+    pub(crate) bare: Vec<&'static str>,
     /// Hosts they may ask.
     pub(crate) fetch_hosts: Vec<String>,
     /// The ending of keys that take long to read.
@@ -65,7 +67,7 @@ pub(crate) struct World {
     pub(crate) residency: Arc<Residency>,
     pub(crate) project: ProjectId,
     clock: Arc<AtomicI64>,
-    setup: Setup,
+    pub(crate) setup: Setup,
     folder: TempDir,
 }
 
@@ -78,7 +80,7 @@ fn settings(setup: &Setup) -> Settings {
         workflow: "workflow-default".to_owned(),
         policy: "policy-default".to_owned(),
         residents: setup.residents.iter().map(|(plugin, _)| resident(plugin, &setup.fetch_hosts)).collect(),
-        providers: setup.providers.iter().map(provider).collect(),
+        providers: setup.providers.iter().map(|plugin| provider(plugin, setup.bare.contains(plugin))).collect(),
         checks: Vec::new(),
         claim_lease_ms: 1_800_000,
         delivery_lease_ms: LEASE_MS,
@@ -91,8 +93,8 @@ fn resident(plugin: &str, fetch_hosts: &[String]) -> ResidentBinding {
     ResidentBinding { plugin: plugin.to_owned(), projects: Vec::new(), fetch_hosts: fetch_hosts.to_vec() }
 }
 
-fn provider(plugin: &&str) -> ProviderBinding {
-    ProviderBinding { plugin: (*plugin).to_owned(), projects: Vec::new(), allow_empty_namespace: false }
+fn provider(plugin: &str, allow_empty_namespace: bool) -> ProviderBinding {
+    ProviderBinding { plugin: plugin.to_owned(), projects: Vec::new(), allow_empty_namespace }
 }
 
 async fn kit(folder: &Path, clock: &Arc<AtomicI64>, setup: &Setup) -> Kit {

@@ -17,6 +17,7 @@ use super::record::{
     wake_key, wakes_prefix,
 };
 use super::requests::{granted_request, mark};
+use super::standing;
 use crate::ports::provider::Offers;
 use crate::ports::resident::Action;
 use crate::ports::store::{Commit, DueChange};
@@ -24,6 +25,7 @@ use crate::service::contexts::{WriteOutcome, WriteRequest};
 use crate::service::failure::{Failure, Refusal};
 use crate::service::kit::Acting;
 use crate::service::messaging::SendRequest;
+use crate::service::offers::Checked;
 use crate::service::settings::ResidentBinding;
 use crate::service::surface::Services;
 use crate::service::tasks::{CreateTask, check_text};
@@ -86,7 +88,7 @@ impl Changes {
     }
 }
 
-/// Adds the actions of an answer to a commit. Returns the offers to install when it is done.
+/// Adds the actions of an answer to a commit. Returns the offers, checked, to install when it is done.
 ///
 /// # Errors
 /// The first action that is not valid, by its position and name.
@@ -95,7 +97,7 @@ pub(super) async fn stage(
     commit: &mut Commit,
     changes: &mut Changes,
     actions: &[Action],
-) -> Result<Option<Offers>, Failure> {
+) -> Result<Option<Checked>, Failure> {
     if actions.len() > ACTIONS_MAX {
         let why = format!("the answer has {} actions, at most {ACTIONS_MAX} are taken", actions.len());
         return Err(Failure::refused("too_many", why, "Do the rest in a later event: set a timer."));
@@ -176,9 +178,9 @@ struct Staging<'a, 'b> {
     ground: &'a Ground<'b>,
     commit: &'a mut Commit,
     changes: &'a mut Changes,
-    /// Documents, tasks and requests that have their action.
+    /// Documents and requests that have their action, and the offers.
     once: BTreeSet<String>,
-    offers: Option<Offers>,
+    offers: Option<Checked>,
     sets_wakes: bool,
 }
 
@@ -243,7 +245,7 @@ impl Staging<'_, '_> {
                 self.sets_wakes = true;
                 Ok(())
             }
-            Action::ReplaceOffers(json) => self.replace_offers(json),
+            Action::ReplaceOffers(json) => self.replace_offers(json).await,
         }
     }
 
@@ -304,24 +306,28 @@ impl Staging<'_, '_> {
         Ok(())
     }
 
-    fn replace_offers(&mut self, json: &str) -> Result<(), Failure> {
-        let plugin = &self.ground.binding.plugin;
+    async fn replace_offers(&mut self, json: &str) -> Result<(), Failure> {
+        let plugin = self.ground.binding.plugin.as_str();
         if !self.ground.is_provider {
             let why = format!("`{plugin}` is not bound as a provider here");
             return Err(Failure::refused("not_granted", why, "Name it in a `[[provider]]`, and let it export `provider`."));
         }
+        self.only("the offers".to_owned())?;
         let (offers, updated) = read_offers(json).map_err(|why| bad(format!("the offers cannot be read: {why}")))?;
-        let stored = StoredOffers { digest: self.ground.digest.to_owned(), offers: offers.clone() };
-        self.changes.values.insert(offers_key(plugin), Some(value::encode(&stored)));
+        let project = self.ground.acting.project;
+        let checked = standing::stage(self.ground.services, project, plugin, self.commit, offers.clone()).await?;
+        let checked = checked.map_err(|why| bad(format!("the offers are not taken: {why}")))?;
         let counts = json!({
             "plugin": plugin, "digest": self.ground.digest, "tools": offers.tools.len(), "resources": offers.resources.len(),
             "templates": offers.templates.len(), "prompts": offers.prompts.len(), "updated": updated,
         });
+        let stored = StoredOffers { digest: self.ground.digest.to_owned(), offers };
+        self.changes.values.insert(offers_key(plugin), Some(value::encode(&stored)));
         self.commit.events.push(self.ground.acting.event("offers.replaced", format!("plugin:{plugin}"), counts));
         for uri in updated {
             self.commit.events.push(self.ground.acting.event("resource.updated", &uri, json!({"uri": uri, "plugin": plugin})));
         }
-        self.offers = Some(offers);
+        self.offers = Some(checked);
         Ok(())
     }
 }
@@ -363,6 +369,7 @@ mod tests {
     #[test]
     fn offers_are_read_in_both_forms() {
         let json = r#"{"namespace": "a", "tools": [{"name": "x"}, "{\"name\":\"y\"}"], "updated": ["test://1"]}"#;
+        self.only("the offers".to_owned())?;
         let (offers, updated) = read_offers(json).expect("they are read");
         assert_eq!(offers.tools, [r#"{"name":"x"}"#, r#"{"name":"y"}"#]);
         assert_eq!((offers.namespace.as_str(), updated.as_slice()), ("a", ["test://1".to_owned()].as_slice()));

@@ -7,6 +7,7 @@
 //! resident-load/<plugin>/fetch/<id>          the request itself, then the answer itself
 //! kv/<plugin>/<key>                          its memory
 //! offers/<plugin>                            what it offers now, instead of what it offered first
+//! offers-turn                                who changed the project's offers last
 //! ```
 //!
 //! Due entries are called `timer/<plugin>/<id>`, `fetch/<plugin>/<id>` and, for a try that waits, `resident/<plugin>`. They
@@ -112,6 +113,20 @@ impl Stored for StoredOffers {
     const NAME: &'static str = "offers";
 }
 
+/// Who changed what is offered in a project last. Its version is what the next change rests on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OffersTurn {
+    /// Which component.
+    pub(super) plugin: String,
+}
+
+impl Stored for OffersTurn {
+    const NAME: &'static str = "turn at the offers";
+}
+
+/// Where the turn at a project's offers stands.
+pub(super) const OFFERS_TURN: &str = "offers-turn";
+
 pub(super) fn feed_key(plugin: &str) -> String {
     format!("resident/{plugin}")
 }
@@ -125,8 +140,11 @@ pub(super) fn kv_key(plugin: &str, key: &str) -> String {
     format!("kv/{plugin}/{key}")
 }
 
+/// What the keys of stored offers start with.
+pub(super) const OFFERS: &str = "offers/";
+
 pub(super) fn offers_key(plugin: &str) -> String {
-    format!("offers/{plugin}")
+    format!("{OFFERS}{plugin}")
 }
 
 /// What the keys of wake-ups start with, and those of what goes with them.

@@ -6,6 +6,7 @@
 //! is read.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -16,6 +17,7 @@ use super::failure::Failure;
 use super::kit::chain;
 use super::surface::{self, Services};
 use crate::ports::lookups::{LookupRefusal, Lookups};
+use crate::ports::plugins::Grant;
 
 /// Look-ups of one event or call.
 const LOOKUPS_MAX: u32 = 64;
@@ -47,27 +49,36 @@ struct Budget {
 
 /// The reads of one component during one event or call.
 pub(super) struct StoreLookups {
-    services: Services,
+    services: Arc<Services>,
     project: ProjectId,
     plugin: String,
     trace: String,
+    grant: Grant,
     budget: Mutex<Budget>,
     /// Reads are made on the component's thread, which may block.
     runtime: Handle,
 }
 
 impl StoreLookups {
-    /// Returns the reads of a component in a project. Called on a runtime.
-    pub(super) fn new(services: &Services, project: ProjectId, plugin: &str, trace: &str) -> Self {
+    /// Returns the reads of a component in a project; the grant is for look-ups. Called on a runtime.
+    pub(super) fn new(services: Arc<Services>, project: ProjectId, plugin: &str, trace: &str, grant: Grant) -> Self {
         let budget = Budget { lookups: LOOKUPS_MAX, bytes: LOOKUPS_BYTES_MAX, time: Duration::from_millis(READS_MS), broken: None };
         Self {
-            services: services.clone(),
+            services,
             project,
             plugin: plugin.to_owned(),
             trace: trace.to_owned(),
+            grant,
             budget: Mutex::new(budget),
             runtime: Handle::current(),
         }
+    }
+
+    /// Returns the reads of a provider in a call, as its binding grants them.
+    pub(super) fn of_call(services: Arc<Services>, project: ProjectId, plugin: &str, trace: &str) -> Self {
+        let binding = services.kit.settings.providers.iter().find(|binding| binding.plugin == plugin);
+        let grant = binding.map_or(Grant::Withheld, |binding| binding.lookups);
+        Self::new(services, project, plugin, trace, grant)
     }
 
     /// Returns why nothing more is read, if that is so.
@@ -124,6 +135,9 @@ fn limited(limit: String) -> LookupRefusal {
 
 impl Lookups for StoreLookups {
     fn read(&self, uri: &str) -> Result<String, LookupRefusal> {
+        if self.grant == Grant::Withheld {
+            return Err(LookupRefusal::NotGranted("lookups".to_owned()));
+        }
         self.take_one()?;
         match self.wait(surface::read(&self.services, self.project, uri)) {
             Some(Ok(value)) => {

@@ -78,6 +78,16 @@ async fn an_answer_does_all_it_says_and_acks_its_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_may_look_nothing_up_is_told_so() {
+    let world = World::with(Setup { residents: vec![("helper", named(json!({})))], blind: true, ..Setup::default() }).await;
+    let ana = world.agent("ana", &[]).await;
+    tell(&world, &ana, json!({"do": [{"read": ["pointsman://agents", "agents"]}, {"count": "n"}]})).await;
+    world.work().await;
+    assert_eq!(world.kept("helper", "agents").await.as_deref(), Some("Refusal::NotGranted(\"lookups\")"));
+    assert_eq!(world.kept("helper", "n").await.as_deref(), Some("1"), "its own memory is its own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_action_that_is_not_valid_undoes_the_answer() {
     let world = with_helper(json!({})).await;
     let ana = world.agent("ana", &[]).await;
@@ -373,8 +383,8 @@ async fn two_that_offer_the_same_at_once_take_turns() {
             let request = SendRequest { to: vec![format!("agent:{name}")], subject: Some("do".to_owned()), body: script.clone(), ..SendRequest::default() };
             world.messaging.send(&ana, &request).await.expect("it is sent");
         }
-        let settled = async || world.events("offers.replaced").await.len() + world.events("resident.refused").await.len() == 2 * (round + 1);
-        until(store, Some(world.project), "the answers of both", &settled).await;
+        let settled = || async { world.events("offers.replaced").await.len() + world.events("resident.refused").await.len() == 2 * (round + 1) };
+        until(store, Some(world.project), "the answers of both", settled).await;
         assert_eq!(world.events("offers.replaced").await.len(), round + 1, "one of them was first");
     }
     stop.cancel();

@@ -12,7 +12,7 @@ use pointsman::adapters::keys::FileKeys;
 use pointsman::adapters::system::OsSystem;
 use pointsman::adapters::wasm::{Wasm, WasmOptions};
 use pointsman::ports::clock::System;
-use pointsman::ports::plugins::{Instances, PluginLimits, PluginSource, Plugins, World as PluginWorld};
+use pointsman::ports::plugins::{Grant, Instances, PluginLimits, PluginSource, Plugins, World as PluginWorld};
 use pointsman::ports::provider::Providers;
 use pointsman::ports::store::Store;
 use pointsman::ports::surface::Caller;
@@ -51,6 +51,8 @@ pub(crate) struct Setup {
     pub(crate) bare: Vec<&'static str>,
     /// Hosts they may ask.
     pub(crate) fetch_hosts: Vec<String>,
+    /// Whether they may look nothing up while they handle an event.
+    pub(crate) blind: bool,
     /// The ending of keys that take long to read.
     pub(crate) slow: Option<&'static str>,
     /// Answers components' calls in their stead.
@@ -79,7 +81,7 @@ fn settings(setup: &Setup) -> Settings {
         reconcilers: setup.reconcilers.iter().map(bind).collect(),
         workflow: "workflow-default".to_owned(),
         policy: "policy-default".to_owned(),
-        residents: setup.residents.iter().map(|(plugin, _)| resident(plugin, &setup.fetch_hosts)).collect(),
+        residents: setup.residents.iter().map(|(plugin, _)| resident(plugin, setup)).collect(),
         providers: setup.providers.iter().map(|plugin| provider(plugin, setup.bare.contains(plugin))).collect(),
         checks: Vec::new(),
         claim_lease_ms: 1_800_000,
@@ -89,12 +91,13 @@ fn settings(setup: &Setup) -> Settings {
     }
 }
 
-fn resident(plugin: &str, fetch_hosts: &[String]) -> ResidentBinding {
-    ResidentBinding { plugin: plugin.to_owned(), projects: Vec::new(), fetch_hosts: fetch_hosts.to_vec() }
+fn resident(plugin: &str, setup: &Setup) -> ResidentBinding {
+    let lookups = if setup.blind { Grant::Withheld } else { Grant::Given };
+    ResidentBinding { plugin: plugin.to_owned(), projects: Vec::new(), fetch_hosts: setup.fetch_hosts.clone(), lookups }
 }
 
 fn provider(plugin: &str, allow_empty_namespace: bool) -> ProviderBinding {
-    ProviderBinding { plugin: plugin.to_owned(), projects: Vec::new(), allow_empty_namespace }
+    ProviderBinding { plugin: plugin.to_owned(), projects: Vec::new(), allow_empty_namespace, lookups: Grant::Given }
 }
 
 async fn kit(folder: &Path, clock: &Arc<AtomicI64>, setup: &Setup) -> Kit {
@@ -142,6 +145,7 @@ async fn load(plugins: &Wasm, name: &str, world: PluginWorld) {
         config_json: "{}".to_owned(),
         limits: PluginLimits::default(),
         instances: Instances::Warm,
+        lookups: Grant::Withheld,
     };
     plugins.load(source).await.expect("a shipped component loads");
 }
@@ -156,6 +160,7 @@ async fn load_scripted(plugins: &Wasm, name: &str, config: &Value) {
         config_json: config.to_string(),
         limits: PluginLimits::default(),
         instances: Instances::Warm,
+        lookups: Grant::Given,
     };
     plugins.load(source).await.expect("the scripted agent loads");
 }

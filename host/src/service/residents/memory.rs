@@ -2,8 +2,11 @@
 //!
 //! **Invariant:** a read that failed never passes for one that found nothing: the whole answer is thrown away then.
 
+use std::sync::Arc;
+
 use super::record::{KV_KEY_BYTES_MAX, kv_key};
 use crate::ports::lookups::{LookupRefusal, Lookups};
+use crate::ports::plugins::Grant;
 use crate::ports::resident::ResidentMemory;
 use crate::service::failure::Failure;
 use crate::service::kit::Acting;
@@ -15,17 +18,17 @@ const KEYS_MAX: u32 = 1_000;
 
 /// The memory of one agent during one event.
 pub(super) struct StoreMemory {
-    services: Services,
+    services: Arc<Services>,
     acting: Acting,
     plugin: String,
     lookups: StoreLookups,
 }
 
 impl StoreMemory {
-    /// Returns the memory. Called on a runtime.
-    pub(super) fn new(services: &Services, acting: &Acting, plugin: &str) -> Self {
-        let lookups = StoreLookups::new(services, acting.project, plugin, &acting.trace);
-        Self { services: services.clone(), acting: acting.clone(), plugin: plugin.to_owned(), lookups }
+    /// Returns the memory; the grant is for look-ups. Called on a runtime.
+    pub(super) fn new(services: Arc<Services>, acting: &Acting, plugin: &str, grant: Grant) -> Self {
+        let lookups = StoreLookups::new(Arc::clone(&services), acting.project, plugin, &acting.trace, grant);
+        Self { services, acting: acting.clone(), plugin: plugin.to_owned(), lookups }
     }
 
     /// Returns whether and how a read came to nothing, so that what the agent decided may rest on nothing.

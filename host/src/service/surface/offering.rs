@@ -15,6 +15,7 @@ use crate::ports::surface::{CallError, Caller};
 use crate::service::deferred::called;
 use crate::service::failure::Failure;
 use crate::service::kit::chain;
+use crate::service::lookups::StoreLookups;
 use crate::service::offers::Tool;
 use crate::service::provided::{Trouble, finding, judged};
 
@@ -226,7 +227,8 @@ impl AgentSurface {
             answers: round.answers,
             at_ms: kit.now().0,
         };
-        let outcome = kit.providers.provide(&plugin, context, own_call.clone(), emit).await;
+        let lookups = StoreLookups::of_call(Arc::clone(&self.services), caller.project, &plugin, &caller.trace);
+        let outcome = kit.providers.provide(&plugin, context, own_call.clone(), emit, Arc::new(lookups)).await;
         let outcome = match (judged(tool.as_deref(), outcome), &tool) {
             (Ok(outcome), _) => outcome,
             (Err(Trouble::Busy), Some(tool)) => {

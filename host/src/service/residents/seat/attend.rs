@@ -103,7 +103,7 @@ impl Seat {
         let plugin = self.binding.plugin.as_str();
         let event = ResidentEvent { id: id.to_owned(), at_ms: self.services.kit.now().0, cause };
         for _ in 0..TURNS_MAX {
-            let memory = Arc::new(StoreMemory::new(&self.services, acting, plugin));
+            let memory = Arc::new(StoreMemory::new(Arc::new(self.services.clone()), acting, plugin, self.binding.lookups));
             let asked = Arc::clone(&memory) as Arc<dyn ResidentMemory>;
             let answer = self.services.kit.residents.handle(plugin, event.clone(), asked).await;
             match memory.broken() {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use pointsman_core::agent::ProjectRecord;
 use pointsman_core::event::{Cursor, Event};
 use pointsman_core::ids::ProjectId;
+use pointsman_core::inbox::Try;
 use serde_json::json;
 use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -92,7 +93,8 @@ impl Seat {
             principal_name: principal_of(plugin),
             trace: format!("resident-{plugin}"),
         };
-        let recalled = services.messaging.recall(&acting).await?;
+        // Its tries count: what it was handed may be what the host ended by.
+        let recalled = services.messaging.recall(&acting, Try::Counts).await?;
         if recalled > 0 {
             tracing::info!(plugin, recalled, "messages come again that were not handled when the host ended");
         }

@@ -44,14 +44,7 @@ impl Providers for Scripted {
         Err(PluginFailure::NotBound(plugin.to_owned()))
     }
 
-    async fn provide(
-        &self,
-        _: &str,
-        context: ProviderContext,
-        _: ProviderCall,
-        _: Arc<dyn Emit>,
-        lookups: Arc<dyn Lookups>,
-    ) -> Outcome {
+    async fn provide(&self, _: &str, context: ProviderContext, _: ProviderCall, _: Arc<dyn Emit>, lookups: Arc<dyn Lookups>) -> Outcome {
         self.asked.lock().push(context);
         let wanted = self.look_up.lock().clone();
         let found = tokio::task::spawn_blocking(move || wanted.iter().map(|uri| lookups.read(uri)).collect::<Vec<_>>()).await;

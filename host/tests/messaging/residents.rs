@@ -380,10 +380,16 @@ async fn two_that_offer_the_same_at_once_take_turns() {
     for round in 0..20 {
         let script = json!({"do": [{"offers": new_tool("same", &format!("tool_{round}"))}]});
         for name in ["one", "two"] {
-            let request = SendRequest { to: vec![format!("agent:{name}")], subject: Some("do".to_owned()), body: script.clone(), ..SendRequest::default() };
+            let request = SendRequest {
+                to: vec![format!("agent:{name}")],
+                subject: Some("do".to_owned()),
+                body: script.clone(),
+                ..SendRequest::default()
+            };
             world.messaging.send(&ana, &request).await.expect("it is sent");
         }
-        let settled = || async { world.events("offers.replaced").await.len() + world.events("resident.refused").await.len() == 2 * (round + 1) };
+        let settled =
+            || async { world.events("offers.replaced").await.len() + world.events("resident.refused").await.len() == 2 * (round + 1) };
         until(store, Some(world.project), "the answers of both", settled).await;
         assert_eq!(world.events("offers.replaced").await.len(), round + 1, "one of them was first");
     }
@@ -396,7 +402,8 @@ async fn two_that_offer_the_same_at_once_take_turns() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stored_offers_that_are_not_taken_any_more_give_way_to_the_first() {
-    let setup = Setup { residents: vec![("helper", named(json!({})))], providers: vec!["helper"], bare: vec!["helper"], ..Setup::default() };
+    let setup =
+        Setup { residents: vec![("helper", named(json!({})))], providers: vec!["helper"], bare: vec!["helper"], ..Setup::default() };
     let mut world = World::with(setup).await;
     let first = tools(&world);
     let ana = world.agent("ana", &[]).await;

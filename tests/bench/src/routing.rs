@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use pointsman::adapters::wasm::{Wasm, WasmOptions};
-use pointsman::ports::plugins::{Grant, Instances, PluginLimits, PluginSource, Plugins, RouteCandidate, RouteDecision, RouteMessage, World};
+use pointsman::ports::plugins::{
+    Grant, Instances, PluginLimits, PluginSource, Plugins, RouteCandidate, RouteDecision, RouteMessage, World,
+};
 use pointsman_core::event::Provenance;
 use pointsman_sdk::Plugin;
 use pointsman_sdk::router::{CandidateFacts, MessageFacts, Question};

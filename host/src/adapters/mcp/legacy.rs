@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use data_encoding::BASE64URL_NOPAD;
+use pointsman_core::limits::URI_BYTES_MAX;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;

@@ -122,6 +122,9 @@ mod tests {
         let component = b"\0asm\x0d\0\x01\0";
         assert_eq!(admit(component, &shape, Grant::Withheld), Ok(()));
         let asking = Shape { exports: &["a:b/c@0.1.0"], ..shape };
-        assert_eq!(admit(component, &asking, Grant::Given).expect_err("empty"), "it does not export `a:b/c@0.1.0`, which the world `router` asks for");
+        assert_eq!(
+            admit(component, &asking, Grant::Given).expect_err("empty"),
+            "it does not export `a:b/c@0.1.0`, which the world `router` asks for"
+        );
     }
 }

@@ -38,12 +38,7 @@ pub(super) const SHAPE: Shape = Shape {
 /// An agent that offers MCP as well.
 pub(super) const SHAPE_WITH_PROVIDER: Shape = Shape {
     world: "agent-provider",
-    imports: &[
-        LOOKUPS,
-        "pointsman:agent/kv@0.1.0",
-        "pointsman:types/log@0.1.0",
-        "pointsman:mcp-provider/calls@0.1.0",
-    ],
+    imports: &[LOOKUPS, "pointsman:agent/kv@0.1.0", "pointsman:types/log@0.1.0", "pointsman:mcp-provider/calls@0.1.0"],
     exports: &["pointsman:types/setup@0.1.0", "pointsman:agent/handling@0.1.0", provider::INTERFACE],
 };
 

@@ -7,8 +7,8 @@ use pointsman_core::event::Provenance;
 use self::guest::{PASS, RouterText};
 use super::{Wasm, WasmOptions};
 use crate::ports::plugins::{
-    Grant, Instances, PluginFailure, PluginLimits, PluginRef, PluginSource, Plugins, RouteCandidate, RouteDecision, RouteMessage, RouteVerdict,
-    World,
+    Grant, Instances, PluginFailure, PluginLimits, PluginRef, PluginSource, Plugins, RouteCandidate, RouteDecision, RouteMessage,
+    RouteVerdict, World,
 };
 
 mod agents;

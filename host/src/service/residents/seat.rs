@@ -21,7 +21,7 @@ use super::record::{
     Feed, Load, LoadKind, Patterns, Wake, WakeKind, due_of_wake, feed_key, load_key, logged_id, retry_due, wake_key, wakes_prefix,
 };
 use super::{Bell, RETRY_MS, requests};
-use crate::ports::fetch::{Fetch, FetchAnswer, FetchError};
+use crate::ports::fetch::{Fetch, FetchAnswer, FetchError, FetchRequest};
 use crate::ports::resident::{Cause, ResidentDescription};
 use crate::ports::store::{Commit, Committed, DueChange};
 use crate::service::agents::principal_of;

@@ -292,7 +292,8 @@ fn reader() -> Arc<[u8]> {
 async fn a_call_looks_up_what_it_is_let() {
     let wasm = runtime();
     let withheld = wasm.load(source("reader", World::McpProvider, reader())).await;
-    let why = "it imports `pointsman:agent/lookups@0.1.0`, which is not granted: write `lookups = true` in its `[[agent]]` or `[[provider]]`";
+    let why =
+        "it imports `pointsman:agent/lookups@0.1.0`, which is not granted: write `lookups = true` in its `[[agent]]` or `[[provider]]`";
     assert!(matches!(&withheld, Err(PluginFailure::Invalid { why: said, .. }) if said == why), "{withheld:?}");
     wasm.load(PluginSource { lookups: Grant::Given, ..source("reader", World::McpProvider, reader()) }).await.expect("it loads");
     let look = async |uri: &str| {

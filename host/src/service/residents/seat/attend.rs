@@ -132,12 +132,7 @@ impl Seat {
         Ok(())
     }
 
-    async fn decide_answer(
-        &self,
-        acting: &Acting,
-        source: &Source,
-        actions: &[Action],
-    ) -> Result<(Commit, Option<Checked>), Failure> {
+    async fn decide_answer(&self, acting: &Acting, source: &Source, actions: &[Action]) -> Result<(Commit, Option<Checked>), Failure> {
         let (mut commit, mut changes) = (self.commit(), Changes::default());
         self.stage_handled(acting, source, &mut commit, &mut changes).await?;
         let (services, binding, digest) = (&self.services, &self.binding, self.digest.as_str());

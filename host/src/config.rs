@@ -25,7 +25,7 @@ pub use access::{AuthConfig, GrantConfig, LimitsConfig, TlsConfig};
 pub use problem::ConfigError;
 pub use schema::SHIPPED;
 
-use crate::ports::plugins::{Instances, PluginLimits, PluginSource, World};
+use crate::ports::plugins::{Grant, Instances, PluginLimits, PluginSource, World};
 use crate::ports::repository::CheckSpec;
 use crate::service::settings::{PatternBinding, ProviderBinding, ResidentBinding, Settings};
 use layers::{File, Layers};
@@ -236,6 +236,8 @@ pub struct PluginSpec {
     pub limits: PluginLimits,
     /// Whether instances are kept.
     pub instances: Instances,
+    /// Whether one of its uses grants it to look the project up.
+    pub lookups: Grant,
 }
 
 impl PluginSpec {
@@ -249,6 +251,7 @@ impl PluginSpec {
             config_json: self.config_json,
             limits: self.limits,
             instances: self.instances,
+            lookups: self.lookups,
         }
     }
 }
@@ -518,6 +521,8 @@ struct RawResident {
     projects: Vec<String>,
     #[serde(default)]
     fetch_hosts: Vec<String>,
+    #[serde(default)]
+    lookups: bool,
 }
 
 #[derive(Deserialize)]
@@ -527,6 +532,8 @@ struct RawProvider {
     projects: Vec<String>,
     #[serde(default)]
     allow_empty_namespace: bool,
+    #[serde(default)]
+    lookups: bool,
 }
 
 #[derive(Deserialize)]
@@ -561,7 +568,10 @@ impl Raw {
         let mut own = self.plugins;
         for used in uses {
             if plugins.iter().all(|plugin| plugin.name != used.plugin) {
-                plugins.push(own.remove(&used.plugin).unwrap_or_default().into_spec(used));
+                let grants = self.agent.iter().map(|agent| (&agent.plugin, agent.lookups));
+                let mut grants = grants.chain(self.provider.iter().map(|provider| (&provider.plugin, provider.lookups)));
+                let lookups = grant(grants.any(|(plugin, is_given)| is_given && *plugin == used.plugin));
+                plugins.push(own.remove(&used.plugin).unwrap_or_default().into_spec(used, lookups));
             }
         }
         Config {
@@ -611,18 +621,24 @@ impl Raw {
 
 impl RawResident {
     fn into_binding(self) -> ResidentBinding {
-        ResidentBinding { plugin: self.plugin, projects: self.projects, fetch_hosts: self.fetch_hosts }
+        let Self { plugin, projects, fetch_hosts, lookups } = self;
+        ResidentBinding { plugin, projects, fetch_hosts, lookups: grant(lookups) }
     }
 }
 
 impl RawProvider {
     fn into_binding(self) -> ProviderBinding {
-        ProviderBinding { plugin: self.plugin, projects: self.projects, allow_empty_namespace: self.allow_empty_namespace }
+        let Self { plugin, projects, allow_empty_namespace, lookups } = self;
+        ProviderBinding { plugin, projects, allow_empty_namespace, lookups: grant(lookups) }
     }
 }
 
+fn grant(is_given: bool) -> Grant {
+    if is_given { Grant::Given } else { Grant::Withheld }
+}
+
 impl RawPlugin {
-    fn into_spec(self, used: &check::Use) -> PluginSpec {
+    fn into_spec(self, used: &check::Use, lookups: Grant) -> PluginSpec {
         PluginSpec {
             name: used.plugin.clone(),
             world: self.world.unwrap_or(used.world),
@@ -634,6 +650,7 @@ impl RawPlugin {
             config_json: serde_json::Value::Object(self.config.into_iter().collect()).to_string(),
             limits: self.limits,
             instances: self.instances.unwrap_or(Instances::Warm),
+            lookups,
         }
     }
 }

@@ -21,8 +21,9 @@ mod write;
 pub use self::compare::{Mismatch, mismatches};
 pub use self::write::to_toml;
 use crate::ports::decision::{Question, ask, shown, shown_bytes};
+use crate::ports::lookups::{LookupRefusal, Lookups};
 use crate::ports::plugins::{PluginFailure, Plugins};
-use crate::ports::resident::{Action, Cause, LookupRefusal, ResidentEvent, ResidentMemory, Residents};
+use crate::ports::resident::{Action, Cause, ResidentEvent, ResidentMemory, Residents};
 
 /// The folder of a plugin's cases, beside its manifest.
 pub const FOLDER: &str = "cases";
@@ -361,7 +362,9 @@ impl ResidentMemory for CaseMemory {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         self.of.kv.keys().filter(|key| key.starts_with(prefix) && key.as_str() > after).take(limit).cloned().collect()
     }
+}
 
+impl Lookups for CaseMemory {
     fn read(&self, uri: &str) -> Result<String, LookupRefusal> {
         let found = self.of.lookups.get(uri);
         self.reads.lock().push(json!({"lookup": uri, "found": found.is_some()}));

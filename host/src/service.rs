@@ -16,6 +16,7 @@ pub mod git_access;
 pub mod governor;
 pub mod intents;
 pub mod kit;
+mod lookups;
 pub mod merge_queue;
 pub mod messaging;
 pub mod meters;

@@ -12,7 +12,7 @@ use pointsman::ports::clock::System;
 use pointsman::ports::decision::{CheckQuestion, NamedCandidate, Question, RouteQuestion, ask};
 use pointsman::ports::health::{BreakerView, Health, Mode};
 use pointsman::ports::plugins::{
-    Gate, GateFacts, Instances, OnFailure, PluginFailure, PluginLimits, PluginSource, Plugins, RouteMessage, World,
+    Gate, GateFacts, Grant, Instances, OnFailure, PluginFailure, PluginLimits, PluginSource, Plugins, RouteMessage, World,
 };
 use pointsman::ports::store::Store;
 use pointsman::service::decisions::DecisionLog;
@@ -72,6 +72,7 @@ impl Stage {
             config_json: config.to_owned(),
             limits: PluginLimits { deadline_ms: Some(2_000), ..PluginLimits::default() },
             instances: Instances::Warm,
+            lookups: Grant::Withheld,
         };
         self.governor.load(source).await.unwrap_or_else(|failure| panic!("{name}: {failure}"));
     }

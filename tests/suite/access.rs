@@ -257,7 +257,11 @@ async fn clients_find_the_authorization_server_and_only_when_there_is_one() {
 
 /// Opens a legacy session; returns its id.
 async fn session(host: &Host, token: &str) -> String {
-    let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+    session_of(host, token, "2025-11-25").await
+}
+
+async fn session_of(host: &Host, token: &str, revision: &str) -> String {
+    let params = json!({"protocolVersion": revision, "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}).to_string();
     let client = Client::new(&format!("{}/mcp", host.url()), "", Era::Legacy).expect("a client");
     let authorization = format!("Bearer {token}");
@@ -268,6 +272,10 @@ async fn session(host: &Host, token: &str) -> String {
 }
 
 async fn ping(host: &Host, token: &str, session: &str) -> u16 {
+    post_session(host, token, session, "2025-11-25", r#"{"jsonrpc":"2.0","id":2,"method":"ping"}"#.to_owned()).await.status
+}
+
+async fn post_session(host: &Host, token: &str, session: &str, revision: &str, body: String) -> RawAnswer {
     let client = Client::new(&format!("{}/mcp", host.url()), "", Era::Legacy).expect("a client");
     let authorization = format!("Bearer {token}");
     let headers = [
@@ -275,9 +283,9 @@ async fn ping(host: &Host, token: &str, session: &str) -> u16 {
         ("accept", "application/json, text/event-stream"),
         ("authorization", &*authorization),
         ("mcp-session-id", session),
-        ("mcp-protocol-version", "2025-11-25"),
+        ("mcp-protocol-version", revision),
     ];
-    client.raw(r#"{"jsonrpc":"2.0","id":2,"method":"ping"}"#, &headers).await.expect("an answer").status
+    client.raw(body, &headers).await.expect("an answer")
 }
 
 #[tokio::test]
@@ -400,6 +408,20 @@ async fn who_calls_too_often_is_told_when_to_come_back() {
     assert!(error["code"].is_i64() && error["data"]["do"].is_string(), "{error}");
     assert_eq!(list(&host, "/mcp", &ben).await.status, 200, "another's calls are its own");
     host.eventually("a call's turn", || async { list(&host, "/mcp", &ana).await.status == 200 }).await;
+}
+
+#[tokio::test]
+async fn each_call_of_a_batch_counts() {
+    let host = Host::start_with(Setup { config: "[limits]\nrequests_per_s = 1\nburst = 6\n".to_owned() }).await;
+    let token = host.token("ana");
+    let session = session_of(&host, &token, "2025-03-26").await;
+    let calls: Vec<Value> = (1..=20).map(|id| json!({"jsonrpc": "2.0", "id": id, "method": "ping"})).collect();
+    let answer = post_session(&host, &token, &session, "2025-03-26", json!(calls).to_string()).await;
+    assert_eq!(answer.status, 200);
+    let answers = answer.json().as_array().cloned().expect("a batch");
+    assert_eq!(answers.iter().map(|one| one["id"].as_u64()).collect::<Vec<_>>(), (1..=20).map(Some).collect::<Vec<_>>());
+    assert!(answers[0]["result"].is_object(), "{}", answers[0]);
+    assert_eq!(answers[19]["error"]["data"]["code"], "too_many_requests");
 }
 
 #[tokio::test]

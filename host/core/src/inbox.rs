@@ -13,7 +13,7 @@
 //!
 //! **Invariants:** of the deliveries one route made at most one is live at a time, and one is until the message is acked,
 //! expired or dead-lettered; every change of state is a [`Transition`] other than `Unchanged`; a delivery is handed out
-//! at most `attempts_max` times, over all agents it was passed to.
+//! at most `attempts_max` times, over all agents it was passed to, tries that were taken back left out.
 
 #[cfg(test)]
 mod tests;
@@ -102,7 +102,7 @@ pub struct Delivery {
     pub state: DeliveryState,
     /// When it is handed out, relative to others.
     pub place: Place,
-    /// Times it was handed out, to this agent and those before it.
+    /// Times it was handed out, to this agent and those before it, tries that were taken back left out.
     pub attempts: u32,
     /// Times it was handed out to this agent.
     pub attempts_here: u32,
@@ -159,7 +159,16 @@ pub enum Command {
     /// Its time has come: a lease lapsed, a back-off is over, it expires, nobody fetched it.
     Due,
     /// Its agent lost what it was handed and wants it again.
-    Recall,
+    Recall(Try),
+}
+
+/// What becomes of the try that a recalled delivery was handed out for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Try {
+    /// It counts: handling it may be what the agent died of.
+    Counts,
+    /// It does not: the agent lost its context in the middle of work that goes on.
+    TakenBack,
 }
 
 /// Why an agent no longer has a delivery it could have acked.
@@ -314,11 +323,14 @@ impl Delivery {
             Command::Ack { by } => self.ack(now, by),
             Command::Nack { by, delay_ms, reason, random } => self.nack(now, terms, by, delay_ms, reason, random),
             Command::Due => Ok(self.due(now, terms)),
-            Command::Recall if matches!(self.state, DeliveryState::Leased { .. }) => {
+            Command::Recall(tried) if matches!(self.state, DeliveryState::Leased { .. }) => {
+                if tried == Try::TakenBack {
+                    self.attempts = self.attempts.saturating_sub(1);
+                }
                 let reason = "its agent started again".to_owned();
                 Ok(self.give_back(now, terms, Cause::Recalled, reason, GoBack::ToSame { delay_ms: 0 }))
             }
-            Command::Recall => Ok(Transition::Unchanged),
+            Command::Recall(_) => Ok(Transition::Unchanged),
         }
     }
 

@@ -16,6 +16,8 @@ pub const TAGS_MAX: usize = 32;
 pub const TAG_CHARS_MAX: usize = 64;
 /// Repository paths one message may speak of.
 pub const MESSAGE_PATHS_MAX: usize = 64;
+/// Bytes of a resource's URI.
+pub const URI_BYTES_MAX: usize = 2_048;
 /// Bytes of one repository path.
 pub const PATH_BYTES_MAX: usize = 512;
 /// Seconds a message may wait before it expires, at the most.

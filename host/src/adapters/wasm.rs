@@ -252,7 +252,7 @@ impl Inner {
     fn component(&self, source: &PluginSource, digest: &str, shape: &Shape) -> Result<Component, PluginFailure> {
         let name = source.name.as_str();
         Limits::new(source.world, source.limits).map_err(|why| invalid(name, why))?;
-        admission::admit(&source.component, shape).map_err(|why| invalid(name, why))?;
+        admission::admit(&source.component, shape, source.lookups).map_err(|why| invalid(name, why))?;
         let component = self.cache.component(&self.shared.engine, digest, &source.component);
         component.map_err(|error| invalid(name, format!("it does not compile: {error:#}")))
     }

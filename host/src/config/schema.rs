@@ -180,10 +180,18 @@ static CONTEXT: [Key; 1] = [may("reconciler", Shape::Tables(&RECONCILER))];
 static WORKFLOW: [Key; 1] = [may("plugin", Shape::Text(&NAME))];
 static POLICY: [Key; 1] = [may("plugin", Shape::Text(&NAME))];
 static CHECK: [Key; 3] = [must("name", Shape::Text(&NAME)), must("command", Shape::Text(&COMMAND)), may("limit_s", integer(1, DAY_S))];
-static AGENT: [Key; 3] =
-    [must("plugin", Shape::Text(&NAME)), may("projects", Shape::List(&SLUGS)), may("fetch_hosts", Shape::List(&HOSTS))];
-static PROVIDER: [Key; 3] =
-    [must("plugin", Shape::Text(&NAME)), may("projects", Shape::List(&SLUGS)), may("allow_empty_namespace", Shape::Switch)];
+static AGENT: [Key; 4] = [
+    must("plugin", Shape::Text(&NAME)),
+    may("projects", Shape::List(&SLUGS)),
+    may("fetch_hosts", Shape::List(&HOSTS)),
+    may("lookups", Shape::Switch),
+];
+static PROVIDER: [Key; 4] = [
+    must("plugin", Shape::Text(&NAME)),
+    may("projects", Shape::List(&SLUGS)),
+    may("allow_empty_namespace", Shape::Switch),
+    may("lookups", Shape::Switch),
+];
 static PLUGIN: [Key; 5] = [
     may("source", Shape::PluginSource),
     may("world", Shape::Choice(&["router", "merger", "reconciler", "workflow", "policy", "agent", "mcp-provider"])),

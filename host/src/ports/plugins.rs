@@ -555,6 +555,16 @@ pub enum GateVerdict {
     },
 }
 
+/// Whether the operator gives a component what its world leaves to them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Grant {
+    /// No: a component that asks for it is not loaded.
+    #[default]
+    Withheld,
+    /// Yes.
+    Given,
+}
+
 /// A component to load.
 #[derive(Debug, Clone)]
 pub struct PluginSource {
@@ -570,6 +580,8 @@ pub struct PluginSource {
     pub limits: PluginLimits,
     /// Whether instances are kept between calls.
     pub instances: Instances,
+    /// Whether it may look the project up, in events or in calls.
+    pub lookups: Grant,
 }
 
 /// What a call may cost.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use super::lookups::Lookups;
 use super::plugins::PluginFailure;
 
 /// What a component offers. Each entry is the JSON object that the list method returns for it.
@@ -159,7 +160,7 @@ pub trait Providers: Send + Sync {
     /// [`PluginFailure`].
     async fn initial_offers(&self, plugin: &str) -> Result<Offers, PluginFailure>;
 
-    /// Runs one round of a call.
+    /// Runs one round of a call; `lookups` is what it may read of the project meanwhile.
     ///
     /// # Errors
     /// [`PluginFailure`].
@@ -169,6 +170,7 @@ pub trait Providers: Send + Sync {
         context: ProviderContext,
         call: ProviderCall,
         emit: Arc<dyn Emit>,
+        lookups: Arc<dyn Lookups>,
     ) -> Result<ProviderOutcome, PluginFailure>;
 
     /// Asks for the completion of an argument. At most 100 values.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use super::lookups::Lookups;
 use super::plugins::PluginFailure;
 
 /// What an agent says of itself.
@@ -123,9 +124,9 @@ pub enum Action {
         /// Which.
         id: String,
     },
-    /// Make an HTTP request; the answer comes as an event.
+    /// Make an HTTP request, at least once; the answer comes as an event.
     Fetch {
-        /// Comes back with the answer.
+        /// Comes back with the answer; a later request under the same id takes the place of one that is not answered.
         id: String,
         /// `GET`, …
         method: String,
@@ -140,33 +141,13 @@ pub enum Action {
     ReplaceOffers(String),
 }
 
-/// Why a look-up gave nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LookupRefusal {
-    /// There is no such thing, or it may not be seen.
-    #[error("not found")]
-    NotFound,
-    /// The grant is missing.
-    #[error("not granted: {0}")]
-    NotGranted(String),
-    /// A limit was reached.
-    #[error("limited: {0}")]
-    Limited(String),
-}
-
-/// What a component may read while it handles an event. Called on a thread that may block.
-pub trait ResidentMemory: Send + Sync {
+/// What a component may read while it handles an event: the project, and its own keys. Called on a thread that may block.
+pub trait ResidentMemory: Lookups {
     /// Returns the value of one of its own keys.
     fn get(&self, key: &str) -> Option<Vec<u8>>;
 
     /// Returns its own keys that start with `prefix`, in order, after `after`, at most `limit`.
     fn keys(&self, prefix: &str, after: &str, limit: u32) -> Vec<String>;
-
-    /// Reads a resource (`pointsman://…`) as JSON.
-    ///
-    /// # Errors
-    /// [`LookupRefusal`].
-    fn read(&self, uri: &str) -> Result<String, LookupRefusal>;
 }
 
 /// Resident agents, loaded and woken by their binding's name.

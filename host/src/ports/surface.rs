@@ -111,6 +111,12 @@ pub trait Surface: Send + Sync {
     /// [`Rejected`].
     async fn admit(&self, bearer: Option<&str>, slug: Option<&str>, trace: String) -> Result<Caller, Rejected>;
 
+    /// Counts a call beyond the one that a caller was admitted for: a request may carry several.
+    ///
+    /// # Errors
+    /// `TooMany`.
+    fn count(&self, caller: &Caller) -> Result<(), Rejected>;
+
     /// Returns whether a credential that was admitted is good still: streams end with the credential they were opened by.
     async fn is_good(&self, credential: &TokenRecord) -> bool;
 

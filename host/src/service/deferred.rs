@@ -20,8 +20,10 @@ mod record;
 use self::record::{Answered, Deferred, Standing};
 use super::failure::Failure;
 use super::kit::{CommitExt, Kit, Loaded, chain};
+use super::lookups::StoreLookups;
 use super::offers::OfferBook;
 use super::provided::{Trouble, judged};
+use super::surface::Services;
 use crate::ports::offering::{News, Round};
 use crate::ports::plugins::PluginFailure;
 use crate::ports::provider::{Emission, Emit, ProviderCall, ProviderContext, ProviderOutcome, wake_after_ms};
@@ -214,7 +216,7 @@ impl DeferredCalls {
     ///
     /// # Errors
     /// [`Failure`].
-    pub async fn wake(&self, project: ProjectId, id: &str) -> Result<(), Failure> {
+    pub async fn wake(&self, services: &Services, project: ProjectId, id: &str) -> Result<(), Failure> {
         let now = self.kit.now();
         let mut commit = Commit { project: Some(project), ..Commit::default() };
         let Some(Loaded { value, version }) = self.load(project, id).await? else {
@@ -236,9 +238,9 @@ impl DeferredCalls {
         commit.due.push(DueChange::Set { name: key(id), at: again });
         self.kit.store.commit(commit).await?;
         if is_working {
-            let calls = self.clone();
+            let (calls, services) = (self.clone(), Arc::new(services.clone()));
             tokio::spawn(async move {
-                if let Err(failure) = calls.round(project, value, version).await {
+                if let Err(failure) = calls.round(services, project, value, version).await {
                     tracing::warn!(error = %chain(&failure), "a deferred call could not be taken further; it is tried again");
                 }
             });
@@ -256,8 +258,8 @@ impl DeferredCalls {
         Ok(())
     }
 
-    async fn round(&self, project: ProjectId, mut deferred: Deferred, version: u64) -> Result<(), Failure> {
-        let outcome = self.ask(project, &deferred).await;
+    async fn round(&self, services: Arc<Services>, project: ProjectId, mut deferred: Deferred, version: u64) -> Result<(), Failure> {
+        let outcome = self.ask(services, project, &deferred).await;
         let at = deferred.settle(outcome, self.kit.now());
         let owner = self.owner(project, &deferred.call).filter(|_| matches!(deferred.standing, Standing::Completed { .. }));
         let events = owner.map(|plugin| called(&plugin, &deferred.call)).into_iter().collect();
@@ -284,7 +286,7 @@ impl DeferredCalls {
         Ok(true)
     }
 
-    async fn ask(&self, project: ProjectId, deferred: &Deferred) -> Result<ProviderOutcome, Trouble> {
+    async fn ask(&self, services: Arc<Services>, project: ProjectId, deferred: &Deferred) -> Result<ProviderOutcome, Trouble> {
         let offers = self.offers.of(project);
         let gone = |name: &str| Trouble::Failed(PluginFailure::NotBound(name.to_owned()));
         let ProviderCall::Tool { name, arguments } = &deferred.call else { return Err(gone("")) };
@@ -299,7 +301,8 @@ impl DeferredCalls {
             at_ms: self.kit.now().0,
         };
         let call = ProviderCall::Tool { name: tool.name.clone(), arguments: arguments.clone() };
-        judged(Some(tool), self.kit.providers.provide(&tool.plugin, context, call, Arc::new(Unheard)).await)
+        let lookups = Arc::new(StoreLookups::of_call(services, project, &tool.plugin, &deferred.call_id));
+        judged(Some(tool), self.kit.providers.provide(&tool.plugin, context, call, Arc::new(Unheard), lookups).await)
     }
 }
 

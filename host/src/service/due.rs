@@ -36,7 +36,7 @@ pub async fn tick(services: &Services, residency: &Residency) -> Result<usize, F
 
 async fn handle(services: &Services, residency: &Residency, entry: DueEntry) -> Result<(), Failure> {
     if let Some(id) = entry.name.strip_prefix(DEFERRED) {
-        return services.deferred.wake(entry.project, id).await;
+        return services.deferred.wake(services, entry.project, id).await;
     }
     if let Some(session) = entry.name.strip_prefix(SESSIONS) {
         return services.sessions.forget(entry.project, session).await;

@@ -2,6 +2,9 @@
 //!
 //! Must not know transports, nor what an offer does.
 //!
+//! New offers are checked, then stored by whoever makes them, then installed. What was checked holds only as long as nobody else
+//! installs meanwhile; so those who change a project's offers while it is served take turns: see `residents::standing`.
+//!
 //! **Invariants:** every list that can be read here was checked as a whole: a component's new offers replace its old ones
 //! together or not at all; no name stands twice, whoever offers it; news of a change comes after the change can be read.
 
@@ -17,42 +20,50 @@ use parking_lot::{Mutex, RwLock};
 use pointsman_core::ids::ProjectId;
 use tokio::sync::broadcast;
 
-pub use check::{Prompt, Resource, Template, Tool};
+pub use check::{Checked, Prompt, Resource, Template, Tool};
 
 use super::failure::Failure;
 use super::kit::Kit;
 use super::settings::Settings;
 use crate::ports::offering::News;
 use crate::ports::provider::Offers;
-use check::Checked;
+use crate::ports::store::Version;
 
 /// What all components offer in one project.
 #[derive(Debug, Default)]
 pub struct ProjectOffers {
-    by_plugin: BTreeMap<String, Checked>,
+    by_plugin: BTreeMap<String, Installed>,
     /// Rises with every change.
     pub generation: u64,
+}
+
+/// What one component offers, and since when.
+#[derive(Debug, Clone, Default)]
+struct Installed {
+    checked: Checked,
+    /// The version it was stored at; 0: it is what the component offered first.
+    version: Version,
 }
 
 impl ProjectOffers {
     /// Returns the tools by their full names.
     pub fn tools(&self) -> impl Iterator<Item = &Arc<Tool>> {
-        self.by_plugin.values().flat_map(|checked| &checked.tools)
+        self.by_plugin.values().flat_map(|one| &one.checked.tools)
     }
 
     /// Returns the resources.
     pub fn resources(&self) -> impl Iterator<Item = &Resource> {
-        self.by_plugin.values().flat_map(|checked| &checked.resources)
+        self.by_plugin.values().flat_map(|one| &one.checked.resources)
     }
 
     /// Returns the resource templates.
     pub fn templates(&self) -> impl Iterator<Item = &Template> {
-        self.by_plugin.values().flat_map(|checked| &checked.templates)
+        self.by_plugin.values().flat_map(|one| &one.checked.templates)
     }
 
     /// Returns the prompts.
     pub fn prompts(&self) -> impl Iterator<Item = &Prompt> {
-        self.by_plugin.values().flat_map(|checked| &checked.prompts)
+        self.by_plugin.values().flat_map(|one| &one.checked.prompts)
     }
 
     /// Returns the tool of a full name.
@@ -98,26 +109,49 @@ impl OfferBook {
         self.projects.read().get(&project).cloned().unwrap_or_default()
     }
 
-    /// Replaces what a component offers in a project; whoever listens is told what changed.
+    /// Checks what a component is to offer in a project, against the rules and against what others offer there now. Changes
+    /// nothing.
     ///
     /// # Errors
-    /// What is wrong with the new offers, in words for the component's author; the old ones stay then.
-    pub fn install(&self, project: ProjectId, plugin: &str, offers: Offers) -> Result<(), String> {
+    /// What is wrong with the new offers, in words for the component's author.
+    pub fn check(&self, project: ProjectId, plugin: &str, offers: Offers) -> Result<Checked, String> {
         if offers.namespace.is_empty() && !self.bare.contains(plugin) {
             return Err("`namespace` is empty, which the operator has to allow by `allow_empty_namespace`".to_owned());
         }
         let checked = Checked::of(plugin, offers)?;
+        let now = self.of(project);
+        checked.clashes(now.by_plugin.iter().filter(|(name, _)| *name != plugin).map(|(_, other)| &other.checked))?;
+        Ok(checked)
+    }
+
+    /// Replaces what a component offers in a project by what was checked; whoever listens is told what changed. `version` is
+    /// that of the stored form, 0 where there is none: what is older than what stands here is passed over.
+    pub fn install(&self, project: ProjectId, plugin: &str, checked: Checked, version: Version) {
         let mut projects = self.projects.write();
         let before = projects.get(&project).cloned().unwrap_or_default();
-        checked.clashes(before.by_plugin.iter().filter(|(name, _)| *name != plugin).map(|(_, other)| other))?;
+        if before.by_plugin.get(plugin).is_some_and(|standing| standing.version > version) {
+            return;
+        }
         let mut by_plugin = before.by_plugin.clone();
-        let old = by_plugin.insert(plugin.to_owned(), checked.clone()).unwrap_or_default();
+        let installed = Installed { checked: checked.clone(), version };
+        let old = by_plugin.insert(plugin.to_owned(), installed).unwrap_or_default();
         projects.insert(project, Arc::new(ProjectOffers { by_plugin, generation: before.generation + 1 }));
         drop(projects);
-        for news in checked.changes(&old) {
+        for news in checked.changes(&old.checked) {
             self.announce(project, news);
         }
-        Ok(())
+    }
+
+    /// Returns the version of what a component offers in a project; 0: nothing, or what it offered first.
+    #[must_use]
+    pub fn version(&self, project: ProjectId, plugin: &str) -> Version {
+        self.of(project).by_plugin.get(plugin).map_or(0, |standing| standing.version)
+    }
+
+    /// Returns the newest version of all that is offered in a project.
+    #[must_use]
+    pub fn newest(&self, project: ProjectId) -> Version {
+        self.of(project).by_plugin.values().map(|standing| standing.version).max().unwrap_or(0)
     }
 
     /// Takes back everything a component offers in a project.
@@ -128,7 +162,7 @@ impl OfferBook {
         let Some(old) = by_plugin.remove(plugin) else { return };
         projects.insert(project, Arc::new(ProjectOffers { by_plugin, generation: before.generation + 1 }));
         drop(projects);
-        for news in Checked::default().changes(&old) {
+        for news in Checked::default().changes(&old.checked) {
             self.announce(project, news);
         }
     }

@@ -19,6 +19,7 @@ mod memory;
 mod record;
 mod requests;
 mod seat;
+mod standing;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -33,14 +34,13 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::record::{StoredOffers, offers_key, plugin_of_due};
+use self::record::plugin_of_due;
 use self::seat::Seat;
 use super::failure::Failure;
 use super::kit::chain;
 use super::settings::{ResidentBinding, covers};
 use super::surface::Services;
 use crate::ports::fetch::Fetch;
-use crate::ports::provider::Offers;
 use crate::ports::resident::ResidentDescription;
 use crate::ports::store::{Commit, DueChange, DueEntry};
 
@@ -199,23 +199,25 @@ impl Residency {
         let services = &self.services;
         for binding in services.kit.settings.providers.iter().filter(|binding| covers(&binding.projects, &project.slug)) {
             let plugin = &binding.plugin;
-            let offers = match self.stored_offers(project.id, plugin).await? {
-                Some(stored) => Ok(stored),
-                None => services.kit.providers.initial_offers(plugin).await.map_err(|failure| failure.to_string()),
-            };
-            let installed = offers.and_then(|offers| services.offers.install(project.id, plugin, offers));
-            if let Err(why) = installed {
-                self.left_out(project.id, plugin, "offers.refused", &why).await?;
+            if let Some((offers, version)) = standing::last(services, project.id, plugin).await? {
+                match services.offers.check(project.id, plugin, offers) {
+                    Ok(checked) => {
+                        services.offers.install(project.id, plugin, checked, version);
+                        continue;
+                    }
+                    Err(why) => {
+                        let why = format!("what it offered last is not taken any more, so what it offers first is: {why}");
+                        self.left_out(project.id, plugin, "offers.refused", &why).await?;
+                    }
+                }
+            }
+            let first = services.kit.providers.initial_offers(plugin).await.map_err(|failure| failure.to_string());
+            match first.and_then(|offers| services.offers.check(project.id, plugin, offers)) {
+                Ok(checked) => services.offers.install(project.id, plugin, checked, 0),
+                Err(why) => self.left_out(project.id, plugin, "offers.refused", &why).await?,
             }
         }
         Ok(())
-    }
-
-    /// Returns what a provider offered last, if this component did.
-    async fn stored_offers(&self, project: ProjectId, plugin: &str) -> Result<Option<Offers>, Failure> {
-        let stored = self.services.kit.load::<StoredOffers>(Some(project), &offers_key(plugin)).await?;
-        let digest = self.services.kit.plugins.loaded().get(plugin).map(|(_, reference, _)| reference.digest.clone());
-        Ok(stored.filter(|stored| Some(&stored.value.digest) == digest.as_ref()).map(|stored| stored.value.offers))
     }
 
     /// Records why a component is left out of a project.

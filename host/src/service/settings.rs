@@ -2,6 +2,7 @@
 
 use pointsman_core::path_glob::PathGlob;
 
+use crate::ports::plugins::Grant;
 use crate::ports::repository::CheckSpec;
 
 /// A binding of a merger or reconciler to paths or keys.
@@ -22,6 +23,8 @@ pub struct ResidentBinding {
     pub projects: Vec<String>,
     /// Hosts it may send requests to, `HOST` or `HOST:PORT`.
     pub fetch_hosts: Vec<String>,
+    /// Whether it may look the project up while it handles an event.
+    pub lookups: Grant,
 }
 
 /// A component that offers MCP.
@@ -33,6 +36,8 @@ pub struct ProviderBinding {
     pub projects: Vec<String>,
     /// Whether its names may go without a prefix.
     pub allow_empty_namespace: bool,
+    /// Whether it may look the project up while it handles a call.
+    pub lookups: Grant,
 }
 
 /// Returns whether a binding to these projects covers one.

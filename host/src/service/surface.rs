@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use pointsman_core::agent::TokenRecord;
 use pointsman_core::event::Event;
 use pointsman_core::ids::{ProjectId, TaskId};
+use pointsman_core::inbox::Try;
 use pointsman_core::task::{Task, TaskState};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -157,6 +158,10 @@ impl AgentSurface {
 impl Surface for AgentSurface {
     async fn admit(&self, bearer: Option<&str>, slug: Option<&str>, trace: String) -> Result<Caller, Rejected> {
         self.services.agents.admit(bearer, slug, trace).await
+    }
+
+    fn count(&self, caller: &Caller) -> Result<(), Rejected> {
+        self.services.agents.count(caller)
     }
 
     async fn is_good(&self, credential: &TokenRecord) -> bool {
@@ -461,8 +466,8 @@ impl Call {
             principal_name: self.caller.token.principal_name.clone(),
             trace: self.caller.trace.clone(),
         };
-        // Whoever starts again has lost what it was handed: it comes again at once, not after its lease.
-        self.services.messaging.recall(&acting).await?;
+        // Whoever starts again has lost what it was handed: it comes again at once, not after its lease, and as the same try.
+        self.services.messaging.recall(&acting, Try::TakenBack).await?;
         let project = self.services.agents.project(acting.project).await?;
         let all = self.services.tasks.all(acting.project).await?;
         let mine: Vec<&Task> = all.iter().filter(|task| task.claim.as_ref().is_some_and(|claim| claim.agent == acting.agent.id)).collect();

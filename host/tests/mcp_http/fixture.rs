@@ -167,6 +167,10 @@ impl Surface for KeyValues {
         Ok(Caller { token: Arc::new(token), project, handle: None, trace })
     }
 
+    fn count(&self, _: &Caller) -> Result<(), Rejected> {
+        Ok(())
+    }
+
     async fn is_good(&self, _: &TokenRecord) -> bool {
         true
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use pointsman::ports::lookups::{LookupRefusal, Lookups};
 use pointsman::ports::offering::{News, Offering, Round};
 use pointsman::ports::plugins::PluginFailure;
 use pointsman::ports::provider::{Emission, Emit, Offers, ProviderCall, ProviderContext, ProviderOutcome, Providers};
@@ -28,6 +29,9 @@ struct Scripted {
     outcomes: Mutex<VecDeque<Outcome>>,
     asked: Mutex<Vec<ProviderContext>>,
     over: Mutex<Vec<String>>,
+    /// What each round looks up, and what came of it.
+    look_up: Mutex<Vec<String>>,
+    found: Mutex<Vec<Result<String, LookupRefusal>>>,
 }
 
 #[async_trait]
@@ -40,8 +44,11 @@ impl Providers for Scripted {
         Err(PluginFailure::NotBound(plugin.to_owned()))
     }
 
-    async fn provide(&self, _: &str, context: ProviderContext, _: ProviderCall, _: Arc<dyn Emit>) -> Outcome {
+    async fn provide(&self, _: &str, context: ProviderContext, _: ProviderCall, _: Arc<dyn Emit>, lookups: Arc<dyn Lookups>) -> Outcome {
         self.asked.lock().push(context);
+        let wanted = self.look_up.lock().clone();
+        let found = tokio::task::spawn_blocking(move || wanted.iter().map(|uri| lookups.read(uri)).collect::<Vec<_>>()).await;
+        self.found.lock().extend(found.expect("looking up does not panic"));
         self.outcomes.lock().pop_front().unwrap_or_else(pending)
     }
 
@@ -104,8 +111,12 @@ fn round(call_id: &str) -> Round {
 
 impl Story {
     async fn begin(outcomes: impl IntoIterator<Item = Outcome>) -> Self {
+        Self::with(outcomes, Setup::default()).await
+    }
+
+    async fn with(outcomes: impl IntoIterator<Item = Outcome>, setup: Setup) -> Self {
         let component = Arc::new(Scripted { outcomes: Mutex::new(outcomes.into_iter().collect()), ..Scripted::default() });
-        let world = World::with(Setup { answers: Some(Arc::clone(&component) as Arc<dyn Providers>), ..Setup::default() }).await;
+        let world = World::with(Setup { answers: Some(Arc::clone(&component) as Arc<dyn Providers>), ..setup }).await;
         let numbers = json!({"type": "array", "items": {"type": "number"}});
         let tool = json!({
             "name": "count",
@@ -113,7 +124,8 @@ impl Story {
             "outputSchema": {"type": "object", "required": ["sum"]},
         });
         let offers = Offers { namespace: "p_".to_owned(), tools: vec![tool.to_string()], ..Offers::default() };
-        world.services.offers.install(world.project, "p", offers).expect("it is good");
+        let checked = world.services.offers.check(world.project, "p", offers).expect("it is good");
+        world.services.offers.install(world.project, "p", checked, 0);
         let caller = world.caller("ana", &[]).await;
         let surface = Arc::new(AgentSurface::new(world.services.clone()));
         let news = surface.news(&caller).await.expect("the log is read").into();
@@ -251,4 +263,24 @@ async fn a_principal_has_so_many_open_calls_and_no_more() {
     let first: Value = serde_json::from_str(made[0].get()).expect("JSON");
     story.surface.cancel_deferred(&story.caller, first["taskId"].as_str().expect("an id")).await.expect("it is known");
     story.deferred().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_looks_the_project_up_where_its_provider_may() {
+    let good = || complete(&json!({"content": [], "structuredContent": {"sum": 3}}));
+    let story = Story::with([good(), good()], Setup { providers: vec!["p"], ..Setup::default() }).await;
+    *story.component.look_up.lock() = vec!["pointsman://agents".to_owned(), "pointsman://T-9".to_owned()];
+    story.called(&json!({"numbers": [1, 2]})).await;
+    assert_eq!(*story.component.found.lock(), [Ok("[]".to_owned()), Err(LookupRefusal::NotFound)]);
+    story.component.found.lock().clear();
+    *story.component.look_up.lock() = vec!["pointsman://tasks".to_owned(); 70];
+    story.called(&json!({"numbers": [1, 2]})).await;
+    let found = story.component.found.lock().clone();
+    assert!(found[..64].iter().all(Result::is_ok), "a call of its own, a budget of its own");
+    assert_eq!(found[64..], vec![Err(LookupRefusal::Limited("64 look-ups at once".to_owned())); 6]);
+
+    let story = Story::begin([good()]).await;
+    *story.component.look_up.lock() = vec!["pointsman://agents".to_owned()];
+    story.called(&json!({"numbers": [1, 2]})).await;
+    assert_eq!(*story.component.found.lock(), [Err(LookupRefusal::NotGranted("lookups".to_owned()))]);
 }

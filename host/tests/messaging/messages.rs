@@ -1,9 +1,12 @@
 //! What becomes of a message.
 
 use pointsman::ports::store::{Commit, Expect, StoreError};
+use pointsman::ports::surface::Surface;
 use pointsman::service::messaging::{MessageFilter, Nack, Notice, SendRequest, WaitRequest};
-use pointsman_core::inbox::DeliveryState;
-use serde_json::json;
+use pointsman::service::surface::AgentSurface;
+use pointsman_core::inbox::{DeliveryState, Try};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use crate::world::{ATTEMPTS_MAX, LEASE_MS, World, code, message, subjects};
 
@@ -189,6 +192,34 @@ async fn a_notice_stands_or_falls_with_its_commit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_may_start_again_as_often_as_it_likes() {
+    let world = World::start().await;
+    let ana = world.agent("ana", &[]).await;
+    let caller = world.caller("bo", &[]).await;
+    let surface = AgentSurface::new(world.services.clone());
+    let start = async || {
+        let answer = surface.call(&caller, "start", &RawValue::from_string("{}".to_owned()).expect("JSON")).await.expect("it starts");
+        serde_json::from_str::<Value>(&answer.json).expect("JSON")["unread"].clone()
+    };
+    start().await;
+    let bo = world.agents.acting(&caller, None).await.expect("it acts");
+    let sent = world.send(&ana, "agent:bo", "to do").await;
+    for _ in 0..=2 * ATTEMPTS_MAX {
+        assert_eq!(start().await, 1, "it is told what is unread");
+        let handed = world.take(&bo).await;
+        assert_eq!((subjects(&handed).as_slice(), handed.messages[0].attempt), (["to do"].as_slice(), 1));
+    }
+    assert!(world.messaging.dead_letters(world.project).await.expect("a list").is_empty());
+    // A lease that lapses is a try, as before.
+    for attempt in 2..=ATTEMPTS_MAX {
+        world.pass(LEASE_MS).await;
+        assert_eq!(world.take(&bo).await.messages[0].attempt, attempt);
+    }
+    world.pass(LEASE_MS).await;
+    assert_eq!(world.messaging.dead_letters(world.project).await.expect("a list")[0].message, sent.message);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_keeps_what_was_not_acked() {
     let world = World::start().await;
     let (ana, bo) = (world.agent("ana", &[]).await, world.agent("bo", &[]).await);
@@ -203,7 +234,7 @@ async fn a_restart_keeps_what_was_not_acked() {
     assert_eq!(world.messaging.unread(world.project, bo.agent.id).await.expect("a count"), 1);
     assert_eq!(subjects(&world.take(&bo).await), ["ready"]);
     assert_eq!(world.messaging.held(world.project, bo.agent.id).await.expect("a list").len(), 2);
-    assert_eq!(world.messaging.recall(&bo).await.expect("they come back"), 2);
+    assert_eq!(world.messaging.recall(&bo, Try::Counts).await.expect("they come back"), 2);
     let again = world.take(&bo).await;
     assert_eq!(subjects(&again), ["leased", "ready"]);
     assert!(again.messages.iter().all(|handed| handed.attempt == 2));

@@ -11,25 +11,22 @@ use pointsman::service::messaging::SendRequest;
 use pointsman::service::tasks::CreateTask;
 use pointsman_core::ids::{MessageId, ProjectId};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::world::{ATTEMPTS_MAX, Setup, World, subjects};
 
 /// A host where `helper` lives.
-async fn with_helper(config: Value) -> World {
+pub(crate) async fn with_helper(config: Value) -> World {
     World::with(Setup { residents: vec![("helper", named(config))], ..Setup::default() }).await
 }
 
-fn named(mut config: Value) -> Value {
+pub(crate) fn named(mut config: Value) -> Value {
     config["name"] = json!("helper");
     config
 }
 
 /// Tells the helper what to do, by message.
-async fn tell(world: &World, from: &Acting, script: Value) -> MessageId {
+pub(crate) async fn tell(world: &World, from: &Acting, script: Value) -> MessageId {
     let request =
         SendRequest { to: vec!["agent:helper".to_owned()], subject: Some("do".to_owned()), body: script, ..SendRequest::default() };
     world.messaging.send(from, &request).await.expect("it is sent").message
@@ -78,6 +75,16 @@ async fn an_answer_does_all_it_says_and_acks_its_message() {
         assert!(events.iter().all(|event| event.at == acted.at && event.event.trace == Some(message.to_string())), "{kind}: {events:?}");
     }
     assert_eq!(world.work().await, 0, "it does not hear of its own acts");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_may_look_nothing_up_is_told_so() {
+    let world = World::with(Setup { residents: vec![("helper", named(json!({})))], blind: true, ..Setup::default() }).await;
+    let ana = world.agent("ana", &[]).await;
+    tell(&world, &ana, json!({"do": [{"read": ["pointsman://agents", "agents"]}, {"count": "n"}]})).await;
+    world.work().await;
+    assert_eq!(world.kept("helper", "agents").await.as_deref(), Some("Refusal::NotGranted(\"lookups\")"));
+    assert_eq!(world.kept("helper", "n").await.as_deref(), Some("1"), "its own memory is its own");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -172,6 +179,25 @@ async fn trap_and_limit_are_tries_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_takes_too_long_is_a_try_as_well() {
+    let setup = Setup { residents: vec![("helper", named(json!({})))], slow: Some("/helper/slow"), ..Setup::default() };
+    let world = World::with(setup).await;
+    let ana = world.agent("ana", &[]).await;
+    let message = tell(&world, &ana, json!({"do": [{"count": "slow"}, {"count": "slow"}]})).await;
+    tell(&world, &ana, json!({"do": [{"put": ["after", "yes"]}]})).await;
+    world.work().await;
+    assert_eq!(world.kept("helper", "after").await.as_deref(), Some("yes"), "it holds up nothing");
+    for _ in 0..4 {
+        world.pass(600_000).await;
+    }
+    let failed = world.events("resident.failed").await;
+    let tries: Vec<_> = failed.iter().map(|event| (event.event.data["attempt"].as_u64(), event.event.data["code"].as_str())).collect();
+    assert_eq!(tries, [(Some(1), Some("slow")), (Some(2), Some("slow")), (Some(3), Some("slow"))]);
+    assert_eq!(world.events("resident.gave_up").await.len(), 1);
+    assert_eq!(world.messaging.dead_letters(world.project).await.expect("a list")[0].message, message);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_handed_out_when_the_host_died_comes_again() {
     let world = with_helper(json!({})).await;
     let ana = world.agent("ana", &[]).await;
@@ -210,6 +236,17 @@ async fn the_log_is_fed_in_order_and_goes_on_after_a_restart() {
     assert!(id.starts_with("log:"), "{id}");
     let world = world.restart().await;
     assert_eq!(world.work().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_of_its_own_acts_does_not_wake_it() {
+    let on = json!({"message.routed": {"do": [{"count": "n"}, {"send": [["agent:ana"], "", "again", "x"]}]}});
+    let world = with_helper(json!({"events": ["message.*", "offers.*"], "on": on})).await;
+    let ana = world.agent("ana", &[]).await;
+    world.send(&ana, "agent:ana", "to myself").await;
+    // Its message about a message is routed, too; were it fed that, it would go on for ever.
+    assert!(tokio::time::timeout(Duration::from_secs(20), world.work()).await.is_ok());
+    assert_eq!(world.kept("helper", "n").await.as_deref(), Some("1"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -279,72 +316,6 @@ async fn a_timer_that_fails_comes_again_under_its_id() {
     assert!(world.kit.store.range(Some(world.project), "resident-wake/", "", 10).await.expect("a page").entries.is_empty());
 }
 
-/// Answers requests as told, and says which came.
-async fn server(mut answers: mpsc::Receiver<Option<&'static str>>) -> (String, mpsc::Receiver<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let authority = listener.local_addr().expect("an address").to_string();
-    let (came, requests) = mpsc::channel(8);
-    tokio::spawn(async move {
-        let mut open = Vec::new();
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut bytes = vec![0; 4_096];
-            let read = stream.read(&mut bytes).await.unwrap_or(0);
-            let text = String::from_utf8_lossy(&bytes[..read]).into_owned();
-            let _ = came.send(text).await;
-            match answers.recv().await {
-                Some(Some(answer)) => {
-                    let _ = stream.write_all(answer.as_bytes()).await;
-                }
-                // Never answered, but kept open.
-                Some(None) => open.push(stream),
-                None => return,
-            }
-        }
-    });
-    (authority, requests)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn requests_are_made_by_the_host_and_answered_by_an_event() {
-    let (answers, answering) = mpsc::channel(8);
-    let (authority, mut requests) = server(answering).await;
-    let on = json!({"http:q": {"do": [{"count": "n"}, {"keep": "answer"}]}, "http:gone": {"do": [{"keep": "gone"}]}});
-    let setup = Setup {
-        residents: vec![("helper", named(json!({"on": on})))],
-        fetch_hosts: vec![authority.clone(), "127.0.0.1:1".to_owned()],
-        ..Setup::default()
-    };
-    let world = World::with(setup).await;
-    let ana = world.agent("ana", &[]).await;
-    let url = format!("http://{authority}/path?x=1");
-    tell(&world, &ana, json!({"do": [{"fetch": ["q", "POST", url, "hello"]}, {"fetch": ["gone", "GET", "http://127.0.0.1:1/", ""]}]}))
-        .await;
-    // The first request never gets an answer: the host dies while it waits.
-    answers.send(None).await.expect("the server runs");
-    world.work().await;
-    let first = tokio::select! {
-        request = requests.recv() => request.expect("it asks"),
-        () = world.pass(1) => panic!("the request ended without an answer"),
-    };
-    assert_eq!(world.kept("helper", "n").await, None);
-    assert!(
-        first.starts_with("POST /path?x=1 HTTP/1.1\r\n") && first.contains(&format!("host: {authority}")) && first.ends_with("hello"),
-        "{first}"
-    );
-
-    answers.send(Some("HTTP/1.1 418 I'm a teapot\r\ncontent-length: 5\r\n\r\nshort")).await.expect("the server runs");
-    let world = world.restart().await;
-    world.pass(1).await;
-    assert_eq!(requests.recv().await.as_deref(), Some(first.as_str()), "it is asked again, the same");
-    let answer = world.kept("helper", "answer").await.expect("it was woken");
-    assert!(answer.starts_with("http:q:") && answer.ends_with(" 418 short"), "{answer}");
-    assert_eq!(world.kept("helper", "n").await.as_deref(), Some("1"));
-    let gone = world.kept("helper", "gone").await.expect("it was woken");
-    assert!(gone.contains(" 0 `127.0.0.1:1` cannot be reached"), "{gone}");
-    assert_eq!(world.events("resident.fetched").await.len(), 2);
-    assert!(world.kit.store.range(Some(world.project), "resident-wake/", "", 10).await.expect("a page").entries.is_empty());
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn offers_are_stored_with_the_answer_that_replaces_them() {
     let setup = Setup { residents: vec![("helper", named(json!({})))], providers: vec!["helper"], ..Setup::default() };
@@ -364,6 +335,88 @@ async fn offers_are_stored_with_the_answer_that_replaces_them() {
     assert!(world.events("offers.refused").await.is_empty(), "what was stored is installed again");
 }
 
+fn new_tool(namespace: &str, name: &str) -> Value {
+    json!({"namespace": namespace, "tools": [{"name": name, "inputSchema": {"type": "object"}}]})
+}
+
+fn tools(world: &World) -> Vec<String> {
+    world.services.offers.of(world.project).tools().map(|tool| tool.full_name.clone()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offers_that_are_not_taken_undo_the_answer() {
+    let setup = Setup { residents: vec![("helper", named(json!({})))], providers: vec!["helper"], ..Setup::default() };
+    let world = World::with(setup).await;
+    let ana = world.agent("ana", &[]).await;
+    tell(&world, &ana, json!({"do": [{"offers": new_tool("mine", "good")}]})).await;
+    world.work().await;
+    let before = world.kit.store.get(Some(world.project), "offers/helper").await.expect("the store answers");
+    for bad in [new_tool("", "bare"), new_tool("pre", "Bad Name"), json!({"namespace": "mine", "tools": [{"name": "schemaless"}]})] {
+        tell(&world, &ana, json!({"do": [{"put": ["k", "v"]}, {"offers": bad}]})).await;
+        world.work().await;
+        let refused = world.events("resident.refused").await.pop().expect("it is recorded");
+        assert_eq!(refused.event.data["code"], "bad_argument");
+        let why = refused.event.data["why"].as_str().unwrap_or_default();
+        assert!(why.starts_with("action 1 (`replace-offers`): the offers are not taken: "), "{why}");
+    }
+    tell(&world, &ana, json!({"do": [{"offers": new_tool("a", "b")}, {"offers": new_tool("a", "c")}]})).await;
+    world.work().await;
+    assert_eq!(world.events("resident.refused").await.len(), 4, "one change of the offers an answer");
+    assert_eq!(world.kept("helper", "k").await, None);
+    assert_eq!(world.kit.store.get(Some(world.project), "offers/helper").await.expect("the store answers"), before);
+    assert_eq!((tools(&world), world.events("offers.replaced").await.len()), (vec!["mine_good".to_owned()], 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_that_offer_the_same_at_once_take_turns() {
+    let resident = |name: &str| json!({"name": name});
+    let residents = vec![("one", resident("one")), ("two", resident("two"))];
+    // Both offer the same first, so the second is left out until it offers something else.
+    let world = World::with(Setup { residents, providers: vec!["one", "two"], ..Setup::default() }).await;
+    let ana = world.agent("ana", &[]).await;
+    let stop = CancellationToken::new();
+    let lives = tokio::spawn(world.residency.clone().run(stop.clone()));
+    let store = &*world.kit.store;
+    for round in 0..20 {
+        let script = json!({"do": [{"offers": new_tool("same", &format!("tool_{round}"))}]});
+        for name in ["one", "two"] {
+            let request = SendRequest {
+                to: vec![format!("agent:{name}")],
+                subject: Some("do".to_owned()),
+                body: script.clone(),
+                ..SendRequest::default()
+            };
+            world.messaging.send(&ana, &request).await.expect("it is sent");
+        }
+        let settled =
+            || async { world.events("offers.replaced").await.len() + world.events("resident.refused").await.len() == 2 * (round + 1) };
+        until(store, Some(world.project), "the answers of both", settled).await;
+        assert_eq!(world.events("offers.replaced").await.len(), round + 1, "one of them was first");
+    }
+    stop.cancel();
+    assert!(lives.await.is_ok());
+    let offered = tools(&world);
+    let world = world.restart().await;
+    assert_eq!(tools(&world), offered, "what stands is what was stored");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stored_offers_that_are_not_taken_any_more_give_way_to_the_first() {
+    let setup =
+        Setup { residents: vec![("helper", named(json!({})))], providers: vec!["helper"], bare: vec!["helper"], ..Setup::default() };
+    let mut world = World::with(setup).await;
+    let first = tools(&world);
+    let ana = world.agent("ana", &[]).await;
+    tell(&world, &ana, json!({"do": [{"offers": new_tool("", "bare")}]})).await;
+    world.work().await;
+    assert_eq!(tools(&world), ["bare"]);
+    world.setup.bare.clear();
+    let world = world.restart().await;
+    assert_eq!(tools(&world), first);
+    let refused = world.events("offers.refused").await.pop().expect("it is recorded");
+    assert!(refused.event.data["why"].as_str().is_some_and(|why| why.contains("what it offers first is")), "{:?}", refused.event.data);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resident_whose_name_is_taken_is_left_out_and_said_so() {
     let twins = vec![("one", named(json!({}))), ("two", named(json!({})))];
@@ -377,7 +430,7 @@ async fn a_resident_whose_name_is_taken_is_left_out_and_said_so() {
 }
 
 /// Waits until something is so, looking again after each change of a log.
-async fn until<F: Future<Output = bool>>(store: &dyn Store, project: Option<ProjectId>, what: &str, is_so: impl Fn() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(store: &dyn Store, project: Option<ProjectId>, what: &str, is_so: impl Fn() -> F) {
     let mut hint = store.watch(project);
     let looking = async {
         loop {

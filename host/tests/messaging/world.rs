@@ -12,8 +12,9 @@ use pointsman::adapters::keys::FileKeys;
 use pointsman::adapters::system::OsSystem;
 use pointsman::adapters::wasm::{Wasm, WasmOptions};
 use pointsman::ports::clock::System;
-use pointsman::ports::plugins::{Instances, PluginLimits, PluginSource, Plugins, World as PluginWorld};
+use pointsman::ports::plugins::{Grant, Instances, PluginLimits, PluginSource, Plugins, World as PluginWorld};
 use pointsman::ports::provider::Providers;
+use pointsman::ports::store::Store;
 use pointsman::ports::surface::Caller;
 use pointsman::service::agents::{Access, Agents, NewToken, StartRequest};
 use pointsman::service::contexts::Contexts;
@@ -30,6 +31,8 @@ use pointsman_core::time::TimeMs;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::slow::SlowStore;
+
 /// Milliseconds an agent has to ack.
 pub(crate) const LEASE_MS: u64 = 60_000;
 /// Times a delivery is handed out.
@@ -44,8 +47,14 @@ pub(crate) struct Setup {
     pub(crate) residents: Vec<(&'static str, Value)>,
     /// Which of them are let offer MCP.
     pub(crate) providers: Vec<&'static str>,
+    /// Which of those may offer under bare names.
+    pub(crate) bare: Vec<&'static str>,
     /// Hosts they may ask.
     pub(crate) fetch_hosts: Vec<String>,
+    /// Whether they may look nothing up while they handle an event.
+    pub(crate) blind: bool,
+    /// The ending of keys that take long to read.
+    pub(crate) slow: Option<&'static str>,
     /// Answers components' calls in their stead.
     pub(crate) answers: Option<Arc<dyn Providers>>,
 }
@@ -60,7 +69,7 @@ pub(crate) struct World {
     pub(crate) residency: Arc<Residency>,
     pub(crate) project: ProjectId,
     clock: Arc<AtomicI64>,
-    setup: Setup,
+    pub(crate) setup: Setup,
     folder: TempDir,
 }
 
@@ -72,8 +81,8 @@ fn settings(setup: &Setup) -> Settings {
         reconcilers: setup.reconcilers.iter().map(bind).collect(),
         workflow: "workflow-default".to_owned(),
         policy: "policy-default".to_owned(),
-        residents: setup.residents.iter().map(|(plugin, _)| resident(plugin, &setup.fetch_hosts)).collect(),
-        providers: setup.providers.iter().map(provider).collect(),
+        residents: setup.residents.iter().map(|(plugin, _)| resident(plugin, setup)).collect(),
+        providers: setup.providers.iter().map(|plugin| provider(plugin, setup.bare.contains(plugin))).collect(),
         checks: Vec::new(),
         claim_lease_ms: 1_800_000,
         delivery_lease_ms: LEASE_MS,
@@ -82,19 +91,24 @@ fn settings(setup: &Setup) -> Settings {
     }
 }
 
-fn resident(plugin: &str, fetch_hosts: &[String]) -> ResidentBinding {
-    ResidentBinding { plugin: plugin.to_owned(), projects: Vec::new(), fetch_hosts: fetch_hosts.to_vec() }
+fn resident(plugin: &str, setup: &Setup) -> ResidentBinding {
+    let lookups = if setup.blind { Grant::Withheld } else { Grant::Given };
+    ResidentBinding { plugin: plugin.to_owned(), projects: Vec::new(), fetch_hosts: setup.fetch_hosts.clone(), lookups }
 }
 
-fn provider(plugin: &&str) -> ProviderBinding {
-    ProviderBinding { plugin: (*plugin).to_owned(), projects: Vec::new(), allow_empty_namespace: false }
+fn provider(plugin: &str, allow_empty_namespace: bool) -> ProviderBinding {
+    ProviderBinding { plugin: plugin.to_owned(), projects: Vec::new(), allow_empty_namespace, lookups: Grant::Given }
 }
 
 async fn kit(folder: &Path, clock: &Arc<AtomicI64>, setup: &Setup) -> Kit {
     let system: Arc<dyn System> = Arc::new(OsSystem);
     let hands = Arc::clone(clock);
     let options = Options::new(move || TimeMs(hands.load(Ordering::SeqCst)), Arc::clone(&system));
-    let store = EmbeddedStore::open(&folder.join("store"), options).expect("the store opens");
+    let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(&folder.join("store"), options).expect("the store opens"));
+    let store: Arc<dyn Store> = match setup.slow {
+        Some(ending) => Arc::new(SlowStore { store, ending }),
+        None => store,
+    };
     let plugins = Wasm::new(WasmOptions::new(None, [7; 32])).expect("components run here");
     for (names, world) in [(&setup.routers, PluginWorld::Router), (&setup.reconcilers, PluginWorld::Reconciler)] {
         for name in names {
@@ -109,7 +123,7 @@ async fn kit(folder: &Path, clock: &Arc<AtomicI64>, setup: &Setup) -> Kit {
     let keys = folder.join("keys");
     std::fs::create_dir_all(&keys).expect("a folder for keys");
     Kit {
-        store: Arc::new(store),
+        store,
         plugins: Arc::clone(&plugins) as Arc<dyn Plugins>,
         providers: setup.answers.clone().unwrap_or_else(|| Arc::clone(&plugins) as Arc<dyn Providers>),
         residents: plugins,
@@ -131,6 +145,7 @@ async fn load(plugins: &Wasm, name: &str, world: PluginWorld) {
         config_json: "{}".to_owned(),
         limits: PluginLimits::default(),
         instances: Instances::Warm,
+        lookups: Grant::Withheld,
     };
     plugins.load(source).await.expect("a shipped component loads");
 }
@@ -145,6 +160,7 @@ async fn load_scripted(plugins: &Wasm, name: &str, config: &Value) {
         config_json: config.to_string(),
         limits: PluginLimits::default(),
         instances: Instances::Warm,
+        lookups: Grant::Given,
     };
     plugins.load(source).await.expect("the scripted agent loads");
 }

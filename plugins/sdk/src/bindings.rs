@@ -131,11 +131,12 @@ pub mod mcp_provider {
             package pointsman:sdk-mcp-provider;
             world mcp-provider-part {
                 import pointsman:mcp-provider/calls@0.1.0;
+                import pointsman:agent/lookups@0.1.0;
                 import pointsman:types/log@0.1.0;
                 export pointsman:mcp-provider/provider@0.1.0;
             }
         ",
-        path: ["../../wit/types", "../../wit/mcp-provider"],
+        path: ["../../wit/types", "../../wit/agent", "../../wit/mcp-provider"],
         generate_all,
         pub_export_macro: true,
         additional_derives: [PartialEq],

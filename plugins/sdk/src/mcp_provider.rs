@@ -7,9 +7,10 @@ pub use crate::bindings::mcp_provider::exports::pointsman::mcp_provider::provide
 };
 use crate::setup::Plugin;
 
-/// What the host does for a running call.
+/// What the host does for a running call. Whoever uses `lookups` asks the operator for `lookups = true` in the `[[provider]]`.
 #[cfg(target_arch = "wasm32")]
 pub mod host {
+    pub use crate::bindings::mcp_provider::pointsman::agent::lookups;
     pub use crate::bindings::mcp_provider::pointsman::mcp_provider::calls;
     pub use crate::bindings::mcp_provider::pointsman::types::log;
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use pointsman::adapters::system::OsSystem;
 use pointsman::adapters::wasm::{Wasm, WasmOptions};
-use pointsman::ports::plugins::{FileOutcome, Instances, MergeFile, PluginLimits, PluginSource, Plugins, World};
-use pointsman::ports::resident::{Cause, LookupRefusal, ResidentEvent, ResidentMemory, Residents};
+use pointsman::ports::lookups::{LookupRefusal, Lookups};
+use pointsman::ports::plugins::{FileOutcome, Grant, Instances, MergeFile, PluginLimits, PluginSource, Plugins, World};
+use pointsman::ports::resident::{Cause, ResidentEvent, ResidentMemory, Residents};
 use pointsman::service::governor::{Governor, Recording};
 use serde_json::json;
 
@@ -55,6 +56,7 @@ fn source(name: &str, world: World, component: &[u8], config: &str, instances: I
         config_json: config.to_owned(),
         limits: PluginLimits::default(),
         instances,
+        lookups: Grant::Given,
     }
 }
 
@@ -69,7 +71,9 @@ impl ResidentMemory for Values {
     fn keys(&self, _: &str, _: &str, _: u32) -> Vec<String> {
         Vec::new()
     }
+}
 
+impl Lookups for Values {
     fn read(&self, _: &str) -> Result<String, LookupRefusal> {
         Err(LookupRefusal::NotFound)
     }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use pointsman::adapters::wasm::{Wasm, WasmOptions};
-use pointsman::ports::plugins::{Instances, PluginLimits, PluginSource, Plugins, RouteCandidate, RouteDecision, RouteMessage, World};
+use pointsman::ports::plugins::{
+    Grant, Instances, PluginLimits, PluginSource, Plugins, RouteCandidate, RouteDecision, RouteMessage, World,
+};
 use pointsman_core::event::Provenance;
 use pointsman_sdk::Plugin;
 use pointsman_sdk::router::{CandidateFacts, MessageFacts, Question};
@@ -28,6 +30,7 @@ pub(crate) async fn measure() -> Result<Figures, BenchError> {
             config_json: "{}".to_owned(),
             limits: PluginLimits::default(),
             instances,
+            lookups: Grant::Withheld,
         };
         wasm.load(source).await.map_err(setup)?;
     }

@@ -116,9 +116,26 @@ fn it_expires_wherever_it_waits_but_not_in_hand() {
 fn a_recalled_delivery_comes_back_to_its_agent() {
     let mut it = delivery(2);
     apply(&mut it, 0, Command::HandOut);
-    assert!(matches!(apply(&mut it, 1, Command::Recall), Transition::GivenBack { cause: Cause::Recalled, .. }));
+    assert!(matches!(apply(&mut it, 1, Command::Recall(Try::Counts)), Transition::GivenBack { cause: Cause::Recalled, .. }));
     assert!(it.is_ready() && it.agent == agent(1) && it.refused.is_empty());
-    assert_eq!(apply(&mut it, 1, Command::Recall), Transition::Unchanged);
+    assert_eq!(apply(&mut it, 1, Command::Recall(Try::Counts)), Transition::Unchanged);
+}
+
+#[test]
+fn a_try_that_is_taken_back_does_not_count() {
+    let mut it = delivery(1);
+    for at in 0..i64::from(TERMS.attempts_max) * 3 {
+        let Transition::HandedOut { attempt, .. } = apply(&mut it, at, Command::HandOut) else { panic!("{it:?}") };
+        assert_eq!(attempt, 1);
+        assert!(matches!(apply(&mut it, at, Command::Recall(Try::TakenBack)), Transition::GivenBack { cause: Cause::Recalled, .. }));
+    }
+    assert_eq!(apply(&mut it, 100, Command::Ack { by: agent(1) }), Transition::Acked, "it has seen it all the same");
+    let mut counted = delivery(1);
+    for at in 1..=i64::from(TERMS.attempts_max) {
+        apply(&mut counted, at, Command::HandOut);
+        apply(&mut counted, at, Command::Recall(Try::Counts));
+    }
+    assert!(matches!(counted.state, DeliveryState::DeadLettered { .. }));
 }
 
 #[test]
@@ -138,7 +155,7 @@ struct Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = (1u8..5, 0u8..5, 0i64..1_500).prop_map(|(by, act, later_ms)| Step { by, act, later_ms });
+    let step = (1u8..5, 0u8..6, 0i64..1_500).prop_map(|(by, act, later_ms)| Step { by, act, later_ms });
     proptest::collection::vec(step, 1..60)
 }
 
@@ -148,7 +165,8 @@ fn command(step: &Step) -> Command {
         1 => Command::Ack { by: agent(step.by) },
         2 => nack(step.by),
         3 => Command::Due,
-        _ => Command::Recall,
+        4 => Command::Recall(Try::Counts),
+        _ => Command::Recall(Try::TakenBack),
     }
 }
 
@@ -192,6 +210,7 @@ proptest! {
                             chain.push(*next);
                         }
                         Transition::Acked | Transition::DeadLettered { .. } | Transition::Expired => reader.ends += 1,
+                        Transition::GivenBack { .. } if step.act == 5 => reader.handed_out -= 1,
                         Transition::GivenBack { .. } | Transition::Ready => {}
                         Transition::Unchanged => unreachable!("judged above"),
                     }

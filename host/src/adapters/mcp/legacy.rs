@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use data_encoding::BASE64URL_NOPAD;
+use pointsman_core::limits::URI_BYTES_MAX;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -23,9 +24,6 @@ use crate::ports::offering::{ListKind, Round};
 use crate::ports::provider::ProviderCall;
 use crate::ports::sessions::SessionNotes;
 use crate::ports::surface::{Caller, ToolAnswer};
-
-/// Bytes of the URI of a resource that a session subscribes to: it is noted.
-const URI_BYTES_MAX: usize = 2_048;
 
 /// What answers a request of a session.
 enum Answered {
@@ -318,9 +316,10 @@ impl Mcp {
             Err(fault) => return fault.reply(None, era),
         };
         let mut out = vec![b'['];
+        let mut counted = 0;
         for member in members {
             caller.handle = session.live.handle();
-            if let Some(answer) = self.batch_member(&caller, &session, member).await {
+            if let Some(answer) = self.batch_member(&caller, &session, member, &mut counted).await {
                 if out.len() > 1 {
                     out.push(b',');
                 }
@@ -331,10 +330,13 @@ impl Mcp {
         if out.len() == 2 { accepted() } else { Reply::json(200, out) }
     }
 
-    async fn batch_member(&self, caller: &Caller, session: &Session, member: &RawValue) -> Option<Vec<u8>> {
+    /// Answers a member of a batch. Each of its requests counts as one; for the first the batch itself was counted.
+    async fn batch_member(&self, caller: &Caller, session: &Session, member: &RawValue, counted: &mut u32) -> Option<Vec<u8>> {
         match envelope::message(member.get()) {
             Ok(Message::Request { id, method, params }) => {
-                let answered = match envelope::params(params) {
+                let is_let = if *counted == 0 { Ok(()) } else { self.surface.count(caller).map_err(Fault::from) };
+                *counted += 1;
+                let answered = match is_let.and_then(|()| envelope::params(params)) {
                     Ok(params) => self.answer(caller, session, &method, &params, id).await,
                     Err(fault) => Err(fault),
                 };

@@ -30,6 +30,10 @@ const ENDING: &[u8] = b"Bearer ended";
 
 #[async_trait]
 impl Surface for Echo {
+    fn count(&self, _: &Caller) -> Result<(), Rejected> {
+        Ok(())
+    }
+
     async fn is_good(&self, credential: &TokenRecord) -> bool {
         credential.id != TokenId::from_bytes(["ended".len() as u8; 16])
     }

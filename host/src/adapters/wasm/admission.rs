@@ -5,8 +5,13 @@
 
 use wasmparser::{Encoding, Parser, Payload};
 
+use crate::ports::plugins::Grant;
+
 /// The largest component.
 pub(super) const COMPONENT_BYTES_MAX: usize = 32 << 20;
+
+/// What a component imports to read the project; its world gives it, and the operator has to.
+pub(super) const LOOKUPS: &str = "pointsman:agent/lookups@0.1.0";
 
 /// What a world gives and asks for, by interface names with versions.
 #[derive(Debug, Clone, Copy)]
@@ -19,11 +24,11 @@ pub(super) struct Shape {
     pub(super) exports: &'static [&'static str],
 }
 
-/// Checks a component against a world.
+/// Checks a component against a world, and what it asks for against what the operator granted.
 ///
 /// # Errors
-/// Says what is wrong, naming each foreign import and each missing export.
-pub(super) fn admit(component: &[u8], shape: &Shape) -> Result<(), String> {
+/// Says what is wrong, naming each foreign import, each missing export and the missing grant.
+pub(super) fn admit(component: &[u8], shape: &Shape, lookups: Grant) -> Result<(), String> {
     if component.len() > COMPONENT_BYTES_MAX {
         return Err(format!("the component has {} bytes; at most {COMPONENT_BYTES_MAX} are taken", component.len()));
     }
@@ -35,6 +40,9 @@ pub(super) fn admit(component: &[u8], shape: &Shape) -> Result<(), String> {
     let missing: Vec<&str> = shape.exports.iter().copied().filter(|own| !exports.iter().any(|name| same(own, name))).collect();
     if !missing.is_empty() {
         return Err(format!("it does not export {}, which the world `{}` asks for", quoted(&missing), shape.world));
+    }
+    if lookups == Grant::Withheld && imports.iter().any(|name| same(LOOKUPS, name)) {
+        return Err(format!("it imports `{LOOKUPS}`, which is not granted: write `lookups = true` in its `[[agent]]` or `[[provider]]`"));
     }
     Ok(())
 }
@@ -108,12 +116,15 @@ mod tests {
     #[test]
     fn what_is_no_component_is_refused() {
         let shape = Shape { world: "router", imports: &[], exports: &[] };
-        assert!(admit(b"hello", &shape).expect_err("garbage").starts_with("it is no component"));
+        assert!(admit(b"hello", &shape, Grant::Given).expect_err("garbage").starts_with("it is no component"));
         let module = b"\0asm\x01\0\0\0";
-        assert!(admit(module, &shape).expect_err("module").contains("core module"));
+        assert!(admit(module, &shape, Grant::Given).expect_err("module").contains("core module"));
         let component = b"\0asm\x0d\0\x01\0";
-        assert_eq!(admit(component, &shape), Ok(()));
+        assert_eq!(admit(component, &shape, Grant::Withheld), Ok(()));
         let asking = Shape { exports: &["a:b/c@0.1.0"], ..shape };
-        assert_eq!(admit(component, &asking).expect_err("empty"), "it does not export `a:b/c@0.1.0`, which the world `router` asks for");
+        assert_eq!(
+            admit(component, &asking, Grant::Given).expect_err("empty"),
+            "it does not export `a:b/c@0.1.0`, which the world `router` asks for"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! The world `agent`, with or without the interface by which it offers MCP as well.
 //!
-//! **Invariants:** `lookups` and `kv` reach somebody only while an event is handled: an instance keeps nothing of one call
+//! **Invariants:** `lookups` and `kv` reach somebody only while an event or a call is handled: an instance keeps nothing of one call
 //! that it could read in the next. What an action asks for is judged by whoever asked the agent.
 
 use std::sync::Arc;
@@ -11,17 +11,18 @@ use wasmtime::component::{HasSelf, Linker};
 use self::bindings::exports::pointsman::agent::handling as wit;
 use self::bindings::pointsman::agent::{kv, lookups};
 use self::bindings::pointsman::types::log;
-use super::admission::Shape;
+use super::admission::{LOOKUPS, Shape};
 use super::log_lines::Level;
 use super::pool::{Pool, guest};
-use super::store::State;
+use super::store::{Reach, State};
 use super::{Bound, Wasm, provider};
+use crate::ports::lookups::{LookupRefusal, Lookups};
 use crate::ports::plugins::PluginFailure;
-use crate::ports::resident::{Action, Cause, LookupRefusal, ResidentDescription, ResidentEvent, ResidentMemory, Residents};
+use crate::ports::resident::{Action, Cause, ResidentDescription, ResidentEvent, ResidentMemory, Residents};
 
 pub(super) mod bindings {
     wasmtime::component::bindgen!({
-        path: ["../wit/types", "../wit/mcp-provider", "../wit/agent"],
+        path: ["../wit/types", "../wit/agent"],
         world: "pointsman:agent/agent",
         ownership: Borrowing { duplicate_if_necessary: false },
     });
@@ -30,19 +31,14 @@ pub(super) mod bindings {
 /// An agent alone.
 pub(super) const SHAPE: Shape = Shape {
     world: "agent",
-    imports: &["pointsman:agent/lookups@0.1.0", "pointsman:agent/kv@0.1.0", "pointsman:types/log@0.1.0"],
+    imports: &[LOOKUPS, "pointsman:agent/kv@0.1.0", "pointsman:types/log@0.1.0"],
     exports: &["pointsman:types/setup@0.1.0", "pointsman:agent/handling@0.1.0"],
 };
 
 /// An agent that offers MCP as well.
 pub(super) const SHAPE_WITH_PROVIDER: Shape = Shape {
     world: "agent-provider",
-    imports: &[
-        "pointsman:agent/lookups@0.1.0",
-        "pointsman:agent/kv@0.1.0",
-        "pointsman:types/log@0.1.0",
-        "pointsman:mcp-provider/calls@0.1.0",
-    ],
+    imports: &[LOOKUPS, "pointsman:agent/kv@0.1.0", "pointsman:types/log@0.1.0", "pointsman:mcp-provider/calls@0.1.0"],
     exports: &["pointsman:types/setup@0.1.0", "pointsman:agent/handling@0.1.0", provider::INTERFACE],
 };
 
@@ -64,10 +60,10 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
 
 impl lookups::Host for State {
     fn read(&mut self, uri: String) -> Result<String, lookups::Refusal> {
-        let Some(memory) = &self.reach.memory else {
-            return Err(lookups::Refusal::Limited("nothing can be looked up outside an event".to_owned()));
+        let Some(reads) = &self.reach.lookups else {
+            return Err(lookups::Refusal::Limited("nothing can be looked up outside an event or a call".to_owned()));
         };
-        memory.read(&uri).map_err(|refusal| match refusal {
+        reads.read(&uri).map_err(|refusal| match refusal {
             LookupRefusal::NotFound => lookups::Refusal::NotFound,
             LookupRefusal::NotGranted(grant) => lookups::Refusal::NotGranted(grant),
             LookupRefusal::Limited(limit) => lookups::Refusal::Limited(limit),
@@ -112,10 +108,11 @@ fn handle(
     memory: Arc<dyn ResidentMemory>,
 ) -> Result<Result<Vec<Action>, String>, PluginFailure> {
     pool.ask(|guest, store| {
+        store.data_mut().reach.lookups = Some(Arc::clone(&memory) as Arc<dyn Lookups>);
         store.data_mut().reach.memory = Some(memory);
         let known = wit::Event { id: &event.id, at_ms: event.at_ms, cause: cause(&event.cause) };
         let answer = guest.pointsman_agent_handling().call_handle(&mut *store, known);
-        store.data_mut().reach.memory = None;
+        store.data_mut().reach = Reach::default();
         Ok(Ok(answer?.map(|actions| actions.into_iter().map(action).collect())))
     })
 }

@@ -1,6 +1,6 @@
 //! The world `mcp-provider`, and the half of an agent that exports its interface.
 //!
-//! **Invariants:** an accepted JSON text is an object of the form's own size; `emit` reaches somebody only while a call
+//! **Invariants:** an accepted JSON text is an object of the form's own size; `emit` and `lookups` reach somebody only while a call
 //! runs. What the objects mean is judged by whoever asked.
 
 use std::sync::Arc;
@@ -11,16 +11,17 @@ use wasmtime::component::{HasSelf, Linker};
 
 use self::bindings::exports::pointsman::mcp_provider::provider as wit;
 use self::bindings::pointsman::mcp_provider::calls;
-use super::admission::Shape;
+use super::admission::{LOOKUPS, Shape};
 use super::pool::{Pool, guest};
-use super::store::State;
+use super::store::{Reach, State};
 use super::{Bound, Wasm};
+use crate::ports::lookups::Lookups;
 use crate::ports::plugins::PluginFailure;
 use crate::ports::provider::{Emission, Emit, Offers, ProviderCall, ProviderContext, ProviderOutcome, Providers};
 
 pub(super) mod bindings {
     wasmtime::component::bindgen!({
-        path: ["../wit/types", "../wit/mcp-provider"],
+        path: ["../wit/types", "../wit/agent", "../wit/mcp-provider"],
         world: "pointsman:mcp-provider/mcp-provider",
         ownership: Borrowing { duplicate_if_necessary: false },
     });
@@ -40,7 +41,7 @@ guest!(
     McpProviderPre,
     Shape {
         world: "mcp-provider",
-        imports: &["pointsman:mcp-provider/calls@0.1.0", "pointsman:types/log@0.1.0"],
+        imports: &["pointsman:mcp-provider/calls@0.1.0", LOOKUPS, "pointsman:types/log@0.1.0"],
         exports: &["pointsman:types/setup@0.1.0", INTERFACE],
     },
     link: |linker| super::agent::link(linker),
@@ -94,10 +95,10 @@ fn provide(
     pool: &Pool<bindings::McpProvider>,
     context: &ProviderContext,
     call: &ProviderCall,
-    emit: Arc<dyn Emit>,
+    reach: Reach,
 ) -> Result<ProviderOutcome, PluginFailure> {
     pool.ask(|guest, store| {
-        store.data_mut().reach.emit = Some(emit);
+        store.data_mut().reach = reach;
         let known = wit::Context {
             agent: &context.agent,
             principal: &context.principal,
@@ -113,7 +114,7 @@ fn provide(
             ProviderCall::Resource { uri } => half.call_read_resource(&mut *store, known, uri),
             ProviderCall::Prompt { name, arguments } => half.call_get_prompt(&mut *store, known, name, arguments),
         };
-        store.data_mut().reach.emit = None;
+        store.data_mut().reach = Reach::default();
         Ok(outcome(answer?))
     })
 }
@@ -164,8 +165,10 @@ impl Providers for Wasm {
         context: ProviderContext,
         call: ProviderCall,
         emit: Arc<dyn Emit>,
+        lookups: Arc<dyn Lookups>,
     ) -> Result<ProviderOutcome, PluginFailure> {
-        self.ask(plugin, move |pool| provide(pool, &context, &call, emit)).await
+        let reach = Reach { lookups: Some(lookups), memory: None, emit: Some(emit) };
+        self.ask(plugin, move |pool| provide(pool, &context, &call, reach)).await
     }
 
     async fn complete(&self, plugin: &str, reference: String, argument: String, typed: String) -> Result<Vec<String>, PluginFailure> {

@@ -15,6 +15,7 @@ use super::limits::Limits;
 use super::log_lines::LogLines;
 use super::symbols::Scope;
 use super::ticker::TICK_MS;
+use crate::ports::lookups::Lookups;
 use crate::ports::provider::Emit;
 use crate::ports::resident::ResidentMemory;
 
@@ -37,7 +38,9 @@ pub(super) struct State {
 /// Whom the imports of a running call reach; nobody between calls.
 #[derive(Default)]
 pub(super) struct Reach {
-    /// What `lookups` and `kv` read.
+    /// What `lookups` reads.
+    pub(super) lookups: Option<Arc<dyn Lookups>>,
+    /// What `kv` reads.
     pub(super) memory: Option<Arc<dyn ResidentMemory>>,
     /// Who hears what `calls` tells.
     pub(super) emit: Option<Arc<dyn Emit>>,

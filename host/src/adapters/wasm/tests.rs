@@ -7,8 +7,8 @@ use pointsman_core::event::Provenance;
 use self::guest::{PASS, RouterText};
 use super::{Wasm, WasmOptions};
 use crate::ports::plugins::{
-    Instances, PluginFailure, PluginLimits, PluginRef, PluginSource, Plugins, RouteCandidate, RouteDecision, RouteMessage, RouteVerdict,
-    World,
+    Grant, Instances, PluginFailure, PluginLimits, PluginRef, PluginSource, Plugins, RouteCandidate, RouteDecision, RouteMessage,
+    RouteVerdict, World,
 };
 
 mod agents;
@@ -31,6 +31,7 @@ fn source(name: &str, world: World, component: Arc<[u8]>) -> PluginSource {
         config_json: "{}".to_owned(),
         limits: PluginLimits::default(),
         instances: Instances::Warm,
+        lookups: Grant::Withheld,
     }
 }
 

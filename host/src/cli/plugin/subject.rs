@@ -12,7 +12,7 @@ use crate::plugin_build::component::embedded_manifest;
 use crate::plugin_build::manifest::Manifest;
 use crate::plugin_build::{self, MANIFEST_FILE, Options, Progress};
 use crate::plugin_cases::{self, Bench, Case};
-use crate::ports::plugins::{Instances, Meter, PluginFailure, PluginLimits, PluginSource};
+use crate::ports::plugins::{Grant, Instances, Meter, PluginFailure, PluginLimits, PluginSource};
 use crate::shipped;
 
 /// Asking for a whole call of a component may take so much longer than a host would allow: what is slow is told, not cut.
@@ -75,6 +75,7 @@ impl Subject {
             config_json,
             limits: PluginLimits { deadline_ms: Some(DEADLINE_MS), ..PluginLimits::default() },
             instances,
+            lookups: Grant::Given,
         }
     }
 }

@@ -20,7 +20,7 @@ use super::Agents;
 use super::tokens::FRESH_MS;
 use crate::ports::issuer::{Grant, GrantError, Issuer};
 use crate::ports::store::Commit;
-use crate::ports::surface::Rejected;
+use crate::ports::surface::{Caller, Rejected};
 use crate::service::failure::{Failure, unavailable};
 
 /// The principal of callers without a credential. A token minted under this name is theirs too.
@@ -147,6 +147,14 @@ impl Agents {
     pub fn with_access(mut self, access: Access) -> Self {
         self.gate = Gate::new(access);
         self
+    }
+
+    /// Counts a call beyond the one that a caller was admitted for.
+    ///
+    /// # Errors
+    /// `TooMany`.
+    pub fn count(&self, caller: &Caller) -> Result<(), Rejected> {
+        self.gate.count(caller.token.id, self.kit.now())
     }
 
     /// Returns the record of callers without a credential.

@@ -2,7 +2,7 @@
 
 use pointsman_core::event::{Actor, NewEvent};
 use pointsman_core::ids::{AgentId, MessageId, ProjectId};
-use pointsman_core::inbox::{Cause, Command, Delivery, DeliveryState, InboxError, Transition};
+use pointsman_core::inbox::{Cause, Command, Delivery, DeliveryState, InboxError, Transition, Try};
 use pointsman_core::message::{Address, Message};
 use serde_json::{Value, json};
 
@@ -305,11 +305,11 @@ impl Messaging {
         Ok(NotSettled { message, code: code.to_owned(), why })
     }
 
-    /// Gives an agent back what it was handed and has not acked, for when it lost its context. Returns how many.
+    /// Gives an agent back what it was handed and has not acked, for when it lost that. Returns how many.
     ///
     /// # Errors
     /// [`Failure`].
-    pub async fn recall(&self, acting: &Acting) -> Result<u32, Failure> {
+    pub async fn recall(&self, acting: &Acting, tried: Try) -> Result<u32, Failure> {
         let (project, agent) = (acting.project, acting.agent.id);
         let leased = self.agents.board(project).await?.leased(agent);
         let by = &By::agent(acting);
@@ -321,7 +321,7 @@ impl Messaging {
                     for &message in chunk {
                         let Some(before) = self.kit.load::<Delivery>(Some(project), &delivery_key(agent, message)).await? else { continue };
                         let mut after = before.value.clone();
-                        if let Ok(transition) = after.apply(self.kit.now(), &self.terms(), Command::Recall) {
+                        if let Ok(transition) = after.apply(self.kit.now(), &self.terms(), Command::Recall(tried)) {
                             count += u32::from(transition != Transition::Unchanged);
                             self.stage_transition(&mut commit, &before, &after, &transition, by);
                         }

@@ -90,9 +90,9 @@ pub struct Prompt {
     pub json: String,
 }
 
-/// Everything one component offers.
+/// Everything one component offers, checked.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Checked {
+pub struct Checked {
     pub(super) tools: Vec<Arc<Tool>>,
     pub(super) resources: Vec<Resource>,
     pub(super) templates: Vec<Template>,

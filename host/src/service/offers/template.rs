@@ -5,8 +5,7 @@
 
 use std::str::FromStr;
 
-/// Bytes of a URI that a template can fit.
-const URI_BYTES_MAX: usize = 2_048;
+use pointsman_core::limits::URI_BYTES_MAX;
 
 /// Variables of a template.
 const VARIABLES_MAX: usize = 8;

@@ -13,9 +13,11 @@ use pointsman_core::value;
 use serde_json::{Value, json};
 
 use super::record::{
-    ID_BYTES_MAX, KV_KEY_BYTES_MAX, StoredOffers, Wake, WakeKind, fetch_due, kv_key, offers_key, timer_due, wake_key, wakes_prefix,
+    ID_BYTES_MAX, KV_KEY_BYTES_MAX, Load, LoadKind, StoredOffers, Wake, WakeKind, fetch_due, kv_key, load_key, offers_key, timer_due,
+    wake_key, wakes_prefix,
 };
-use super::requests::granted_request;
+use super::requests::{granted_request, mark};
+use super::standing;
 use crate::ports::provider::Offers;
 use crate::ports::resident::Action;
 use crate::ports::store::{Commit, DueChange};
@@ -23,6 +25,7 @@ use crate::service::contexts::{WriteOutcome, WriteRequest};
 use crate::service::failure::{Failure, Refusal};
 use crate::service::kit::Acting;
 use crate::service::messaging::SendRequest;
+use crate::service::offers::Checked;
 use crate::service::settings::ResidentBinding;
 use crate::service::surface::Services;
 use crate::service::tasks::{CreateTask, check_text};
@@ -73,15 +76,19 @@ impl Changes {
         }));
     }
 
-    fn wake(&mut self, due: String, wake: &Wake) {
+    fn wake(&mut self, due: String, wake: &Wake, load: Option<LoadKind>) {
         if let Some(key) = wake_key(&due) {
+            if let Some(what) = load {
+                let load = Load { event: wake.event.clone(), what };
+                self.values.insert(load_key(&key), Some(value::encode(&load)));
+            }
             self.values.insert(key, Some(value::encode(wake)));
             self.due.insert(due, Some(wake.at));
         }
     }
 }
 
-/// Adds the actions of an answer to a commit. Returns the offers to install when it is done.
+/// Adds the actions of an answer to a commit. Returns the offers, checked, to install when it is done.
 ///
 /// # Errors
 /// The first action that is not valid, by its position and name.
@@ -90,7 +97,7 @@ pub(super) async fn stage(
     commit: &mut Commit,
     changes: &mut Changes,
     actions: &[Action],
-) -> Result<Option<Offers>, Failure> {
+) -> Result<Option<Checked>, Failure> {
     if actions.len() > ACTIONS_MAX {
         let why = format!("the answer has {} actions, at most {ACTIONS_MAX} are taken", actions.len());
         return Err(Failure::refused("too_many", why, "Do the rest in a later event: set a timer."));
@@ -171,9 +178,9 @@ struct Staging<'a, 'b> {
     ground: &'a Ground<'b>,
     commit: &'a mut Commit,
     changes: &'a mut Changes,
-    /// Documents, tasks and requests that have their action.
+    /// Documents and requests that have their action, and the offers.
     once: BTreeSet<String>,
-    offers: Option<Offers>,
+    offers: Option<Checked>,
     sets_wakes: bool,
 }
 
@@ -229,14 +236,16 @@ impl Staging<'_, '_> {
             Action::Fetch { id, method, url, headers, body } => {
                 check_id("request's id", id, ID_BYTES_MAX)?;
                 self.only(format!("request `{id}`"))?;
-                let request = granted_request(&self.ground.binding.fetch_hosts, method, url, headers, body)?;
+                let mut request = granted_request(&self.ground.binding.fetch_hosts, method, url, headers, body)?;
+                let acting = self.ground.acting;
+                mark(&mut request, acting.project, acting.agent.id, id, &acting.trace);
                 let (event, at) = (self.event_id("http", id), self.ground.services.kit.now());
-                let wake = Wake { event, at, attempts: 0, what: WakeKind::Ask { id: id.clone(), request } };
-                self.changes.wake(fetch_due(plugin, id), &wake);
+                let wake = Wake { event, at, attempts: 0, what: WakeKind::Ask(id.clone()) };
+                self.changes.wake(fetch_due(plugin, id), &wake, Some(LoadKind::Request(request)));
                 self.sets_wakes = true;
                 Ok(())
             }
-            Action::ReplaceOffers(json) => self.replace_offers(json),
+            Action::ReplaceOffers(json) => self.replace_offers(json).await,
         }
     }
 
@@ -292,29 +301,33 @@ impl Staging<'_, '_> {
         }
         let at = self.ground.services.kit.now() + delay_ms;
         let wake = Wake { event: self.event_id("timer", id), at, attempts: 0, what: WakeKind::Timer(id.to_owned()) };
-        self.changes.wake(timer_due(&self.ground.binding.plugin, id), &wake);
+        self.changes.wake(timer_due(&self.ground.binding.plugin, id), &wake, None);
         self.sets_wakes = true;
         Ok(())
     }
 
-    fn replace_offers(&mut self, json: &str) -> Result<(), Failure> {
-        let plugin = &self.ground.binding.plugin;
+    async fn replace_offers(&mut self, json: &str) -> Result<(), Failure> {
+        let plugin = self.ground.binding.plugin.as_str();
         if !self.ground.is_provider {
             let why = format!("`{plugin}` is not bound as a provider here");
             return Err(Failure::refused("not_granted", why, "Name it in a `[[provider]]`, and let it export `provider`."));
         }
+        self.only("the offers".to_owned())?;
         let (offers, updated) = read_offers(json).map_err(|why| bad(format!("the offers cannot be read: {why}")))?;
-        let stored = StoredOffers { digest: self.ground.digest.to_owned(), offers: offers.clone() };
-        self.changes.values.insert(offers_key(plugin), Some(value::encode(&stored)));
+        let project = self.ground.acting.project;
+        let checked = standing::stage(self.ground.services, project, plugin, self.commit, offers.clone()).await?;
+        let checked = checked.map_err(|why| bad(format!("the offers are not taken: {why}")))?;
         let counts = json!({
             "plugin": plugin, "digest": self.ground.digest, "tools": offers.tools.len(), "resources": offers.resources.len(),
             "templates": offers.templates.len(), "prompts": offers.prompts.len(), "updated": updated,
         });
+        let stored = StoredOffers { digest: self.ground.digest.to_owned(), offers };
+        self.changes.values.insert(offers_key(plugin), Some(value::encode(&stored)));
         self.commit.events.push(self.ground.acting.event("offers.replaced", format!("plugin:{plugin}"), counts));
         for uri in updated {
             self.commit.events.push(self.ground.acting.event("resource.updated", &uri, json!({"uri": uri, "plugin": plugin})));
         }
-        self.offers = Some(offers);
+        self.offers = Some(checked);
         Ok(())
     }
 }

@@ -2,66 +2,38 @@
 //!
 //! **Invariant:** a read that failed never passes for one that found nothing: the whole answer is thrown away then.
 
-use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
-
-use tokio::runtime::Handle;
+use std::sync::Arc;
 
 use super::record::{KV_KEY_BYTES_MAX, kv_key};
-use crate::ports::resident::{LookupRefusal, ResidentMemory};
+use crate::ports::lookups::{LookupRefusal, Lookups};
+use crate::ports::plugins::Grant;
+use crate::ports::resident::ResidentMemory;
 use crate::service::failure::Failure;
-use crate::service::kit::{Acting, chain};
-use crate::service::surface::{self, Services};
+use crate::service::kit::Acting;
+use crate::service::lookups::{Broken, StoreLookups};
+use crate::service::surface::Services;
 
-/// Look-ups of one event.
-const LOOKUPS_MAX: u32 = 64;
-/// Bytes of one look-up's answer.
-const LOOKUP_BYTES_MAX: usize = 1 << 20;
 /// Keys of one listing.
 const KEYS_MAX: u32 = 1_000;
-/// Milliseconds of one read.
-const READ_MS: u64 = 1_000;
 
 /// The memory of one agent during one event.
 pub(super) struct StoreMemory {
-    services: Services,
+    services: Arc<Services>,
     acting: Acting,
     plugin: String,
-    lookups_left: AtomicU32,
-    failed: AtomicBool,
-    /// Reads are made on the component's thread, which may block.
-    runtime: Handle,
+    lookups: StoreLookups,
 }
 
 impl StoreMemory {
-    /// Returns the memory. Called on a runtime.
-    pub(super) fn new(services: &Services, acting: &Acting, plugin: &str) -> Self {
-        Self {
-            services: services.clone(),
-            acting: acting.clone(),
-            plugin: plugin.to_owned(),
-            lookups_left: AtomicU32::new(LOOKUPS_MAX),
-            failed: AtomicBool::new(false),
-            runtime: Handle::current(),
-        }
+    /// Returns the memory; the grant is for look-ups. Called on a runtime.
+    pub(super) fn new(services: Arc<Services>, acting: &Acting, plugin: &str, grant: Grant) -> Self {
+        let lookups = StoreLookups::new(Arc::clone(&services), acting.project, plugin, &acting.trace, grant);
+        Self { services, acting: acting.clone(), plugin: plugin.to_owned(), lookups }
     }
 
-    /// Returns whether a read failed, so that what the agent decided may rest on nothing.
-    pub(super) fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
-    }
-
-    /// Makes a read, within its time.
-    fn wait<T>(&self, read: impl Future<Output = Result<T, Failure>>) -> Option<Result<T, Failure>> {
-        let limited = async { tokio::time::timeout(Duration::from_millis(READ_MS), read).await };
-        let result = self.runtime.block_on(limited).ok();
-        match &result {
-            None => self.fail("it took too long"),
-            Some(Err(Failure::Refused(_)) | Ok(_)) => {}
-            Some(Err(failure)) => self.fail(&chain(failure)),
-        }
-        result
+    /// Returns whether and how a read came to nothing, so that what the agent decided may rest on nothing.
+    pub(super) fn broken(&self) -> Option<Broken> {
+        self.lookups.broken()
     }
 
     async fn range(&self, prefix: &str, after: &str, limit: usize) -> Result<Vec<String>, Failure> {
@@ -81,11 +53,6 @@ impl StoreMemory {
         keys.truncate(limit);
         Ok(keys)
     }
-
-    fn fail(&self, why: &str) {
-        tracing::warn!(plugin = %self.plugin, trace = %self.acting.trace, why, "a resident's read failed");
-        self.failed.store(true, Ordering::Relaxed);
-    }
 }
 
 impl ResidentMemory for StoreMemory {
@@ -94,7 +61,7 @@ impl ResidentMemory for StoreMemory {
             return None;
         }
         let (project, key) = (Some(self.acting.project), kv_key(&self.plugin, key));
-        let found = self.wait(async { Ok(self.services.kit.store.get(project, &key).await?) })?.ok()?;
+        let found = self.lookups.wait(async { Ok(self.services.kit.store.get(project, &key).await?) })?.ok()?;
         found.map(|found| found.bytes)
     }
 
@@ -103,24 +70,12 @@ impl ResidentMemory for StoreMemory {
             return Vec::new();
         }
         let limit = usize::try_from(limit.min(KEYS_MAX)).unwrap_or(0);
-        self.wait(self.range(prefix, after, limit)).and_then(Result::ok).unwrap_or_default()
+        self.lookups.wait(self.range(prefix, after, limit)).and_then(Result::ok).unwrap_or_default()
     }
+}
 
+impl Lookups for StoreMemory {
     fn read(&self, uri: &str) -> Result<String, LookupRefusal> {
-        let take = |left: u32| left.checked_sub(1);
-        if self.lookups_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
-            return Err(LookupRefusal::Limited(format!("{LOOKUPS_MAX} look-ups an event")));
-        }
-        match self.wait(surface::read(&self.services, self.acting.project, uri)) {
-            Some(Ok(value)) => {
-                let json = value.to_string();
-                if json.len() > LOOKUP_BYTES_MAX {
-                    return Err(LookupRefusal::Limited(format!("{LOOKUP_BYTES_MAX} bytes a look-up")));
-                }
-                Ok(json)
-            }
-            Some(Err(Failure::Refused(_))) => Err(LookupRefusal::NotFound),
-            Some(Err(_)) | None => Err(LookupRefusal::Limited("the host cannot read now".to_owned())),
-        }
+        self.lookups.read(uri)
     }
 }

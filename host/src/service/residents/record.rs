@@ -3,15 +3,17 @@
 //! ```text
 //! resident/<plugin>                          how far it was fed the log, and its tries at the next event
 //! resident-wake/<plugin>/timer/<id>          a timer it set
-//! resident-wake/<plugin>/fetch/<id>          a request it asked for, then the answer
+//! resident-wake/<plugin>/fetch/<id>          a request it asked for, then that it was answered
+//! resident-load/<plugin>/fetch/<id>          the request itself, then the answer itself
 //! kv/<plugin>/<key>                          its memory
 //! offers/<plugin>                            what it offers now, instead of what it offered first
+//! offers-turn                                who changed the project's offers last
 //! ```
 //!
 //! Due entries are called `timer/<plugin>/<id>`, `fetch/<plugin>/<id>` and, for a try that waits, `resident/<plugin>`. They
 //! only ring; the records say what is to be done, and are armed again at each start.
 
-use pointsman_core::event::{Cursor, Event};
+use pointsman_core::event::{Cursor, Event, NewEvent};
 use pointsman_core::ids::AgentId;
 use pointsman_core::time::TimeMs;
 use pointsman_core::value::Stored;
@@ -60,27 +62,42 @@ impl Stored for Wake {
     const NAME: &'static str = "wake-up";
 }
 
-/// For what an agent is woken by time.
+/// For what an agent is woken by time. What may be large stands beside it, in a [`Load`]: wake-ups are listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum WakeKind {
     /// A timer of this id.
     Timer(String),
-    /// A request that is to be made.
-    Ask {
-        /// Comes back with the answer.
-        id: String,
-        /// What to ask.
-        request: FetchRequest,
-    },
-    /// What came of a request.
+    /// A request of this id that is to be made.
+    Ask(String),
+    /// A request that was made.
     Answer {
         /// The request's.
         id: String,
         /// Or 0.
         status: u16,
-        /// Or why there is none.
-        body: Vec<u8>,
     },
+}
+
+/// What goes with a wake-up and may be large. Written and removed with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Load {
+    /// The event of the wake-up it goes with.
+    pub(super) event: String,
+    /// What.
+    pub(super) what: LoadKind,
+}
+
+impl Stored for Load {
+    const NAME: &'static str = "load of a wake-up";
+}
+
+/// What goes with a wake-up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum LoadKind {
+    /// What to ask.
+    Request(FetchRequest),
+    /// The body of the answer, or why there is none.
+    Body(Vec<u8>),
 }
 
 /// What an agent offers instead of what it offered first.
@@ -96,6 +113,20 @@ impl Stored for StoredOffers {
     const NAME: &'static str = "offers";
 }
 
+/// Who changed what is offered in a project last. Its version is what the next change rests on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OffersTurn {
+    /// Which component.
+    pub(super) plugin: String,
+}
+
+impl Stored for OffersTurn {
+    const NAME: &'static str = "turn at the offers";
+}
+
+/// Where the turn at a project's offers stands.
+pub(super) const OFFERS_TURN: &str = "offers-turn";
+
 pub(super) fn feed_key(plugin: &str) -> String {
     format!("resident/{plugin}")
 }
@@ -109,12 +140,24 @@ pub(super) fn kv_key(plugin: &str, key: &str) -> String {
     format!("kv/{plugin}/{key}")
 }
 
+/// What the keys of stored offers start with.
+pub(super) const OFFERS: &str = "offers/";
+
 pub(super) fn offers_key(plugin: &str) -> String {
-    format!("offers/{plugin}")
+    format!("{OFFERS}{plugin}")
 }
 
+/// What the keys of wake-ups start with, and those of what goes with them.
+const WAKES: &str = "resident-wake/";
+const LOADS: &str = "resident-load/";
+
 pub(super) fn wakes_prefix(plugin: &str) -> String {
-    format!("resident-wake/{plugin}/")
+    format!("{WAKES}{plugin}/")
+}
+
+/// Returns where stands what goes with the wake-up of a key.
+pub(super) fn load_key(wake_key: &str) -> String {
+    format!("{LOADS}{}", wake_key.strip_prefix(WAKES).unwrap_or(wake_key))
 }
 
 pub(super) fn timer_due(plugin: &str, id: &str) -> String {
@@ -183,11 +226,11 @@ impl Patterns {
         }
     }
 
-    /// Returns whether an agent is fed an event: never what it did itself, and nothing about residents, so that two that fail
-    /// at each other's failures do not go on for ever.
-    pub(super) fn cover(&self, event: &Event, agent: AgentId) -> bool {
+    /// Returns whether an agent is fed an event: never what it did itself or what the host made of that, and nothing about
+    /// residents, so that two that fail at each other's failures do not go on for ever.
+    pub(super) fn cover(&self, event: &Event, agent: AgentId, plugin: &str) -> bool {
         let kind = event.event.kind.as_str();
-        if event.event.actor.agent == Some(agent) || kind.starts_with("resident.") {
+        if event.event.actor.agent == Some(agent) || kind.starts_with("resident.") || is_effect(&event.event, agent, plugin) {
             return false;
         }
         self.0.iter().any(|pattern| match pattern.strip_suffix('*') {
@@ -197,16 +240,24 @@ impl Patterns {
     }
 }
 
+/// Returns whether an event is the host's, about what an agent did: where its message went, what became of its offers.
+fn is_effect(event: &NewEvent, agent: AgentId, plugin: &str) -> bool {
+    match event.kind.as_str() {
+        "message.routed" => event.data["sender"].as_str() == Some(agent.to_string().as_str()),
+        kind => kind.starts_with("offers.") && event.data["plugin"].as_str() == Some(plugin),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use pointsman_core::event::{Actor, NewEvent};
+    use pointsman_core::event::Actor;
     use pointsman_core::ids::ProjectId;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
-    fn event(kind: &str, actor: Actor) -> Event {
-        let event = NewEvent::new(kind, actor, "T-1", json!({}));
+    fn event(kind: &str, actor: Actor, data: Value) -> Event {
+        let event = NewEvent::new(kind, actor, "T-1", data);
         Event { cursor: Cursor::default(), at: TimeMs(0), project: ProjectId::from_bytes([0; 16]), event }
     }
 
@@ -215,7 +266,7 @@ mod tests {
         let me = AgentId::from_bytes([1; 16]);
         let covers = |patterns: &[&str], kind: &str| {
             let texts: Vec<String> = patterns.iter().map(|&text| text.to_owned()).collect();
-            Patterns::parse(&texts).expect("patterns").cover(&event(kind, Actor::host()), me)
+            Patterns::parse(&texts).expect("patterns").cover(&event(kind, Actor::host(), json!({})), me, "helper")
         };
         assert!(covers(&["task.created"], "task.created"));
         assert!(!covers(&["task.created"], "task.created_again"));
@@ -225,10 +276,23 @@ mod tests {
         assert!(!covers(&["*"], "resident.failed"));
         assert!(!covers(&[], "task.created"));
         let mine = Actor { agent: Some(me), ..Actor::host() };
-        assert!(!Patterns::parse(&["*".to_owned()]).expect("patterns").cover(&event("task.created", mine), me));
+        assert!(!Patterns::parse(&["*".to_owned()]).expect("patterns").cover(&event("task.created", mine, json!({})), me, "helper"));
         for bad in ["", "task.", ".x", "Task.*", "task*", "task.*.x"] {
             assert!(Patterns::parse(&[bad.to_owned()]).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_agent_is_not_fed_what_came_of_its_own_acts() {
+        let (me, other) = (AgentId::from_bytes([1; 16]), AgentId::from_bytes([2; 16]));
+        let all = Patterns::parse(&["*".to_owned()]).expect("patterns");
+        let covers = |kind: &str, data: Value| all.cover(&event(kind, Actor::host(), data), me, "helper");
+        assert!(!covers("message.routed", json!({"sender": me})));
+        assert!(covers("message.routed", json!({"sender": other})));
+        assert!(covers("message.routed", json!({"sender": null})), "the host's own messages");
+        assert!(!covers("offers.refused", json!({"plugin": "helper"})));
+        assert!(covers("offers.replaced", json!({"plugin": "another"})));
+        assert!(covers("mcp.called", json!({"plugin": "helper"})), "what others do with it is news");
     }
 
     #[test]
@@ -237,6 +301,7 @@ mod tests {
         assert_eq!(plugin_of_due(&name), Some("helper"));
         let key = wake_key(&name).expect("a record");
         assert_eq!(key, "resident-wake/helper/timer/a/b");
+        assert_eq!(load_key(&key), "resident-load/helper/timer/a/b");
         assert_eq!(due_of_wake("helper", &key), Some(name));
         assert_eq!(plugin_of_due(&retry_due("helper")), Some("helper"));
         assert_eq!(wake_key(&retry_due("helper")), None);

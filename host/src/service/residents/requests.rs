@@ -1,6 +1,11 @@
 //! Requests that resident agents ask for: which may be made, and what they may cost. Pure.
 //!
+//! A request is made at least once: after a restart, or when its answer could not be stored, it is made again, the same to the
+//! byte. It carries an `Idempotency-Key` by which whoever is asked can tell.
+//!
 //! **Invariant:** nothing is asked of a host that the operator did not grant, loopback included.
+
+use pointsman_core::ids::{AgentId, ProjectId};
 
 use crate::ports::fetch::{FetchLimits, FetchRequest, FetchUrl};
 use crate::service::failure::Failure;
@@ -17,6 +22,25 @@ const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 /// Header fields that are the host's to set.
 const RESERVED: [&str; 8] =
     ["host", "connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer", "proxy-authorization"];
+
+/// The header field by which a repeated request is known (draft-ietf-httpapi-idempotency-key-header, section 2.1).
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// Adds to a request what makes it known again: the same for one request, another for each that an agent asks for later, under
+/// the same id or not. One that the agent gave itself stays.
+pub(super) fn mark(request: &mut FetchRequest, project: ProjectId, agent: AgentId, id: &str, asked_by: &str) {
+    if request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(IDEMPOTENCY_KEY)) {
+        return;
+    }
+    let mut hasher = blake3::Hasher::new_derive_key("pointsman resident request 2026");
+    for part in [project.to_string().as_str(), agent.to_string().as_str(), id, asked_by] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    let digest = data_encoding::HEXLOWER.encode(&hasher.finalize().as_bytes()[..16]);
+    // A string of RFC 8941, as the draft asks for.
+    request.headers.push((IDEMPOTENCY_KEY.to_owned(), format!("\"{digest}\"")));
+}
 
 /// Returns a request that may be made.
 ///
@@ -88,6 +112,26 @@ mod tests {
         }
         let tls = code(&["example.com"], "GET", "https://example.com/", accept).expect_err("TLS");
         assert_eq!(tls, "bad_argument: `https` is not spoken yet: only plain `http` URLs are fetched");
+    }
+
+    #[test]
+    fn a_request_is_known_again_and_no_other_is_taken_for_it() {
+        let (project, agent) = (ProjectId::from_bytes([1; 16]), AgentId::from_bytes([2; 16]));
+        let plain = granted_request(&["a".to_owned()], "GET", "http://a/", &[], b"").expect("it may be made");
+        let marked = |id: &str, asked_by: &str| {
+            let mut request = plain.clone();
+            mark(&mut request, project, agent, id, asked_by);
+            request.headers.pop().expect("it is marked")
+        };
+        let (name, key) = marked("q", "log:1.2");
+        assert_eq!((name.as_str(), key.len()), ("idempotency-key", 34));
+        assert_eq!(marked("q", "log:1.2").1, key);
+        for (id, asked_by) in [("q", "log:1.3"), ("r", "log:1.2"), ("ql", "og:1.2")] {
+            assert_ne!(marked(id, asked_by).1, key, "{id} {asked_by}");
+        }
+        let mut own = FetchRequest { headers: vec![("Idempotency-Key".to_owned(), "mine".to_owned())], ..plain.clone() };
+        mark(&mut own, project, agent, "q", "log:1.2");
+        assert_eq!(own.headers, [("Idempotency-Key".to_owned(), "mine".to_owned())]);
     }
 
     #[test]

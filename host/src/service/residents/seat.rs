@@ -5,20 +5,23 @@
 
 mod attend;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::agent::ProjectRecord;
 use pointsman_core::event::{Cursor, Event};
 use pointsman_core::ids::ProjectId;
+use pointsman_core::inbox::Try;
 use serde_json::json;
-use tokio::task::JoinSet;
+use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::record::{Feed, Patterns, Wake, WakeKind, due_of_wake, feed_key, logged_id, retry_due, wake_key, wakes_prefix};
+use super::record::{
+    Feed, Load, LoadKind, Patterns, Wake, WakeKind, due_of_wake, feed_key, load_key, logged_id, retry_due, wake_key, wakes_prefix,
+};
 use super::{Bell, RETRY_MS, requests};
-use crate::ports::fetch::{Fetch, FetchAnswer, FetchError};
+use crate::ports::fetch::{Fetch, FetchAnswer, FetchError, FetchRequest};
 use crate::ports::resident::{Cause, ResidentDescription};
 use crate::ports::store::{Commit, Committed, DueChange};
 use crate::service::agents::principal_of;
@@ -53,8 +56,18 @@ pub(super) struct Seat {
     scanned: Cursor,
     /// A message that was handed out and not settled, because the store failed meanwhile.
     held: Option<Handed>,
-    requests: JoinSet<(String, Result<FetchAnswer, FetchError>)>,
-    asked: HashSet<String>,
+    requests: JoinSet<Asked>,
+    /// The event of each request under way.
+    asked: HashMap<task::Id, String>,
+}
+
+/// A request that was made, and what came of it.
+struct Asked {
+    /// The due entry that rang for it.
+    due: String,
+    /// The event by which its agent will be woken: another one by now where it asked anew under the same id.
+    event: String,
+    came: Result<FetchAnswer, FetchError>,
 }
 
 impl Seat {
@@ -80,7 +93,8 @@ impl Seat {
             principal_name: principal_of(plugin),
             trace: format!("resident-{plugin}"),
         };
-        let recalled = services.messaging.recall(&acting).await?;
+        // Its tries count: what it was handed may be what the host ended by.
+        let recalled = services.messaging.recall(&acting, Try::Counts).await?;
         if recalled > 0 {
             tracing::info!(plugin, recalled, "messages come again that were not handled when the host ended");
         }
@@ -98,7 +112,7 @@ impl Seat {
             feed,
             held: None,
             requests: JoinSet::new(),
-            asked: HashSet::new(),
+            asked: HashMap::new(),
         };
         seat.arm().await?;
         Ok(seat)
@@ -148,17 +162,21 @@ impl Seat {
                     hint = self.services.kit.store.watch(Some(self.acting.project));
                 },
                 () = self.bell.rung.notified(), if !pause => {}
-                Some(ended) = self.requests.join_next(), if !pause => if let Err(failure) = self.answered(ended).await {
+                Some(ended) = self.requests.join_next_with_id(), if !pause => if let Err(failure) = self.answered(ended).await {
                     tracing::warn!(plugin = %self.binding.plugin, error = %chain(&failure), "an answer is not stored; it is asked for again");
                 },
             }
         }
     }
 
-    /// Handles at most one of each kind of what waits: something due, a message, an event of the log. Returns whether
-    /// there was any.
+    /// Takes in the requests that ended, and handles at most one of each kind of what waits: something due, a message, an event
+    /// of the log. Returns whether there was any.
     pub(super) async fn turn(&mut self) -> Result<bool, Failure> {
         let mut any = false;
+        while let Some(ended) = self.requests.try_join_next_with_id() {
+            any = true;
+            self.answered(ended).await?;
+        }
         if let Some(name) = self.bell.take() {
             any = true;
             let rung = self.rung(&name).await;
@@ -175,7 +193,7 @@ impl Seat {
     /// Waits for the requests under way. Returns how many there were.
     pub(super) async fn finish_requests(&mut self) -> Result<usize, Failure> {
         let mut count = 0;
-        while let Some(ended) = self.requests.join_next().await {
+        while let Some(ended) = self.requests.join_next_with_id().await {
             self.answered(ended).await?;
             count += 1;
         }
@@ -199,19 +217,41 @@ impl Seat {
             return self.set_due(DueChange::Set { name: name.to_owned(), at: wake.at }).await;
         }
         let id = wake.event.clone();
-        let cause = match &wake.what {
-            WakeKind::Ask { request, .. } => {
-                if self.requests.len() < REQUESTS_MAX && self.asked.insert(name.to_owned()) {
-                    let (fetch, request, name) = (Arc::clone(&self.fetch), request.clone(), name.to_owned());
-                    self.requests.spawn(async move { (name, fetch.fetch(&request, requests::LIMITS).await) });
-                }
+        let load = match &wake.what {
+            WakeKind::Timer(_) => None,
+            WakeKind::Ask(_) | WakeKind::Answer { .. } => self.load_of(&key, &wake).await?,
+        };
+        let cause = match (&wake.what, load) {
+            (WakeKind::Timer(id), _) => Cause::Timer(id.clone()),
+            (WakeKind::Answer { id, status }, Some(LoadKind::Body(body))) => Cause::Http { id: id.clone(), status: *status, body },
+            (WakeKind::Ask(_), Some(LoadKind::Request(request))) => {
+                self.request(name, id, request);
                 return Ok(());
             }
-            WakeKind::Timer(id) => Cause::Timer(id.clone()),
-            WakeKind::Answer { id, status, body } => Cause::Http { id: id.clone(), status: *status, body: body.clone() },
+            // Written together: it changed between the two reads, and rings again.
+            (WakeKind::Ask(_) | WakeKind::Answer { .. }, _) => return Ok(()),
         };
         let source = Source::Wake { due: name.to_owned(), key, wake: Box::new(wake), version };
         self.attend(&source, &id, cause).await
+    }
+
+    /// Returns what goes with a wake-up, if it is still the same.
+    async fn load_of(&self, key: &str, wake: &Wake) -> Result<Option<LoadKind>, Failure> {
+        let found = self.services.kit.load::<Load>(Some(self.project()), &load_key(key)).await?;
+        Ok(found.filter(|found| found.value.event == wake.event).map(|found| found.value.what))
+    }
+
+    /// Makes a request, unless it is under way or too many are. It is made at least once: where its answer is lost, it rings again.
+    fn request(&mut self, due: &str, event: String, request: FetchRequest) {
+        if self.requests.len() >= REQUESTS_MAX || self.asked.values().any(|asked| *asked == event) {
+            return;
+        }
+        let (fetch, due, asked) = (Arc::clone(&self.fetch), due.to_owned(), event.clone());
+        let handle = self.requests.spawn(async move {
+            let came = fetch.fetch(&request, requests::LIMITS).await;
+            Asked { due, event, came }
+        });
+        self.asked.insert(handle.id(), asked);
     }
 
     async fn set_due(&self, change: DueChange) -> Result<(), Failure> {
@@ -221,43 +261,54 @@ impl Seat {
     }
 
     /// Stores what came of a request; it wakes the agent by that.
-    async fn answered(&mut self, ended: Result<(String, Result<FetchAnswer, FetchError>), tokio::task::JoinError>) -> Result<(), Failure> {
-        let (name, came) = match ended {
+    async fn answered(&mut self, ended: Result<(task::Id, Asked), JoinError>) -> Result<(), Failure> {
+        let (id, asked) = match ended {
             Ok(ended) => ended,
             Err(error) => {
-                // Which one is not known; all that still wait are asked for again as they ring.
+                // It is made again as it rings.
                 tracing::error!(plugin = %self.binding.plugin, %error, "a request died");
-                self.asked.clear();
+                self.asked.remove(&error.id());
                 return Ok(());
             }
         };
-        self.asked.remove(&name);
-        let (status, body) = match came {
+        self.asked.remove(&id);
+        let Some(key) = wake_key(&asked.due) else { return Ok(()) };
+        let (status, body) = match asked.came {
             Ok(answer) => (answer.status, answer.body),
             Err(error) => (0, error.to_string().into_bytes()),
         };
-        let Some(key) = wake_key(&name) else { return Ok(()) };
-        self.services.kit.decide(|| self.decide_answered(&name, &key, status, &body)).await?;
-        self.bell.ring(&name);
+        let answer = LoadKind::Body(body);
+        let (due, event) = (asked.due.as_str(), asked.event.as_str());
+        let (is_stored, _) = self.services.kit.decide(|| self.decide_answered(due, &key, event, status, &answer)).await?;
+        if !is_stored {
+            tracing::info!(plugin = %self.binding.plugin, event, "an answer is not waited for any more");
+        }
+        self.bell.ring(due);
         Ok(())
     }
 
-    async fn decide_answered(&self, name: &str, key: &str, status: u16, body: &[u8]) -> Result<(Commit, ()), Failure> {
+    /// Decides what is stored of an answer: nothing where the agent asked for something else under the same id meanwhile.
+    async fn decide_answered(&self, due: &str, key: &str, event: &str, status: u16, answer: &LoadKind) -> Result<(Commit, bool), Failure> {
         let mut commit = self.commit();
         let found = self.services.kit.load::<Wake>(Some(self.project()), key).await?;
-        let Some(Loaded { value: wake, version }) = found else { return Ok((commit, ())) };
-        let WakeKind::Ask { id, request } = &wake.what else { return Ok((commit, ())) };
+        let Some(Loaded { value: wake, version }) = found.filter(|found| found.value.event == event) else { return Ok((commit, false)) };
+        let (WakeKind::Ask(id), Some(LoadKind::Request(request)), LoadKind::Body(body)) =
+            (&wake.what, self.load_of(key, &wake).await?, answer)
+        else {
+            return Ok((commit, false));
+        };
         let data = json!({
             "plugin": self.binding.plugin, "event": wake.event, "method": request.method, "host": request.url.authority(),
             "status": status, "body_bytes": body.len(),
         });
-        let event = self.acting.event("resident.fetched", format!("plugin:{}", self.binding.plugin), data);
-        commit.events.push(event.caused_by(&wake.event));
+        let fetched = self.acting.event("resident.fetched", format!("plugin:{}", self.binding.plugin), data);
+        commit.events.push(fetched.caused_by(&wake.event));
         let at = self.services.kit.now();
-        let what = WakeKind::Answer { id: id.clone(), status, body: body.to_vec() };
+        let what = WakeKind::Answer { id: id.clone(), status };
+        commit.put(load_key(key), &Load { event: event.to_owned(), what: answer.clone() });
         commit.replace(key, Some(version), &Wake { at, what, ..wake.clone() });
-        commit.due.push(DueChange::Set { name: name.to_owned(), at });
-        Ok((commit, ()))
+        commit.due.push(DueChange::Set { name: due.to_owned(), at });
+        Ok((commit, true))
     }
 
     /// Handles the next message of the inbox.
@@ -290,7 +341,7 @@ impl Seat {
                 return Ok(false);
             }
             for event in page {
-                if self.patterns.cover(&event, self.acting.agent.id) {
+                if self.patterns.cover(&event, self.acting.agent.id, &self.binding.plugin) {
                     let json = serde_json::to_string(&*event).unwrap_or_default();
                     let (id, source) = (logged_id(event.cursor), Source::Log(event.cursor));
                     let attended = self.attend(&source, &id, Cause::Logged(json)).await;

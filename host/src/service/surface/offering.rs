@@ -15,6 +15,7 @@ use crate::ports::surface::{CallError, Caller};
 use crate::service::deferred::called;
 use crate::service::failure::Failure;
 use crate::service::kit::chain;
+use crate::service::lookups::StoreLookups;
 use crate::service::offers::Tool;
 use crate::service::provided::{Trouble, finding, judged};
 
@@ -22,6 +23,8 @@ use crate::service::provided::{Trouble, finding, judged};
 const COMPLETIONS_MAX: usize = 100;
 /// Bytes of the arguments of a component's tool.
 const ARGUMENTS_BYTES_MAX: usize = 1 << 20;
+/// Bytes of arguments that are checked on a thread that serves others, too.
+const CHECKED_AT_ONCE_BYTES_MAX: usize = 64 << 10;
 
 /// Which list of which credential, of which state of the offers.
 pub(super) type ListKey = (pointsman_core::ids::ProjectId, ListKind, Vec<String>, u64);
@@ -212,7 +215,7 @@ impl AgentSurface {
         let (plugin, own_call, tool) = self.owner(caller, call)?;
         let is_first = round.state.is_empty();
         if let (Some(tool), ProviderCall::Tool { arguments, .. }, true) = (&tool, &own_call, is_first)
-            && let Some(refused) = unfit(tool, arguments)
+            && let Some(refused) = checked(tool, arguments).await
         {
             return Ok(ProviderOutcome::Complete(refused));
         }
@@ -226,7 +229,8 @@ impl AgentSurface {
             answers: round.answers,
             at_ms: kit.now().0,
         };
-        let outcome = kit.providers.provide(&plugin, context, own_call.clone(), emit).await;
+        let lookups = StoreLookups::of_call(Arc::clone(&self.services), caller.project, &plugin, &caller.trace);
+        let outcome = kit.providers.provide(&plugin, context, own_call.clone(), emit, Arc::new(lookups)).await;
         let outcome = match (judged(tool.as_deref(), outcome), &tool) {
             (Ok(outcome), _) => outcome,
             (Err(Trouble::Busy), Some(tool)) => {
@@ -240,6 +244,18 @@ impl AgentSurface {
         }
         Ok(outcome)
     }
+}
+
+/// Checks arguments as [`unfit`]; large ones off the threads that serve everybody.
+async fn checked(tool: &Arc<Tool>, arguments: &str) -> Option<String> {
+    if arguments.len() <= CHECKED_AT_ONCE_BYTES_MAX || arguments.len() > ARGUMENTS_BYTES_MAX {
+        return unfit(tool, arguments);
+    }
+    let (tool, arguments) = (Arc::clone(tool), arguments.to_owned());
+    tokio::task::spawn_blocking(move || unfit(&tool, &arguments)).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "arguments could not be checked");
+        Some(complaint("The arguments could not be checked. Call again."))
+    })
 }
 
 /// Returns what a model is told when its arguments do not fit a tool's schema: the first thing that does not.

@@ -265,6 +265,7 @@ pub fn list(toolsets: &[String]) -> Vec<(String, String)> {
     shown
         .map(|tool| {
             let mut shown = json!({"name": tool.name, "description": tool.description, "inputSchema": (tool.schema)()});
+            // None has `idempotentHint`: `wait_for_events` may be repeated at no harm, but hands out more each time.
             if tool.read_only {
                 shown["annotations"] = json!({"readOnlyHint": true});
             }

@@ -5,13 +5,14 @@ use serde_json::{Value, json};
 
 use super::guest::component;
 use super::*;
+use crate::ports::lookups::{LookupRefusal, Lookups};
 use crate::ports::provider::{Emission, Emit, ProviderCall, ProviderContext, ProviderOutcome, Providers};
-use crate::ports::resident::{Action, Cause, LookupRefusal, ResidentEvent, ResidentMemory, Residents};
+use crate::ports::resident::{Action, Cause, ResidentEvent, ResidentMemory, Residents};
 
 const SCRIPTED: &[u8] = include_bytes!("scripted-agent.wasm");
 
 fn scripted(name: &str, world: World, config: &Value) -> PluginSource {
-    PluginSource { config_json: config.to_string(), ..source(name, world, SCRIPTED.into()) }
+    PluginSource { config_json: config.to_string(), lookups: Grant::Given, ..source(name, world, SCRIPTED.into()) }
 }
 
 async fn helper() -> Wasm {
@@ -32,10 +33,13 @@ impl ResidentMemory for One {
     fn keys(&self, prefix: &str, after: &str, limit: u32) -> Vec<String> {
         vec![format!("{prefix}|{after}|{limit}")]
     }
+}
 
+impl Lookups for One {
     fn read(&self, uri: &str) -> Result<String, LookupRefusal> {
         match uri {
             "pointsman://tasks" => Ok("[]".to_owned()),
+            "pointsman://T-1" => Ok("{\"task\":\"T-1\"}".to_owned()),
             "pointsman://secret" => Err(LookupRefusal::NotGranted("secrets".to_owned())),
             _ => Err(LookupRefusal::NotFound),
         }
@@ -168,7 +172,7 @@ impl Emit for Ear {
 
 async fn call(wasm: &Wasm, tool: &str, context: ProviderContext) -> Result<ProviderOutcome, PluginFailure> {
     let call = ProviderCall::Tool { name: tool.to_owned(), arguments: r#"{"a":1}"#.to_owned() };
-    wasm.provide("helper", context, call, Arc::new(Ear::default())).await
+    wasm.provide("helper", context, call, Arc::new(Ear::default()), Arc::new(One)).await
 }
 
 fn text_of(outcome: &Result<ProviderOutcome, PluginFailure>) -> String {
@@ -185,10 +189,10 @@ async fn a_provider_offers_and_answers() {
     assert_eq!(text_of(&call(&wasm, "echo", context(&[], "{}")).await), r#"ana of team-a: {"a":1}"#);
     let ear = Arc::new(Ear::default());
     let resource = ProviderCall::Resource { uri: "test://one".to_owned() };
-    let read = wasm.provide("helper", context(&[], "{}"), resource, ear.clone()).await;
+    let read = wasm.provide("helper", context(&[], "{}"), resource, ear.clone(), Arc::new(One)).await;
     assert_eq!(read, Ok(ProviderOutcome::Complete(r#"{"contents":[{"text":"one","uri":"test://one"}]}"#.to_owned())));
     let prompt = ProviderCall::Prompt { name: "greet".to_owned(), arguments: "{}".to_owned() };
-    let filled = wasm.provide("helper", context(&[], "{}"), prompt, ear).await;
+    let filled = wasm.provide("helper", context(&[], "{}"), prompt, ear, Arc::new(One)).await;
     assert!(matches!(&filled, Ok(ProviderOutcome::Complete(json)) if json.contains("greet {}")), "{filled:?}");
     let complete = |argument: &str| wasm.complete("helper", "{}".to_owned(), argument.to_owned(), "x".to_owned());
     assert_eq!(complete("few").await, Ok(vec!["x0".to_owned(), "x1".to_owned()]));
@@ -217,13 +221,13 @@ async fn what_a_call_tells_is_heard_until_it_is_cancelled() {
     let wasm = helper().await;
     let tool = || ProviderCall::Tool { name: "emit".to_owned(), arguments: "{}".to_owned() };
     let ear = Arc::new(Ear::default());
-    let outcome = wasm.provide("helper", context(&[], "{}"), tool(), ear.clone()).await;
+    let outcome = wasm.provide("helper", context(&[], "{}"), tool(), ear.clone(), Arc::new(One)).await;
     assert_eq!(text_of(&outcome), "true");
     let progress = Emission::Progress { done: 1.0, total: 2.0, message: "half".to_owned() };
     let log = Emission::Log { level: "info".to_owned(), logger: String::new(), data: "\"line\"".to_owned() };
     assert_eq!(*ear.heard.lock(), [progress, log, Emission::DetachStream]);
     let cancelled = Arc::new(Ear { last: 1, ..Ear::default() });
-    let outcome = wasm.provide("helper", context(&[], "{}"), tool(), cancelled.clone()).await;
+    let outcome = wasm.provide("helper", context(&[], "{}"), tool(), cancelled.clone(), Arc::new(One)).await;
     assert_eq!((text_of(&outcome).as_str(), cancelled.heard.lock().len()), ("false", 1));
 }
 
@@ -252,6 +256,65 @@ fn by_hand(world: &str) -> Arc<[u8]> {
     component(&wat::parse_str(text).expect("a module"), &format!("package test:guest; world guest {{ {world} }}"))
 }
 
+/// A provider by hand, each of whose calls looks the tool's name up: what it finds is the result, a refusal the error.
+fn reader() -> Arc<[u8]> {
+    let text = r#"(module
+        (import "pointsman:agent/lookups@0.1.0" "read" (func $read (param i32 i32 i32)))
+        (memory (export "memory") 2)
+        (global $next (mut i32) (i32.const 65536))
+        (func (export "cabi_realloc") (param i32 i32 i32) (param $bytes i32) (result i32)
+            (local $at i32)
+            (local.set $at (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
+            (global.set $next (i32.add (local.get $at) (local.get $bytes)))
+            (local.get $at))
+        (func $look (param $uri i32) (param $bytes i32) (result i32)
+            (memory.fill (i32.const 1024) (i32.const 0) (i32.const 32))
+            (call $read (local.get $uri) (local.get $bytes) (i32.const 1024))
+            (if (i32.load8_u (i32.const 1024)) (then
+                (i32.store8 (i32.const 1024) (i32.const 4))
+                (i32.store (i32.const 1028) (i32.load8_u (i32.const 1028)))))
+            (i32.const 1024))
+        (func (export "pointsman:types/setup@0.1.0#configure") (param i32 i32) (result i32)
+            (i32.store8 (i32.const 1024) (i32.const 0)) (i32.const 1024))
+        (func (export "pointsman:mcp-provider/provider@0.1.0#initial-offers") (result i32) (unreachable))
+        (func (export "pointsman:mcp-provider/provider@0.1.0#call") (param $all i32) (result i32)
+            (call $look (i32.load offset=56 (local.get $all)) (i32.load offset=60 (local.get $all))))
+        (func (export "pointsman:mcp-provider/provider@0.1.0#read-resource")
+            (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i64 i32 i32) (result i32) (unreachable))
+        (func (export "pointsman:mcp-provider/provider@0.1.0#get-prompt") (param i32) (result i32) (unreachable))
+        (func (export "pointsman:mcp-provider/provider@0.1.0#complete") (param i32 i32 i32 i32 i32 i32) (result i32) (unreachable))
+        (func (export "pointsman:mcp-provider/provider@0.1.0#cancelled") (param i32 i32 i32 i32) (unreachable)))"#;
+    let world = "include pointsman:mcp-provider/mcp-provider@0.1.0;";
+    component(&wat::parse_str(text).expect("a module"), &format!("package test:guest; world guest {{ {world} }}"))
+}
+
+#[tokio::test]
+async fn a_call_looks_up_what_it_is_let() {
+    let wasm = runtime();
+    let withheld = wasm.load(source("reader", World::McpProvider, reader())).await;
+    let why =
+        "it imports `pointsman:agent/lookups@0.1.0`, which is not granted: write `lookups = true` in its `[[agent]]` or `[[provider]]`";
+    assert!(matches!(&withheld, Err(PluginFailure::Invalid { why: said, .. }) if said == why), "{withheld:?}");
+    wasm.load(PluginSource { lookups: Grant::Given, ..source("reader", World::McpProvider, reader()) }).await.expect("it loads");
+    let look = async |uri: &str| {
+        let call = ProviderCall::Tool { name: uri.to_owned(), arguments: "{}".to_owned() };
+        wasm.provide("reader", context(&[], "{}"), call, Arc::new(Ear::default()), Arc::new(One)).await
+    };
+    assert_eq!(look("pointsman://T-1").await, Ok(ProviderOutcome::Complete("{\"task\":\"T-1\"}".to_owned())));
+    let refused = |code: i32, message: &str| Ok(ProviderOutcome::ProtocolError { code, message: message.to_owned() });
+    assert_eq!(look("pointsman://none").await, refused(0, ""), "not found");
+    assert_eq!(look("pointsman://secret").await, refused(1, "secrets"), "not granted");
+}
+
+#[tokio::test]
+async fn an_agent_that_looks_up_is_loaded_only_where_that_is_granted() {
+    let wasm = runtime();
+    let withheld = wasm.load(source("helper", World::Agent, SCRIPTED.into())).await;
+    let why = |failure: &PluginFailure| matches!(failure, PluginFailure::Invalid { why, .. } if why.contains("write `lookups = true`"));
+    assert!(withheld.as_ref().is_err_and(why), "{withheld:?}");
+    assert!(wasm.loaded().is_empty());
+}
+
 #[tokio::test]
 async fn only_the_two_shapes_of_an_agent_are_let_in() {
     let wasm = runtime();
@@ -266,7 +329,7 @@ async fn only_the_two_shapes_of_an_agent_are_let_in() {
     );
     assert_eq!(
         refused(wasm.load(scripted("helper", World::McpProvider, &json!({}))).await),
-        "it imports `pointsman:agent/lookups@0.1.0`, `pointsman:agent/kv@0.1.0`, which the world `mcp-provider` does not give"
+        "it imports `pointsman:agent/kv@0.1.0`, which the world `mcp-provider` does not give"
     );
     assert_eq!(
         refused(wasm.load(scripted("helper", World::Policy, &json!({}))).await).split(',').next_back(),

@@ -90,7 +90,7 @@ const ROUTER: &str = "
 pub(super) fn component(module: &[u8], world: &str) -> Arc<[u8]> {
     let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
     let mut resolve = Resolve::default();
-    for package in ["types", "router", "mcp-provider", "agent"] {
+    for package in ["types", "router", "agent", "mcp-provider"] {
         resolve.push_dir(wit.join(package)).expect("the WIT resolves");
     }
     let package = resolve.push_str("guest.wit", world).expect("the test's world resolves");

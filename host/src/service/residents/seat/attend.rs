@@ -13,15 +13,17 @@ use serde_json::{Value, json};
 
 use super::super::answer::{self, Changes, Ground};
 use super::super::memory::StoreMemory;
-use super::super::record::{Feed, StoredOffers, Wake, cause_name, feed_key, offers_key, retry_due};
+use super::super::record::{Feed, Wake, cause_name, feed_key, load_key, retry_due};
+use super::super::standing;
 use super::{RETRY_MS, Seat};
 use crate::ports::plugins::PluginFailure;
-use crate::ports::provider::Offers;
 use crate::ports::resident::{Action, Cause, ResidentEvent, ResidentMemory};
 use crate::ports::store::{Commit, Committed, DueChange, Expect, Version};
 use crate::service::failure::Failure;
 use crate::service::kit::{Acting, CommitExt, Loaded, chain};
+use crate::service::lookups::{Broken, READ_MS, READS_MS};
 use crate::service::messaging::Nack;
+use crate::service::offers::Checked;
 
 /// Times a component that had no turn is asked again at once; each time it waited for its turn.
 const TURNS_MAX: u32 = 10;
@@ -67,6 +69,11 @@ impl Trouble {
         let why: String = why.into();
         Self { kind: "resident.failed", code: code.to_owned(), why: why.chars().take(WHY_CHARS_MAX).collect() }
     }
+
+    /// What it read did not come in time: it may have asked for too much, so this is a try like any other.
+    fn slow() -> Self {
+        Self::failed("slow", format!("a read of its took longer than {READ_MS} ms, or all of them longer than {READS_MS} ms"))
+    }
 }
 
 impl Seat {
@@ -96,11 +103,13 @@ impl Seat {
         let plugin = self.binding.plugin.as_str();
         let event = ResidentEvent { id: id.to_owned(), at_ms: self.services.kit.now().0, cause };
         for _ in 0..TURNS_MAX {
-            let memory = Arc::new(StoreMemory::new(&self.services, acting, plugin));
+            let memory = Arc::new(StoreMemory::new(Arc::new(self.services.clone()), acting, plugin, self.binding.lookups));
             let asked = Arc::clone(&memory) as Arc<dyn ResidentMemory>;
             let answer = self.services.kit.residents.handle(plugin, event.clone(), asked).await;
-            if memory.has_failed() {
-                return Err(Failure::Unavailable { retry_after_ms: RETRY_MS });
+            match memory.broken() {
+                Some(Broken::Failed) => return Err(Failure::Unavailable { retry_after_ms: RETRY_MS }),
+                Some(Broken::Slow) => return Ok(Err(Trouble::slow())),
+                None => {}
             }
             return Ok(match answer {
                 Ok(Ok(actions)) => Ok(actions),
@@ -117,28 +126,19 @@ impl Seat {
     async fn apply(&mut self, acting: &Acting, source: &Source, actions: &[Action]) -> Result<(), Failure> {
         let (offers, committed) = self.services.kit.decide(|| self.decide_answer(acting, source, actions)).await?;
         self.follow(source, &committed, Feed { cursor: cursor_of(source), ..Feed::default() });
-        match offers {
-            Some((offers, before)) => self.install(acting, offers, before).await,
-            None => Ok(()),
+        if let (Some(checked), Committed::Done { version, .. }) = (offers, committed) {
+            self.services.offers.install(acting.project, &self.binding.plugin, checked, version);
         }
+        Ok(())
     }
 
-    async fn decide_answer(
-        &self,
-        acting: &Acting,
-        source: &Source,
-        actions: &[Action],
-    ) -> Result<(Commit, Option<(Offers, Option<Loaded<StoredOffers>>)>), Failure> {
+    async fn decide_answer(&self, acting: &Acting, source: &Source, actions: &[Action]) -> Result<(Commit, Option<Checked>), Failure> {
         let (mut commit, mut changes) = (self.commit(), Changes::default());
         self.stage_handled(acting, source, &mut commit, &mut changes).await?;
         let (services, binding, digest) = (&self.services, &self.binding, self.digest.as_str());
         let ground = Ground { services, acting, binding, digest, is_provider: self.is_provider };
         let offers = answer::stage(&ground, &mut commit, &mut changes, actions).await?;
         changes.flush(&mut commit);
-        let offers = match offers {
-            Some(offers) => Some((offers, services.kit.load(Some(acting.project), &offers_key(&binding.plugin)).await?)),
-            None => None,
-        };
         Ok((commit, offers))
     }
 
@@ -158,6 +158,7 @@ impl Seat {
                 self.still_waits(key, *version).await?;
                 commit.expects.push((key.clone(), Expect::Version(*version)));
                 changes.values.insert(key.clone(), None);
+                changes.values.insert(load_key(key), None);
                 changes.due.insert(due.clone(), None);
                 Ok(())
             }
@@ -254,7 +255,7 @@ impl Seat {
                 commit.expects.push((key.clone(), Expect::Version(*version)));
                 let name = due.clone();
                 if retry.gives_up {
-                    commit.deletes.push(key.clone());
+                    commit.deletes.extend([key.clone(), load_key(key)]);
                     commit.due.push(DueChange::Clear { name });
                 } else {
                     let again = Wake { at: retry.retry_at, attempts: retry.attempts, ..Wake::clone(wake) };
@@ -276,29 +277,14 @@ impl Seat {
     /// Somebody else settled the event: nothing is to be done, but to look again.
     async fn superseded(&mut self, source: &Source, id: &str) -> Result<(), Failure> {
         tracing::info!(plugin = %self.binding.plugin, event = id, "an answer came too late: its event was settled meanwhile");
+        // It may be its own that was stored, and only the store's word for it was lost.
+        if self.is_provider {
+            standing::catch_up(&self.services, self.project()).await?;
+        }
         match source {
             Source::Log(_) => self.reload_feed().await,
             Source::Message { .. } | Source::Wake { .. } => Ok(()),
         }
-    }
-
-    /// Installs offers that were committed. Refused ones are taken back from the store, so that a restart brings the same.
-    async fn install(&self, acting: &Acting, offers: Offers, before: Option<Loaded<StoredOffers>>) -> Result<(), Failure> {
-        let plugin = &self.binding.plugin;
-        let Err(why) = self.services.offers.install(acting.project, plugin, offers) else { return Ok(()) };
-        tracing::warn!(plugin, why, "offers are refused");
-        let mut commit = self.commit();
-        match before {
-            Some(before) => commit.put(offers_key(plugin), &before.value),
-            None => commit.deletes.push(offers_key(plugin)),
-        }
-        let data = json!({"plugin": plugin, "digest": self.digest, "event": acting.trace, "why": why});
-        let event = NewEvent::new("offers.refused", Actor::host(), format!("plugin:{plugin}"), data);
-        commit.events.push(event.caused_by(&acting.trace));
-        if let Err(error) = self.services.kit.store.commit(commit).await {
-            tracing::error!(plugin, error = %chain(&error), "refused offers stay in the store");
-        }
-        Ok(())
     }
 }
 

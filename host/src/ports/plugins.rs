@@ -585,6 +585,9 @@ pub trait Plugins: Send + Sync {
     /// [`PluginFailure`], in words for the operator.
     async fn load(&self, source: PluginSource) -> Result<PluginRef, PluginFailure>;
 
+    /// Lets go of a binding; none of that name is fine. Calls that run finish on it.
+    fn unload(&self, name: &str);
+
     /// Returns what is loaded, by binding name.
     fn loaded(&self) -> BTreeMap<String, (World, PluginRef, PluginStats)>;
 

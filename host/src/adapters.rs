@@ -1,6 +1,6 @@
 //! Everything that touches the world, one folder a neighbour. Adapters know `ports` and `core`, never each other.
 
-pub mod admin;
+pub mod components;
 pub mod embedded;
 pub mod git;
 pub mod http;

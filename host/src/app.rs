@@ -5,11 +5,12 @@
 //! recovery, and only then the listener's first answer.
 
 mod access;
+mod plugins;
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,23 +21,21 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::adapters::admin::{self, AdminClient};
+use crate::adapters::components::{FileComponents, KeyFileError, SigningKey, signature_file};
 use crate::adapters::embedded::{EmbeddedStore, OpenError, Options};
 use crate::adapters::git::{CheckOptions, GitLimits, GitOptions, GitRepositories, GitStartError};
-use crate::adapters::http::{self, Entry, PlainFetch, Routes, TlsError};
+use crate::adapters::http::{self, AdminClient, Entry, PlainFetch, Rest, Routes, TlsError, WebDownload};
 use crate::adapters::keys::{FileKeys, KeysError};
 use crate::adapters::mcp::{Mcp, McpConfig, SealingKey};
 use crate::adapters::oauth::OAuthSetupError;
 use crate::adapters::system::{OsSystem, wall_clock_ms};
 use crate::adapters::wasm::{Wasm, WasmError, WasmOptions};
-use crate::config::{ComponentOrigin, Config, Environment, PluginSpec};
-use crate::plugin_build::component::embedded_manifest;
-use crate::plugin_build::manifest::Manifest;
+use crate::config::{Config, Environment, Flags};
 use crate::plugin_cases::Bench;
 use crate::ports::admin::AdminSurface;
 use crate::ports::clock::System;
 use crate::ports::keys::Keys;
-use crate::ports::plugins::{Meter, PluginFailure, PluginSource, Plugins, World};
+use crate::ports::plugins::{Meter, Plugins};
 use crate::ports::provider::Providers;
 use crate::ports::repository::Origin;
 use crate::ports::store::Store;
@@ -48,9 +47,9 @@ use crate::service::failure::Failure;
 use crate::service::git_access::GitAccess;
 use crate::service::governor::{Governor, Recording, Watcher};
 use crate::service::kit::Kit;
+use crate::service::registry::{self, Registry, Reread, StartError};
 use crate::service::residents::Residency;
 use crate::service::surface::{AgentSurface, Services};
-use crate::shipped;
 
 /// Identifies the key that seals sessions; a second one comes with the first rotation.
 const SEALING_KEY_ID: u8 = 1;
@@ -70,40 +69,21 @@ pub enum AppError {
     /// The plugin runtime.
     #[error("plugins cannot be run")]
     Wasm(#[from] WasmError),
-    /// A component file.
-    #[error("the component of plugin `{plugin}` cannot be read")]
+    /// A plugin that is not there in any form.
+    #[error(transparent)]
+    Plugins(#[from] StartError),
+    /// A component to sign.
+    #[error("{path} cannot be signed")]
     Component {
-        /// Which plugin.
-        plugin: String,
+        /// Which.
+        path: PathBuf,
         /// Why.
         #[source]
         source: io::Error,
     },
-    /// A component that is not shipped.
-    #[error("no component `{plugin}` is shipped: name a file as its `source`")]
-    NotShipped {
-        /// Which plugin.
-        plugin: String,
-    },
-    /// A plugin that was made for something else.
-    #[error("plugin `{plugin}` is of the world `{says}`, and cannot be used as one of `{used}`")]
-    OtherWorld {
-        /// Which.
-        plugin: String,
-        /// What its manifest says.
-        says: World,
-        /// What the configuration asks of it.
-        used: World,
-    },
-    /// A plugin that does not load.
-    #[error("plugin `{plugin}` cannot be loaded")]
-    Plugin {
-        /// Which.
-        plugin: String,
-        /// Why.
-        #[source]
-        source: PluginFailure,
-    },
+    /// A key that signs components.
+    #[error(transparent)]
+    SigningKey(#[from] KeyFileError),
     /// The certificate or its key.
     #[error("`server.tls` cannot be used")]
     Tls(#[from] TlsError),
@@ -136,6 +116,7 @@ pub enum AppError {
 /// An opened data folder with everything on it.
 struct Opened {
     services: Services,
+    registry: Arc<Registry>,
     store: Arc<EmbeddedStore>,
     git: GitRepositories,
     governor: Arc<Governor>,
@@ -144,11 +125,27 @@ struct Opened {
 
 impl Opened {
     fn admin(&self, url: Option<String>) -> Admin {
-        Admin::new(self.services.clone(), Arc::clone(&self.governor), self.decisions.clone(), url)
+        let (registry, governor) = (Arc::clone(&self.registry), Arc::clone(&self.governor));
+        Admin::new(self.services.clone(), registry, governor, self.decisions.clone(), url)
     }
 }
 
-async fn open(config: &Config, public_url: String, access: Access) -> Result<(Opened, Watcher), AppError> {
+/// Whether the plugins are loaded when a data folder is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loading {
+    /// All of them.
+    All,
+    /// None: only records are looked at and changed.
+    None,
+}
+
+async fn open(
+    config: &Config,
+    public_url: String,
+    access: Access,
+    loading: Loading,
+    reread: Option<Reread>,
+) -> Result<(Opened, Watcher), AppError> {
     let system: Arc<dyn System> = Arc::new(OsSystem);
     let folder = config.data_dir.join("store");
     let options = Options::new(wall_clock_ms, Arc::clone(&system));
@@ -158,9 +155,10 @@ async fn open(config: &Config, public_url: String, access: Access) -> Result<(Op
     let wasm = Arc::new(Wasm::new(WasmOptions::new(Some(config.data_dir.join("code-cache")), keys.derive("code cache")))?);
     let recording = if config.decisions.kept_max > 0 { Recording::On } else { Recording::Off };
     let (governor, watcher) = Governor::new(Arc::clone(&wasm) as Arc<dyn Plugins>, Arc::clone(&system), recording);
-    let (git, loaded) = tokio::join!(GitRepositories::open(git_options(config)?, Arc::clone(&system)), load_plugins(config, &governor));
-    let git = git?;
-    loaded?;
+    let git = GitRepositories::open(git_options(config)?, Arc::clone(&system)).await?;
+    let (wanted, mut settings) = (config.wanted(), config.settings(public_url));
+    registry::settle(store.as_ref(), &wanted, &mut settings).await.map_err(AppError::State)?;
+    let components = FileComponents::new(config.data_dir.join("components"), Arc::new(WebDownload::new()?));
     let kit = Kit {
         store: Arc::clone(&store) as Arc<dyn Store>,
         plugins: Arc::clone(&governor) as Arc<dyn Plugins>,
@@ -169,10 +167,15 @@ async fn open(config: &Config, public_url: String, access: Access) -> Result<(Op
         repository: Arc::new(git.clone()),
         system,
         keys,
-        settings: Arc::new(config.settings(public_url)),
+        settings: Arc::new(settings),
     };
     let decisions = DecisionLog::new(Arc::clone(&kit.store), config.decisions.kept_max);
-    Ok((Opened { services: Services::new(kit, access), store, git, governor, decisions }, watcher))
+    let registry = Registry::new(kit.clone(), Arc::new(components), wanted, reread).governed_by(Arc::clone(&governor));
+    let registry = Arc::new(registry);
+    if loading == Loading::All {
+        registry.start().await?;
+    }
+    Ok((Opened { services: Services::new(kit, access), registry, store, git, governor, decisions }, watcher))
 }
 
 fn git_options(config: &Config) -> Result<GitOptions, AppError> {
@@ -196,53 +199,6 @@ fn git_options(config: &Config) -> Result<GitOptions, AppError> {
     Ok(options)
 }
 
-async fn load_plugins(config: &Config, plugins: &Arc<Governor>) -> Result<(), AppError> {
-    let mut loading = JoinSet::new();
-    for spec in config.plugins.clone() {
-        let plugins = Arc::clone(plugins);
-        let source = source(spec)?;
-        loading.spawn(async move {
-            let plugin = source.name.clone();
-            plugins.load(source).await.map_err(|source| AppError::Plugin { plugin, source })
-        });
-    }
-    while let Some(loaded) = loading.join_next().await {
-        loaded.expect("loading a plugin does not panic")?;
-    }
-    Ok(())
-}
-
-fn source(spec: PluginSpec) -> Result<PluginSource, AppError> {
-    let component: Arc<[u8]> = match &spec.origin {
-        ComponentOrigin::Embedded => {
-            shipped::component(&spec.name).ok_or_else(|| AppError::NotShipped { plugin: spec.name.clone() })?.into()
-        }
-        ComponentOrigin::File(path) => {
-            let bytes = std::fs::read(path).map_err(|source| AppError::Component { plugin: spec.name.clone(), source })?;
-            bytes.into()
-        }
-    };
-    let world = world(&spec, &component)?;
-    Ok(PluginSpec { world, ..spec }.with_component(component))
-}
-
-/// Returns the world a component is loaded as. What it says of itself counts: one that is used as a provider may be an agent.
-fn world(spec: &PluginSpec, component: &[u8]) -> Result<World, AppError> {
-    let manifest = embedded_manifest(component).and_then(|text| text.map(|text| Manifest::parse(&text)).transpose());
-    let says = match manifest {
-        Ok(manifest) => manifest.map(|manifest| manifest.world),
-        Err(why) => {
-            tracing::warn!(plugin = %spec.name, why, "the component's manifest cannot be read");
-            None
-        }
-    };
-    match says {
-        None | Some(World::Agent) if spec.world == World::McpProvider => Ok(says.unwrap_or(spec.world)),
-        Some(says) if says != spec.world => Err(AppError::OtherWorld { plugin: spec.name.clone(), says, used: spec.world }),
-        Some(_) | None => Ok(spec.world),
-    }
-}
-
 async fn make_ready(config: &Config, opened: &Opened) -> Result<(), AppError> {
     let admin = opened.admin(None);
     for project in &config.projects {
@@ -259,11 +215,11 @@ async fn make_ready(config: &Config, opened: &Opened) -> Result<(), AppError> {
     Ok(())
 }
 
-/// Serves until SIGTERM or SIGINT, then drains.
+/// Serves until SIGTERM or SIGINT, then drains. With `reread` it takes in what changes of the plugins meanwhile.
 ///
 /// # Errors
 /// [`AppError`].
-pub async fn up(config: Config) -> Result<(), AppError> {
+pub async fn up(config: Config, reread: Option<Reread>) -> Result<(), AppError> {
     let address = config.server.bind;
     let listen = |source| AppError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
@@ -271,10 +227,11 @@ pub async fn up(config: Config) -> Result<(), AppError> {
     let url = config.public_url(bound);
     let system: Arc<dyn System> = Arc::new(OsSystem);
     let gate = access::Gate::open(&config, &system)?;
-    let (opened, watcher) = open(&config, url.clone(), gate.access(&config)).await?;
+    let (opened, mut watcher) = open(&config, url.clone(), gate.access(&config), Loading::All, reread).await?;
     make_ready(&config, &opened).await?;
     let stop = CancellationToken::new();
     let mut background = JoinSet::new();
+    background.spawn(Arc::clone(&opened.registry).keep_quarantines(watcher.given_up(), stop.clone()));
     background.spawn(watcher.run(opened.decisions.clone(), stop.clone()));
     if let Some(issuer) = &gate.issuer {
         background.spawn(Arc::clone(issuer).keep_keys(stop.clone()));
@@ -289,16 +246,18 @@ pub async fn up(config: Config) -> Result<(), AppError> {
     background.spawn(due::run(services.clone(), Arc::clone(&residency), stop.clone()));
     background.spawn(residency.run(stop.clone()));
     background.spawn(services.queue.clone().run(stop.clone()));
-    let socket = admin::bind(&config.data_dir).map_err(|source| AppError::System { what: "no socket in the data folder", source })?;
-    let operator: Arc<dyn AdminSurface> = Arc::new(opened.admin(Some(url.clone())));
-    background.spawn(admin::serve(socket, config.data_dir.clone(), operator, stop.clone()));
+    let hang_up = signal(SignalKind::hangup()).map_err(|source| AppError::System { what: "signals cannot be taken", source })?;
+    background.spawn(plugins::watch(Arc::clone(&opened.registry), plugins::files(&config), hang_up, stop.clone()));
+    let socket = http::bind_socket(&config.data_dir).map_err(|source| AppError::System { what: "no socket in the data folder", source })?;
+    let rest = Rest::new(Arc::new(opened.admin(Some(url.clone()))));
+    background.spawn(http::serve_socket(socket, config.data_dir.clone(), rest.clone(), Arc::clone(&system), stop.clone()));
     let signalled = signalled(stop.clone())?;
     tracing::info!(%url, data = %config.data_dir.display(), git = opened.git.git_version(), "ready");
     eprintln!("pointsman serves {url}/mcp (stop with Ctrl-C)");
     if config.server.anonymous {
         tracing::warn!("callers without a token are let in, as `server.anonymous` says");
     }
-    let routes = routes(&opened, &config, gate.entry(&config, &url), stop.clone());
+    let routes = routes(&opened, &config, rest, gate.entry(&config, &url), stop.clone());
     let drained = http::serve(listener, routes, access::limits(&config), stop.clone()).await.map_err(listen)?;
     signalled.abort();
     let waited = Duration::from_millis(config.server.drain_ms);
@@ -328,7 +287,7 @@ fn signalled(stop: CancellationToken) -> Result<tokio::task::JoinHandle<()>, App
     }))
 }
 
-fn routes(opened: &Opened, config: &Config, entry: Entry, stop: CancellationToken) -> Routes {
+fn routes(opened: &Opened, config: &Config, rest: Rest, entry: Entry, stop: CancellationToken) -> Routes {
     let services = &opened.services;
     let kit = &services.kit;
     let surface = Arc::new(AgentSurface::new(services.clone()));
@@ -359,6 +318,7 @@ fn routes(opened: &Opened, config: &Config, entry: Entry, stop: CancellationToke
         mcp: Arc::new(endpoint),
         git: Arc::new(git),
         surface,
+        rest: Some(rest),
         system: Arc::clone(&kit.system),
         origins: config.origins(),
         hosts: config.public_names(),
@@ -406,14 +366,44 @@ pub async fn running(config: &Config) -> Result<Option<Box<dyn AdminSurface>>, A
     Ok(client.map(|client| Box::new(client) as Box<dyn AdminSurface>))
 }
 
-/// Opens the data folder itself, for an operator when no host runs.
+/// Opens the data folder itself, for an operator when no host runs. Without plugins only they can be looked at and changed.
 ///
 /// # Errors
 /// [`AppError`].
-pub async fn offline(config: &Config) -> Result<Box<dyn AdminSurface>, AppError> {
-    let (opened, _) = open(config, config.public_url(config.server.bind), Access::default()).await?;
-    make_ready(config, &opened).await?;
+pub async fn offline(config: &Config, loading: Loading) -> Result<Box<dyn AdminSurface>, AppError> {
+    let (opened, _) = open(config, config.public_url(config.server.bind), Access::default(), loading, None).await?;
+    if loading == Loading::All {
+        make_ready(config, &opened).await?;
+    }
     Ok(Box::new(opened.admin(None)))
+}
+
+/// Returns what reads the configuration again, with the environment and flags of the start.
+#[must_use]
+pub fn reread(environment: Environment, flags: Flags, started: &Config) -> Reread {
+    plugins::reread(environment, flags, started.without_wanted())
+}
+
+/// Makes a key that signs components; returns its public half.
+///
+/// # Errors
+/// [`AppError`]: the file is there already, or cannot be written.
+pub fn make_signing_key(path: &Path) -> Result<String, AppError> {
+    let mut random = [0; 32];
+    OsSystem.random(&mut random);
+    Ok(SigningKey::make(path, random)?.public())
+}
+
+/// Signs a component into the file beside it; returns that file and the signature.
+///
+/// # Errors
+/// [`AppError`].
+pub fn sign_component(component: &Path, key: &Path) -> Result<(PathBuf, String), AppError> {
+    let unreadable = |source| AppError::Component { path: component.to_owned(), source };
+    let signature = SigningKey::open(key)?.sign(&std::fs::read(component).map_err(unreadable)?);
+    let file = signature_file(component);
+    std::fs::write(&file, format!("{signature}\n")).map_err(unreadable)?;
+    Ok((file, signature))
 }
 
 /// Runs a check's command confined; the rest of the command line says how.

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::app;
+use crate::app::{self, Loading};
 use crate::config::{Config, ConfigError, Environment, Flags};
 use crate::demo::{self, DemoOptions};
 use crate::ports::admin::{AdminError, AdminSurface};
@@ -67,7 +67,7 @@ enum Command {
     /// Credentials of agents and people
     #[command(subcommand)]
     Agent(agent::AgentCommand),
-    /// Plugins: build, check, test and measure them, see what is loaded
+    /// Plugins: build, test, measure, sign, add, switch, pin and roll back; see how they fare
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
     /// Put recorded decisions to another component: what would it have decided otherwise?
@@ -231,7 +231,8 @@ fn up(environment: &Environment, args: UpArgs) -> Result<ExitCode, Trouble> {
     let flags = Flags { bind: args.bind, log_level: args.log, log_format: args.log_format, ..args.settings.flags() };
     let config = Config::load(environment, &flags)?;
     telemetry::init(&config.log).map_err(|error| Trouble::caused(&error))?;
-    block_on(app::up(config))?.map_err(|error| Trouble::caused(&error))?;
+    let reread = app::reread(environment.clone(), flags, &config);
+    block_on(app::up(config, Some(reread)))?.map_err(|error| Trouble::caused(&error))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -240,7 +241,7 @@ async fn admin(config: &Config) -> Result<Box<dyn AdminSurface>, Trouble> {
     if let Some(running) = app::running(config).await.map_err(|error| Trouble::caused(&error))? {
         return Ok(running);
     }
-    app::offline(config).await.map_err(|error| Trouble::caused(&error))
+    app::offline(config, Loading::All).await.map_err(|error| Trouble::caused(&error))
 }
 
 fn status(environment: &Environment, args: &StatusArgs) -> Result<ExitCode, Trouble> {
@@ -268,7 +269,7 @@ fn status(environment: &Environment, args: &StatusArgs) -> Result<ExitCode, Trou
     }
     writeln!(out, "data      {folder}")?;
     writeln!(out, "projects  {}", if status.projects.is_empty() { "none".to_owned() } else { status.projects.join(", ") })?;
-    writeln!(out, "plugins   {} loaded", status.plugins.len())?;
+    plugin::write_status(&mut out, &status)?;
     Ok(code)
 }
 
@@ -327,7 +328,7 @@ mod tests {
           connect  Print, or write, the entry by which a client finds the host
           mcp      Be the host for a client that starts its servers as a process (stdio)
           agent    Credentials of agents and people
-          plugin   Plugins: build, check, test and measure them, see what is loaded
+          plugin   Plugins: build, test, measure, sign, add, switch, pin and roll back; see how they fare
           replay   Put recorded decisions to another component: what would it have decided otherwise?
           status   Say how the host on this data folder is; exit 0 only when it can serve
           demo     Watch four agents work on a copy of a repository, and check what they did

@@ -16,7 +16,6 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use pointsman_core::path_glob::PathGlob;
 use serde::Deserialize;
@@ -25,9 +24,13 @@ pub use access::{AuthConfig, GrantConfig, LimitsConfig, TlsConfig};
 pub use problem::ConfigError;
 pub use schema::SHIPPED;
 
-use crate::ports::plugins::{Grant, Instances, PluginLimits, PluginSource, World};
+use crate::plugin_build::digest_lock;
+use crate::ports::plugins::{Gate, Grant, Instances, PluginLimits, World};
+pub use crate::ports::registry::{ComponentOrigin, PluginSpec};
+use crate::ports::registry::{Mode, OnFailure, PERMILLE, Trust};
 use crate::ports::repository::CheckSpec;
-use crate::service::settings::{PatternBinding, ProviderBinding, ResidentBinding, Settings};
+use crate::service::registry::Wanted;
+use crate::service::settings::{Binding, Bindings, ProviderBinding, ResidentBinding, Settings};
 use layers::{File, Layers};
 use problem::Place;
 
@@ -212,50 +215,6 @@ pub struct GitConfig {
     pub transfer_timeout_ms: u64,
 }
 
-/// Where a component comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ComponentOrigin {
-    /// Shipped inside the binary, under the plugin's name.
-    Embedded,
-    /// A file.
-    File(PathBuf),
-}
-
-/// A plugin that some section asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PluginSpec {
-    /// The binding's name.
-    pub name: String,
-    /// Which extension point: as its table says, else where it is used. A component that offers MCP may turn out an agent.
-    pub world: World,
-    /// Where its component comes from.
-    pub origin: ComponentOrigin,
-    /// Its configuration, a JSON object as text.
-    pub config_json: String,
-    /// What it may cost.
-    pub limits: PluginLimits,
-    /// Whether instances are kept.
-    pub instances: Instances,
-    /// Whether one of its uses grants it to look the project up.
-    pub lookups: Grant,
-}
-
-impl PluginSpec {
-    /// Returns what the plugin port loads, once the component's bytes are at hand.
-    #[must_use]
-    pub fn with_component(self, component: Arc<[u8]>) -> PluginSource {
-        PluginSource {
-            name: self.name,
-            world: self.world,
-            component,
-            config_json: self.config_json,
-            limits: self.limits,
-            instances: self.instances,
-            lookups: self.lookups,
-        }
-    }
-}
-
 /// All settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -277,16 +236,8 @@ pub struct Config {
     pub agents: AgentsConfig,
     /// `[decisions]`.
     pub decisions: DecisionsConfig,
-    /// Routers, in the order they are asked.
-    pub routers: Vec<String>,
-    /// Mergers, in the order they are tried.
-    pub mergers: Vec<PatternBinding>,
-    /// Reconcilers, in the order they are tried.
-    pub reconcilers: Vec<PatternBinding>,
-    /// Names, messages, order.
-    pub workflow: String,
-    /// Guards gates.
-    pub policy: String,
+    /// Which components are asked where, each list in its order.
+    pub bindings: Bindings,
     /// Agents that live in the host.
     pub residents: Vec<ResidentBinding>,
     /// Offers to MCP clients.
@@ -295,6 +246,10 @@ pub struct Config {
     pub checks: Vec<CheckSpec>,
     /// Every plugin named above, once.
     pub plugins: Vec<PluginSpec>,
+    /// Whose signatures of components count.
+    pub trust: Trust,
+    /// Where the lock of their digests stands, beside the file; it counts when it is there.
+    pub lock_file: Option<PathBuf>,
     /// Git's workers and limits.
     pub git: GitConfig,
 }
@@ -342,7 +297,8 @@ impl Config {
             let help = "pass `--data DIR`, or set `POINTSMAN_DATA_DIR`, `XDG_DATA_HOME` or `HOME`";
             return Err(ConfigError::one(Place::Nowhere, "there is no data folder", Some(help.to_owned())));
         };
-        Ok(raw.into_config(layers.file.map(|file| file.path), data_dir, &check::uses(&values)))
+        let origin = Origin::of(&layers, environment, &values);
+        Ok(raw.into_config(origin, data_dir))
     }
 
     /// Returns where clients reach the host that listens at `bound`: the configured URL, or that address, with the
@@ -374,11 +330,7 @@ impl Config {
     #[must_use]
     pub fn settings(&self, public_url: String) -> Settings {
         Settings {
-            routers: self.routers.clone(),
-            mergers: self.mergers.clone(),
-            reconcilers: self.reconcilers.clone(),
-            workflow: self.workflow.clone(),
-            policy: self.policy.clone(),
+            bindings: self.bindings.clone().into(),
             residents: self.residents.clone(),
             providers: self.providers.clone(),
             checks: self.checks.clone(),
@@ -386,6 +338,73 @@ impl Config {
             delivery_lease_ms: self.agents.delivery_lease_ms,
             delivery_attempts_max: self.agents.delivery_attempts_max,
             public_url,
+        }
+    }
+}
+
+impl Config {
+    /// Returns what is wanted of the plugins.
+    #[must_use]
+    pub fn wanted(&self) -> Wanted {
+        Wanted {
+            plugins: self.plugins.clone(),
+            bindings: self.bindings.clone(),
+            trust: self.trust.clone(),
+            lock_file: self.lock_file.clone(),
+        }
+    }
+
+    /// Returns the settings without what [`Config::wanted`] returns: those that a running host does not take in.
+    #[must_use]
+    pub fn without_wanted(&self) -> Self {
+        Self { plugins: Vec::new(), bindings: Bindings::default(), trust: Trust::default(), ..self.clone() }
+    }
+}
+
+/// Where the plugins' settings were written.
+struct Origin {
+    file: Option<PathBuf>,
+    lock_file: Option<PathBuf>,
+    uses: Vec<check::Use>,
+    /// By plugin: where it is named (under the empty key) and where its table's keys are.
+    written: BTreeMap<String, BTreeMap<String, String>>,
+    /// Whether these sections come from the host's defaults.
+    defaults: Defaults,
+}
+
+struct Defaults {
+    routers: bool,
+    mergers: bool,
+    reconcilers: bool,
+    workflow: bool,
+    policy: bool,
+}
+
+impl Origin {
+    fn of(layers: &Layers, environment: &Environment, values: &figment::value::Value) -> Self {
+        let file = layers.file.as_ref().map(|file| file.path.clone());
+        let folder = file.as_ref().and_then(|path| environment.folder.join(path).parent().map(Path::to_owned));
+        let uses = check::uses(values);
+        let mut written: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+        for used in &uses {
+            let places = written.entry(used.plugin.clone()).or_insert_with(|| check::written_keys(layers, values, &used.plugin));
+            if let Some(place) = used.place(layers) {
+                places.entry(String::new()).or_insert(place);
+            }
+        }
+        let is_default = |path: &str| !check::is_written(layers, values, path);
+        Self {
+            lock_file: folder.map(|folder| folder.join(digest_lock::FILE)),
+            file,
+            uses,
+            written,
+            defaults: Defaults {
+                routers: is_default("routing.plugins"),
+                mergers: is_default("merging.strategy"),
+                reconcilers: is_default("context.reconciler"),
+                workflow: is_default("workflow.plugin"),
+                policy: is_default("policy.plugin"),
+            },
         }
     }
 }
@@ -437,8 +456,8 @@ struct Raw {
     routing: RawRouting,
     merging: RawMerging,
     context: RawContext,
-    workflow: RawNamed,
-    policy: RawNamed,
+    workflow: RawWorkflow,
+    policy: RawPolicy,
     #[serde(default)]
     check: Vec<RawCheck>,
     #[serde(default)]
@@ -447,6 +466,7 @@ struct Raw {
     provider: Vec<RawProvider>,
     #[serde(default)]
     plugins: BTreeMap<String, RawPlugin>,
+    plugin_trust: RawTrust,
     git: GitConfig,
 }
 
@@ -481,6 +501,19 @@ struct RawAgents {
 #[derive(Deserialize)]
 struct RawRouting {
     plugins: Vec<String>,
+    #[serde(default)]
+    binding: Vec<RawBinding>,
+}
+
+#[derive(Deserialize)]
+struct RawBinding {
+    plugin: String,
+    #[serde(default)]
+    projects: Vec<String>,
+    #[serde(default)]
+    kinds: Vec<String>,
+    #[serde(default)]
+    gates: Vec<Gate>,
 }
 
 #[derive(Deserialize)]
@@ -494,6 +527,8 @@ struct RawStrategy {
     #[serde(default)]
     paths: Vec<PathGlob>,
     plugin: String,
+    #[serde(default)]
+    projects: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -507,11 +542,28 @@ struct RawReconciler {
     #[serde(default)]
     keys: Vec<PathGlob>,
     plugin: String,
+    #[serde(default)]
+    projects: Vec<String>,
 }
 
 #[derive(Deserialize)]
-struct RawNamed {
+struct RawWorkflow {
     plugin: String,
+    #[serde(default)]
+    binding: Vec<RawBinding>,
+}
+
+#[derive(Deserialize)]
+struct RawPolicy {
+    plugin: String,
+    #[serde(default)]
+    binding: Vec<RawBinding>,
+}
+
+#[derive(Deserialize)]
+struct RawTrust {
+    required: bool,
+    keys: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -521,8 +573,6 @@ struct RawResident {
     projects: Vec<String>,
     #[serde(default)]
     fetch_hosts: Vec<String>,
-    #[serde(default)]
-    lookups: bool,
 }
 
 #[derive(Deserialize)]
@@ -532,8 +582,6 @@ struct RawProvider {
     projects: Vec<String>,
     #[serde(default)]
     allow_empty_namespace: bool,
-    #[serde(default)]
-    lookups: bool,
 }
 
 #[derive(Deserialize)]
@@ -557,25 +605,36 @@ struct RawPlugin {
     world: Option<World>,
     instances: Option<Instances>,
     #[serde(default)]
+    mode: Mode,
+    shadow_of: Option<String>,
+    share: Option<f64>,
+    on_failure: Option<OnFailure>,
+    digest: Option<String>,
+    signature: Option<String>,
+    #[serde(default)]
+    capabilities: Vec<String>,
+    #[serde(default)]
     limits: PluginLimits,
     #[serde(default)]
     config: BTreeMap<String, serde_json::Value>,
 }
 
 impl Raw {
-    fn into_config(self, file: Option<PathBuf>, data_dir: PathBuf, uses: &[check::Use]) -> Config {
+    fn into_config(self, mut origin: Origin, data_dir: PathBuf) -> Config {
         let mut plugins: Vec<PluginSpec> = Vec::new();
         let mut own = self.plugins;
-        for used in uses {
+        for used in &origin.uses {
             if plugins.iter().all(|plugin| plugin.name != used.plugin) {
-                let grants = self.agent.iter().map(|agent| (&agent.plugin, agent.lookups));
-                let mut grants = grants.chain(self.provider.iter().map(|provider| (&provider.plugin, provider.lookups)));
-                let lookups = grant(grants.any(|(plugin, is_given)| is_given && *plugin == used.plugin));
-                plugins.push(own.remove(&used.plugin).unwrap_or_default().into_spec(used, lookups));
+                let written = origin.written.remove(&used.plugin).unwrap_or_default();
+                plugins.push(own.remove(&used.plugin).unwrap_or_default().into_spec(used, written));
             }
         }
+        let bindings = bindings(&origin.defaults, self.routing, self.merging, self.context, self.workflow, self.policy);
         Config {
-            file,
+            file: origin.file,
+            lock_file: origin.lock_file,
+            bindings,
+            trust: Trust { required: self.plugin_trust.required, keys: self.plugin_trust.keys },
             server: ServerConfig {
                 bind: self.server.bind,
                 public_url: self.server.public_url.map(|url| url.trim_end_matches('/').to_owned()),
@@ -601,11 +660,6 @@ impl Raw {
                 delivery_lease_ms: self.agents.delivery_lease_s * 1_000,
                 delivery_attempts_max: self.agents.delivery_attempts_max,
             },
-            routers: self.routing.plugins,
-            mergers: self.merging.strategy.into_iter().map(|s| PatternBinding { patterns: s.paths, plugin: s.plugin }).collect(),
-            reconcilers: self.context.reconciler.into_iter().map(|r| PatternBinding { patterns: r.keys, plugin: r.plugin }).collect(),
-            workflow: self.workflow.plugin,
-            policy: self.policy.plugin,
             residents: self.agent.into_iter().map(RawResident::into_binding).collect(),
             providers: self.provider.into_iter().map(RawProvider::into_binding).collect(),
             checks: self
@@ -619,40 +673,86 @@ impl Raw {
     }
 }
 
+/// Returns where components are asked: of each section first the list of tables, then the short form, which is for everything.
+fn bindings(
+    defaults: &Defaults,
+    routing: RawRouting,
+    merging: RawMerging,
+    context: RawContext,
+    workflow: RawWorkflow,
+    policy: RawPolicy,
+) -> Bindings {
+    let short = |plugin: String, is_default: bool| Binding { is_default, ..Binding::of(plugin) };
+    let tables = |tables: Vec<RawBinding>| tables.into_iter().map(RawBinding::into_binding);
+    let strategy = |strategy: RawStrategy| Binding {
+        projects: strategy.projects,
+        patterns: strategy.paths,
+        is_default: defaults.mergers,
+        ..Binding::of(strategy.plugin)
+    };
+    let reconciler = |reconciler: RawReconciler| Binding {
+        projects: reconciler.projects,
+        patterns: reconciler.keys,
+        is_default: defaults.reconcilers,
+        ..Binding::of(reconciler.plugin)
+    };
+    let routers = routing.plugins.into_iter().map(|plugin| short(plugin, defaults.routers));
+    Bindings {
+        routers: tables(routing.binding).chain(routers).collect(),
+        mergers: merging.strategy.into_iter().map(strategy).collect(),
+        reconcilers: context.reconciler.into_iter().map(reconciler).collect(),
+        workflows: tables(workflow.binding).chain([short(workflow.plugin, defaults.workflow)]).collect(),
+        policies: tables(policy.binding).chain([short(policy.plugin, defaults.policy)]).collect(),
+        ..Bindings::default()
+    }
+}
+
+impl RawBinding {
+    fn into_binding(self) -> Binding {
+        Binding { projects: self.projects, kinds: self.kinds, gates: self.gates, ..Binding::of(self.plugin) }
+    }
+}
+
 impl RawResident {
     fn into_binding(self) -> ResidentBinding {
-        let Self { plugin, projects, fetch_hosts, lookups } = self;
-        ResidentBinding { plugin, projects, fetch_hosts, lookups: grant(lookups) }
+        let Self { plugin, projects, fetch_hosts } = self;
+        // What it imports was granted, or it was not loaded.
+        ResidentBinding { plugin, projects, fetch_hosts, lookups: Grant::Given }
     }
 }
 
 impl RawProvider {
     fn into_binding(self) -> ProviderBinding {
-        let Self { plugin, projects, allow_empty_namespace, lookups } = self;
-        ProviderBinding { plugin, projects, allow_empty_namespace, lookups: grant(lookups) }
+        let Self { plugin, projects, allow_empty_namespace } = self;
+        ProviderBinding { plugin, projects, allow_empty_namespace, lookups: Grant::Given }
     }
-}
-
-fn grant(is_given: bool) -> Grant {
-    if is_given { Grant::Given } else { Grant::Withheld }
 }
 
 impl RawPlugin {
-    fn into_spec(self, used: &check::Use, lookups: Grant) -> PluginSpec {
+    fn into_spec(self, used: &check::Use, written: BTreeMap<String, String>) -> PluginSpec {
+        let world = self.world.unwrap_or(used.world);
+        let origin = self.source.map_or(ComponentOrigin::Embedded, ComponentOrigin::from);
         PluginSpec {
-            name: used.plugin.clone(),
-            world: self.world.unwrap_or(used.world),
-            origin: match self.source {
-                None => ComponentOrigin::Embedded,
-                Some(source) if source == "embedded" => ComponentOrigin::Embedded,
-                Some(path) => ComponentOrigin::File(path.into()),
-            },
+            mode: self.mode,
+            shadow_of: self.shadow_of,
+            share_permille: self.share.map_or(PERMILLE, permille),
+            on_failure: self.on_failure,
+            digest: self.digest,
+            signature: self.signature,
+            capabilities: self.capabilities,
+            written,
             config_json: serde_json::Value::Object(self.config.into_iter().collect()).to_string(),
             limits: self.limits,
             instances: self.instances.unwrap_or(Instances::Warm),
-            lookups,
+            ..PluginSpec::new(&used.plugin, world, origin)
         }
     }
+}
+
+/// Returns a share of 0 to 1 in thousandths.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between 0 and 1000")]
+fn permille(share: f64) -> u16 {
+    (share.clamp(0.0, 1.0) * f64::from(PERMILLE)).round() as u16
 }
 
 #[cfg(test)]

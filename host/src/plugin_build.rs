@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 mod compile;
 pub mod component;
+pub mod config_schema;
+pub mod digest_lock;
 pub mod lock;
 pub mod manifest;
 pub mod toolchain;

@@ -10,10 +10,11 @@ use pointsman::adapters::system::{OsSystem, wall_clock_ms};
 use pointsman::adapters::wasm::{Wasm, WasmOptions};
 use pointsman::ports::clock::System;
 use pointsman::ports::decision::{CheckQuestion, NamedCandidate, Question, RouteQuestion, ask};
-use pointsman::ports::health::{BreakerView, Health, Mode};
+use pointsman::ports::health::{BreakerView, Health};
 use pointsman::ports::plugins::{
-    Gate, GateFacts, Grant, Instances, OnFailure, PluginFailure, PluginLimits, PluginSource, Plugins, RouteMessage, World,
+    Gate, GateFacts, Grant, Instances, PluginFailure, PluginLimits, PluginSource, Plugins, RouteMessage, World,
 };
+use pointsman::ports::registry::{Mode, OnFailure};
 use pointsman::ports::store::Store;
 use pointsman::service::decisions::DecisionLog;
 use pointsman::service::governor::{Governor, Recording, Share, Terms};

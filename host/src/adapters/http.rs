@@ -9,13 +9,16 @@
 mod access;
 mod body;
 mod depth;
+mod download;
 mod fetch;
 mod git;
 mod guard;
 mod peers;
 mod plain;
+mod rest;
 mod route;
 mod slow;
+mod socket;
 mod tls;
 
 #[cfg(test)]
@@ -38,7 +41,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 pub use self::access::ProtectedResource;
+pub use self::download::WebDownload;
 pub use self::fetch::PlainFetch;
+pub use self::rest::Rest;
+pub use self::socket::{AdminClient, bind as bind_socket, serve as serve_socket};
 pub use self::tls::{Tls, TlsError};
 
 use self::peers::{Peer, Peers, Seat};
@@ -106,8 +112,10 @@ pub struct Routes {
     pub mcp: Arc<dyn Endpoint>,
     /// `/git/{slug}.git/…`.
     pub git: Arc<dyn GitSurface>,
-    /// `/readyz`.
+    /// `/readyz`, and who may call the API.
     pub surface: Arc<dyn Surface>,
+    /// `/api/v1/…`; none: there is nothing at those paths.
+    pub rest: Option<Rest>,
     /// Randomness for request ids, durations for the log.
     pub system: Arc<dyn System>,
     /// Values of `Origin` that are let in besides those of this machine, such as `https://dash.example.org`.

@@ -282,6 +282,14 @@ impl Plugins for Wasm {
         blocking(&name, move || inner.load(source)).await
     }
 
+    fn unload(&self, name: &str) {
+        self.inner.bindings.rcu(|bindings| {
+            let mut bindings = BTreeMap::clone(bindings);
+            bindings.remove(name);
+            bindings
+        });
+    }
+
     fn loaded(&self) -> BTreeMap<String, (World, PluginRef, PluginStats)> {
         let bindings = self.inner.bindings.load();
         let row = |(name, one): (&String, &Arc<Binding>)| (name.clone(), (one.world, one.reference.clone(), one.bound.stats()));

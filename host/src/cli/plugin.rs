@@ -1,4 +1,10 @@
-//! `pointsman plugin`: from a folder to a component, and what is loaded.
+//! `pointsman plugin`: from a folder to a component, and from a component to a part of a running host.
+
+mod build;
+mod change;
+mod list;
+mod lock;
+mod sign;
 
 mod bench;
 mod check;
@@ -10,29 +16,25 @@ mod trace;
 pub(in crate::cli) use subject::{Subject, Tried, brief};
 pub(in crate::cli) use trace::object;
 
-use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
-use serde::Serialize;
+use clap::Subcommand;
 
-use super::agent::write_columns;
 use super::{SettingsArgs, Trouble, block_on, print_json};
-use crate::app;
-use crate::config::{ComponentOrigin, Config, Environment, PluginSpec};
-use crate::plugin_build::{self, Options, Progress, Verified};
-use crate::ports::admin::PluginListed;
-use crate::ports::plugins::{Instances, World};
+use crate::app::{self, Loading};
+use crate::config::{Config, Environment};
+use crate::ports::admin::AdminSurface;
+
+pub(super) use self::list::write_status;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PluginCommand {
     /// Build a plugin's folder into one component, checked against its world
     #[command(after_help = "Examples:\n  pointsman plugin build plugins/my-router\n  pointsman plugin build . --out target/components")]
-    Build(BuildArgs),
+    Build(build::BuildArgs),
     /// Build a plugin again and compare it with the component that is there
     #[command(after_help = "Example:\n  pointsman plugin verify plugins/merge-union")]
-    Verify(BuildArgs),
+    Verify(build::BuildArgs),
     /// Check a plugin: its world, what it imports and asks for, its configuration, its cases
     #[command(after_help = "Examples:\n  pointsman plugin check .\n  pointsman plugin check dist/my-router.wasm --cases cases")]
     Check(check::CheckArgs),
@@ -53,132 +55,84 @@ pub(super) enum PluginCommand {
     Run(trace::RunArgs),
     /// Say what a component is, without running it
     Inspect(inspect::InspectArgs),
-    /// List the plugins that the configuration names, and how they fare in the running host
-    List(ListArgs),
-}
-
-#[derive(Debug, Args)]
-pub(super) struct BuildArgs {
-    /// Folder with the plugin's Cargo.toml and plugin.toml
-    dir: PathBuf,
-    /// Folder to write the component and its lock entry to
-    #[arg(long, value_name = "DIR", default_value = "plugins/dist")]
-    out: PathBuf,
-    /// Print one JSON object, and nothing of the compiler's unless it fails
-    #[arg(long)]
-    json: bool,
-}
-
-impl BuildArgs {
-    fn options(&self) -> Options {
-        let progress = if self.json { Progress::Silent } else { Progress::Stderr };
-        Options { progress, ..Options::new(&self.dir, &self.out) }
-    }
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ListArgs {
-    /// Print one JSON array
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    settings: SettingsArgs,
+    /// List the plugins: what they decide, where they come from, how they stand
+    #[command(after_help = "Examples:\n  pointsman plugin list\n  pointsman plugin list --json | jq '.[] | select(.state != \"loaded\")'")]
+    List(list::ListArgs),
+    /// Add a plugin that the configuration does not name; it is asked before the shipped ones
+    #[command(after_help = change::ADD_EXAMPLES)]
+    Add(Box<change::AddArgs>),
+    /// Take away a plugin that was added
+    #[command(after_help = "Example:\n  pointsman plugin remove my-router")]
+    Remove(change::NameArgs),
+    /// Have a plugin asked; lifts a quarantine
+    #[command(after_help = "Example:\n  pointsman plugin enable my-router")]
+    Enable(change::NameArgs),
+    /// Have a plugin not asked: as if it were not bound
+    #[command(after_help = "Example:\n  pointsman plugin disable my-router")]
+    Disable(change::NameArgs),
+    /// Hold a plugin at a component, whatever its source has
+    #[command(after_help = "Examples:\n  pointsman plugin pin my-router\n  pointsman plugin pin my-router 3f9a0c21")]
+    Pin(change::PinArgs),
+    /// Let a plugin follow its source again
+    #[command(after_help = "Example:\n  pointsman plugin unpin my-router")]
+    Unpin(change::NameArgs),
+    /// Hold a plugin at the component that was loaded before this one
+    #[command(after_help = "Example:\n  pointsman plugin rollback my-router && pointsman plugin list")]
+    Rollback(change::NameArgs),
+    /// Show, grant or take away what a plugin may reach
+    #[command(after_help = "Examples:\n  pointsman plugin grants my-agent\n  pointsman plugin grants my-agent --grant kv --revoke http")]
+    Grants(change::GrantsArgs),
+    /// Read the configuration and every source again, or one plugin's source
+    #[command(after_help = "Examples:\n  pointsman plugin reload\n  pointsman plugin reload my-router")]
+    Reload(change::ReloadArgs),
+    /// Write the digests of all plugins into plugins.lock beside the configuration: no others are loaded from then on
+    #[command(after_help = "Examples:\n  pointsman plugin lock\n  pointsman plugin lock --check")]
+    Lock(lock::LockArgs),
+    /// Make a key that signs components
+    #[command(after_help = "Example:\n  pointsman plugin keygen ~/.config/pointsman/plugins.key")]
+    Keygen(sign::KeygenArgs),
+    /// Sign a component, into FILE.sig beside it
+    #[command(after_help = "Example:\n  pointsman plugin sign my-router.wasm --key ~/.config/pointsman/plugins.key")]
+    Sign(sign::SignArgs),
 }
 
 pub(super) fn run(environment: &Environment, command: &PluginCommand) -> Result<ExitCode, Trouble> {
     match command {
-        PluginCommand::Build(args) => build(args),
-        PluginCommand::Verify(args) => verify(args),
         PluginCommand::Check(args) => check::run(environment, args),
         PluginCommand::Test(args) => test::run(environment, args),
         PluginCommand::Bench(args) => bench::run(environment, args),
         PluginCommand::Run(args) => trace::run(environment, args),
         PluginCommand::Inspect(args) => inspect::run(args),
-        PluginCommand::List(args) => list(environment, args),
+        PluginCommand::Build(args) => build::build(args),
+        PluginCommand::Verify(args) => build::verify(args),
+        PluginCommand::List(args) => list::run(environment, args),
+        PluginCommand::Add(args) => change::add(environment, args),
+        PluginCommand::Remove(args) => change::remove(environment, args),
+        PluginCommand::Enable(args) => change::enable(environment, args),
+        PluginCommand::Disable(args) => change::disable(environment, args),
+        PluginCommand::Pin(args) => change::pin(environment, args),
+        PluginCommand::Unpin(args) => change::unpin(environment, args),
+        PluginCommand::Rollback(args) => change::rollback(environment, args),
+        PluginCommand::Grants(args) => change::grants(environment, args),
+        PluginCommand::Reload(args) => change::reload(environment, args),
+        PluginCommand::Lock(args) => lock::run(environment, args),
+        PluginCommand::Keygen(args) => sign::keygen(args),
+        PluginCommand::Sign(args) => sign::sign(args),
     }
 }
 
-fn build(args: &BuildArgs) -> Result<ExitCode, Trouble> {
-    let built = plugin_build::build(&args.options()).map_err(|error| Trouble::caused(&error))?;
-    let entry = &built.entry;
-    if args.json {
-        print_json(&serde_json::json!({
-            "path": built.path,
-            "name": entry.name,
-            "version": entry.version,
-            "world": entry.world,
-            "digest": entry.digest,
-            "size_bytes": entry.size_bytes,
-        }))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "built {} {} for the world `{}`", entry.name, entry.version, entry.world)?;
-    writeln!(out, "  {} ({} bytes)\n  blake3 {}", built.path.display(), entry.size_bytes, entry.digest)?;
-    Ok(ExitCode::SUCCESS)
+/// Whether a host took the change in, or it waits in the records for the next start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    Now,
+    AtTheNextStart,
 }
 
-fn verify(args: &BuildArgs) -> Result<ExitCode, Trouble> {
-    let verified = plugin_build::verify(&args.options()).map_err(|error| Trouble::caused(&error))?;
-    let (same_bytes, said) = match verified {
-        Verified::SameBytes { digest } => (true, format!("the same bytes, blake3 {digest}")),
-        Verified::OtherToolchain { locked, here, .. } => {
-            (false, format!("it fits its world; the bytes cannot be compared, because it was built by {locked} and here is {here}"))
-        }
-    };
-    if args.json {
-        print_json(&serde_json::json!({"same_bytes": same_bytes, "said": said}))?;
-    } else {
-        writeln!(std::io::stdout(), "{said}")?;
+/// Returns the operator's surface: of the host that runs on the data folder, else of the data folder itself, with no plugin loaded.
+async fn surface(config: &Config) -> Result<(Box<dyn AdminSurface>, Taken), Trouble> {
+    let caused = |error: app::AppError| Trouble::caused(&error);
+    if let Some(running) = app::running(config).await.map_err(caused)? {
+        return Ok((running, Taken::Now));
     }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// A plugin as it is configured and, where a host runs, as it is loaded.
-#[derive(Debug, Serialize)]
-struct Line {
-    name: String,
-    world: World,
-    source: String,
-    instances: Instances,
-    loaded: Option<PluginListed>,
-}
-
-fn list(environment: &Environment, args: &ListArgs) -> Result<ExitCode, Trouble> {
-    let config = Config::load(environment, &args.settings.flags())?;
-    let loaded = block_on(async {
-        match app::running(&config).await.map_err(|error| Trouble::caused(&error))? {
-            Some(host) => Ok(host.status().await?.plugins),
-            None => Ok::<_, Trouble>(Vec::new()),
-        }
-    })??;
-    let lines: Vec<Line> = config.plugins.iter().map(|spec| line(spec, &loaded)).collect();
-    if args.json {
-        print_json(&lines)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let rows = lines.iter().map(|line| {
-        let (digest, calls) = line.loaded.as_ref().map_or(("not loaded".to_owned(), String::new()), |loaded| {
-            let failed = if loaded.failures > 0 { format!(", {} failed", loaded.failures) } else { String::new() };
-            (loaded.digest.chars().take(12).collect(), format!("{}{failed}", loaded.calls))
-        });
-        let instances = if line.instances == Instances::Warm { "warm" } else { "fresh" };
-        [line.name.clone(), line.world.name().to_owned(), line.source.clone(), instances.to_owned(), digest, calls]
-    });
-    let head = ["NAME", "DECIDES", "SOURCE", "INSTANCES", "DIGEST", "CALLS"].map(str::to_owned);
-    write_columns(&mut std::io::stdout().lock(), std::iter::once(head).chain(rows))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn line(spec: &PluginSpec, loaded: &[PluginListed]) -> Line {
-    Line {
-        name: spec.name.clone(),
-        world: spec.world,
-        source: match &spec.origin {
-            ComponentOrigin::Embedded => "embedded".to_owned(),
-            ComponentOrigin::File(path) => path.display().to_string(),
-        },
-        instances: spec.instances,
-        loaded: loaded.iter().find(|plugin| plugin.name == spec.name).cloned(),
-    }
+    Ok((app::offline(config, Loading::None).await.map_err(caused)?, Taken::AtTheNextStart))
 }

@@ -12,6 +12,7 @@ use super::problem::{Place, Problem, nearest};
 use super::schema::{CONFIG_VERSION, Key, Need, ROOT, SHIPPED, Shape, homes_of};
 use super::{Environment, access};
 use crate::ports::plugins::World;
+use crate::ports::registry::is_url;
 
 /// Where a plugin is asked for.
 #[derive(Debug)]
@@ -37,6 +38,7 @@ pub(super) fn check(layers: &Layers, environment: &Environment, values: &mut Val
     check.unique(values, "check", "name");
     check.unique(values, "agent", "plugin");
     check.unique(values, "provider", "plugin");
+    check.sources(values);
     check.projects_are_known(values);
     check.problems.extend(access::check(layers, values));
     check.problems
@@ -54,7 +56,7 @@ pub(super) fn uses(values: &Value) -> Vec<Use> {
     for (i, value) in list(values.find_ref("routing.plugins")).enumerate() {
         add(World::Router, vec![key("routing"), key("plugins"), Step::Item(i)], Some(value));
     }
-    for (section, entry, world) in [("merging", "strategy", World::Merger), ("context", "reconciler", World::Reconciler)] {
+    for (section, entry, world) in TABLES {
         for (i, table) in list(values.find_ref(&format!("{section}.{entry}"))).enumerate() {
             add(world, vec![key(section), key(entry), Step::Item(i), key("plugin")], table.find_ref("plugin"));
         }
@@ -66,7 +68,51 @@ pub(super) fn uses(values: &Value) -> Vec<Use> {
     }
     add(World::Workflow, vec![key("workflow"), key("plugin")], values.find_ref("workflow.plugin"));
     add(World::Policy, vec![key("policy"), key("plugin")], values.find_ref("policy.plugin"));
+    shadows(values, &mut uses);
     uses
+}
+
+/// The lists of tables that bind plugins: section, list, what is decided there.
+const TABLES: [(&str, &str, World); 5] = [
+    ("routing", "binding", World::Router),
+    ("merging", "strategy", World::Merger),
+    ("context", "reconciler", World::Reconciler),
+    ("workflow", "binding", World::Workflow),
+    ("policy", "binding", World::Policy),
+];
+
+/// Adds the plugins that are asked beside another: each is used where that one is.
+fn shadows(values: &Value, uses: &mut Vec<Use>) {
+    let Some(own) = values.find_ref("plugins").and_then(Value::as_dict) else { return };
+    for (name, table) in own {
+        let Some(Value::String(tag, beside)) = table.find_ref("shadow_of") else { continue };
+        let is_used = uses.iter().any(|used| used.plugin == *name);
+        let Some(world) = uses.iter().find(|used| used.plugin == *beside).map(|used| used.world).filter(|_| !is_used) else { continue };
+        let path = ["plugins", name.as_str(), "shadow_of"].map(|step| Step::Key(step.to_owned())).to_vec();
+        uses.push(Use { plugin: name.clone(), world, path, tag: *tag });
+    }
+}
+
+impl Use {
+    /// Returns where the plugin is named.
+    pub(super) fn place(&self, layers: &Layers) -> Option<String> {
+        layers.place(&self.path, self.tag, Part::Value).short()
+    }
+}
+
+/// Returns where the keys of a plugin's table are written, those that no layer but the defaults sets left out.
+pub(super) fn written_keys(layers: &Layers, values: &Value, plugin: &str) -> BTreeMap<String, String> {
+    let table = values.find_ref("plugins").and_then(Value::as_dict).and_then(|all| all.get(plugin)).and_then(Value::as_dict);
+    let place = |(key, value): (&String, &Value)| {
+        let path = ["plugins", plugin, key.as_str()].map(|step| Step::Key(step.to_owned()));
+        Some((key.clone(), layers.place(&path, value.tag(), Part::Key).short()?))
+    };
+    table.into_iter().flatten().filter_map(place).collect()
+}
+
+/// Returns whether somebody wrote a value, rather than the host's defaults.
+pub(super) fn is_written(layers: &Layers, values: &Value, path: &str) -> bool {
+    values.find_ref(path).is_some_and(|value| layers.layer(value.tag()) != Layer::Defaults)
 }
 
 fn list(value: Option<&Value>) -> impl Iterator<Item = &Value> {
@@ -185,6 +231,9 @@ impl Check<'_> {
                 }
             }
             (Shape::Any, Value::Dict(..)) | (Shape::Switch, Value::Bool(..)) => {}
+            (Shape::Share, Value::Num(_, number))
+                if number.to_f64().is_some_and(|share| (0.0..=1.0).contains(&share))
+                    || number.to_i128().is_some_and(|share| (0..=1).contains(&share)) => {}
             (Shape::Path | Shape::PluginSource, Value::String(_, text)) if !text.is_empty() => self.path(path, tag, text, shape),
             (Shape::Text(form), Value::String(_, text)) if (form.fits)(text) => {}
             (Shape::Choice(choices), Value::String(_, text)) if choices.contains(&text.as_str()) => {}
@@ -222,7 +271,7 @@ impl Check<'_> {
 
     /// Makes a path absolute in place, and looks whether a component is there at all.
     fn path(&mut self, path: &[Step], tag: Tag, text: &mut String, shape: &Shape) {
-        if matches!(shape, Shape::PluginSource) && text == "embedded" {
+        if matches!(shape, Shape::PluginSource) && (text == "embedded" || is_url(text)) {
             return;
         }
         let full = self.absolute(text, tag);
@@ -283,7 +332,7 @@ impl Check<'_> {
                 let help = match nearest(name, worlds.keys().copied()) {
                     Some(used) => format!("did you mean `[plugins.{used}]`?"),
                     None => "name it in `routing.plugins`, a `[[merging.strategy]]`, a `[[context.reconciler]]`, `workflow.plugin`, \
-                             `policy.plugin`, an `[[agent]]` or a `[[provider]]`, or leave it out"
+                             `policy.plugin`, an `[[agent]]`, a `[[provider]]` or a `binding`, or beside another by `shadow_of`, or leave it out"
                         .to_owned(),
                 };
                 let path = [Step::Key("plugins".to_owned()), Step::Key(name.clone())];
@@ -295,17 +344,48 @@ impl Check<'_> {
     /// A binding to a project that is not in the file is a slip: projects of other origin are served where `projects` is left out.
     fn projects_are_known(&mut self, values: &Value) {
         let known: Vec<&str> = list(values.find_ref("project")).filter_map(|project| project.find_ref("slug")?.as_str()).collect();
-        for section in ["agent", "provider"] {
-            for (i, table) in list(values.find_ref(section)).enumerate() {
+        let tables = TABLES.iter().map(|(section, entry, _)| vec![*section, *entry]);
+        for section in tables.chain([vec!["agent"], vec!["provider"]]) {
+            let dots = section.join(".");
+            for (i, table) in list(values.find_ref(&dots)).enumerate() {
                 for (j, slug) in list(table.find_ref("projects")).enumerate() {
                     let Value::String(tag, text) = slug else { continue };
                     if let (false, Some(near)) = (known.contains(&text.as_str()), nearest(text, known.iter().copied())) {
                         let key = |name: &str| Step::Key(name.to_owned());
-                        let path = [key(section), Step::Item(i), key("projects"), Step::Item(j)];
-                        let what = format!("`{section}.projects` names \"{text}\", but there is no such [[project]]");
+                        let mut path: Vec<Step> = section.iter().map(|name| key(name)).collect();
+                        path.extend([Step::Item(i), key("projects"), Step::Item(j)]);
+                        let what = format!("`{dots}.projects` names \"{text}\", but there is no such [[project]]");
                         self.report(&path, *tag, Part::Value, what, Some(format!("did you mean \"{near}\"?")));
                     }
                 }
+            }
+        }
+    }
+
+    /// What a URL needs, and what only makes sense together.
+    fn sources(&mut self, values: &Value) {
+        let own = values.find_ref("plugins").and_then(Value::as_dict).cloned().unwrap_or_default();
+        for (name, table) in &own {
+            let text = |key: &str| table.find_ref(key).and_then(Value::as_str);
+            let path = |key: &str| ["plugins", name.as_str(), key].map(|step| Step::Key(step.to_owned()));
+            if text("source").is_some_and(is_url)
+                && text("digest").is_none()
+                && let Some(source) = table.find_ref("source")
+            {
+                let what = format!("`plugins.{name}.source` is a URL, and there is no `digest`");
+                let help = "add `digest = \"…\"`, the BLAKE3 of the component (`b3sum` prints it): what comes from there later is not taken unseen";
+                self.report(&path("source"), source.tag(), Part::Value, what, Some(help.to_owned()));
+            }
+            if let (Some("shadow"), None, Some(mode)) = (text("mode"), text("shadow_of"), table.find_ref("mode")) {
+                let what = format!("`plugins.{name}.mode` is \"shadow\", and there is no `shadow_of`");
+                let help = "add `shadow_of = \"NAME\"`: the plugin beside which it is asked";
+                self.report(&path("mode"), mode.tag(), Part::Value, what, Some(help.to_owned()));
+            }
+            if text("shadow_of") == Some(name.as_str())
+                && let Some(of) = table.find_ref("shadow_of")
+            {
+                let what = format!("`plugins.{name}.shadow_of` names itself");
+                self.report(&path("shadow_of"), of.tag(), Part::Value, what, Some("name another plugin".to_owned()));
             }
         }
     }
@@ -329,7 +409,8 @@ fn expected(shape: &Shape) -> String {
     match shape {
         Shape::Text(form) => form.expected.to_owned(),
         Shape::Path => "a path".to_owned(),
-        Shape::PluginSource => "\"embedded\" or the path of a component".to_owned(),
+        Shape::PluginSource => "\"embedded\", the path of a component, or its URL".to_owned(),
+        Shape::Share => "a number from 0 to 1".to_owned(),
         Shape::Integer { min, max } if min == max => format!("{min}"),
         Shape::Integer { min, max } => format!("a whole number from {min} to {max}"),
         Shape::Switch => "true or false".to_owned(),

@@ -386,6 +386,9 @@ fn variable_value(text: &str, shape: &Shape) -> Value {
     if let (Shape::Switch, Ok(switch)) = (shape, text.trim().parse::<bool>()) {
         return Value::from(switch);
     }
+    if let (Shape::Share, Ok(share)) = (shape, text.trim().parse::<f64>()) {
+        return Value::from(share);
+    }
     match text.trim().parse::<i64>() {
         Ok(number) if matches!(shape, Shape::Integer { .. }) => Value::from(number),
         _ => Value::from(text.to_owned()),

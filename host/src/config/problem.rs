@@ -31,6 +31,19 @@ pub(super) enum Place {
     Nowhere,
 }
 
+impl Place {
+    /// Returns it in a few words; none where it is nowhere.
+    pub(super) fn short(&self) -> Option<String> {
+        match self {
+            Self::File { path, line, .. } => Some(format!("{}:{line}", path.display())),
+            Self::WholeFile(path) => Some(path.display().to_string()),
+            Self::Variable(name) => Some(format!("the environment variable {name}")),
+            Self::Flag(name) => Some(format!("the flag {name}")),
+            Self::Nowhere => None,
+        }
+    }
+}
+
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {

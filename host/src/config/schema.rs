@@ -9,6 +9,7 @@ use pointsman_core::path_glob::PathGlob;
 
 use crate::ports::fetch::FetchUrl;
 use crate::ports::plugins::World;
+use crate::ports::registry::{CAPABILITIES, is_digest};
 
 /// A kind of text.
 #[derive(Debug)]
@@ -26,8 +27,10 @@ pub(super) enum Shape {
     Text(&'static Form),
     /// A path; relative ones start from the file's folder, or from the working folder outside a file.
     Path,
-    /// `embedded`, or a path.
+    /// `embedded`, a path, or a URL.
     PluginSource,
+    /// A part of a whole: a number from 0 to 1.
+    Share,
     /// A whole number within a range, both ends included.
     Integer {
         /// The least.
@@ -113,6 +116,14 @@ static AUDIENCE: Form = Form {
     fits: |text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()),
 };
 static SCOPE: Form = Form { expected: "one OAuth scope, such as \"pointsman:files\", without spaces and quotes", fits: is_scope };
+static KIND: Form =
+    Form { expected: "a kind of messages or tasks, such as \"review_request\": 1 to 64 visible ASCII characters", fits: is_kind };
+static DIGEST: Form =
+    Form { expected: "the BLAKE3 digest of a component: 64 hex digits, as `pointsman plugin list` shows it", fits: is_digest };
+static PUBLIC_KEY: Form =
+    Form { expected: "a public key such as \"ed25519:BASE64\", as `pointsman plugin keygen` prints it", fits: |text| is_ed25519(text, 32) };
+static SIGNATURE: Form =
+    Form { expected: "a signature \"ed25519:BASE64\", as `pointsman plugin sign` writes it", fits: |text| is_ed25519(text, 64) };
 static COMMAND: Form = Form { expected: "a shell command", fits: |text| !text.trim().is_empty() && !text.contains('\0') };
 
 static GLOBS: Shape = Shape::Text(&GLOB);
@@ -121,6 +132,10 @@ static NAMES: Shape = Shape::Text(&NAME);
 static HOSTS: Shape = Shape::Text(&HOST);
 static SCOPES: Shape = Shape::Text(&SCOPE);
 static SLUGS: Shape = Shape::Text(&SLUG);
+static KINDS: Shape = Shape::Text(&KIND);
+static PUBLIC_KEYS: Shape = Shape::Text(&PUBLIC_KEY);
+static GATES: Shape = Shape::Choice(&["claim", "review", "submit", "land", "grant"]);
+static CAPABILITY_NAMES: Shape = Shape::Choice(&CAPABILITIES);
 static TOOLSETS: Shape = Shape::Choice(&["files", "admin"]);
 
 static LIMITS: [Key; 4] = [
@@ -172,28 +187,36 @@ static AGENTS: [Key; 3] = [
     may("delivery_attempts_max", integer(1, 1_000)),
 ];
 static DECISIONS: [Key; 1] = [may("kept_max", integer(0, 1_000_000))];
-static ROUTING: [Key; 1] = [may("plugins", Shape::List(&NAMES))];
-static STRATEGY: [Key; 2] = [may("paths", Shape::List(&GLOBS)), must("plugin", Shape::Text(&NAME))];
+static KIND_BINDING: [Key; 3] =
+    [must("plugin", Shape::Text(&NAME)), may("projects", Shape::List(&SLUGS)), may("kinds", Shape::List(&KINDS))];
+static POLICY_BINDING: [Key; 4] = [
+    must("plugin", Shape::Text(&NAME)),
+    may("projects", Shape::List(&SLUGS)),
+    may("gates", Shape::List(&GATES)),
+    may("kinds", Shape::List(&KINDS)),
+];
+static ROUTING: [Key; 2] = [may("plugins", Shape::List(&NAMES)), may("binding", Shape::Tables(&KIND_BINDING))];
+static STRATEGY: [Key; 3] = [may("paths", Shape::List(&GLOBS)), must("plugin", Shape::Text(&NAME)), may("projects", Shape::List(&SLUGS))];
 static MERGING: [Key; 1] = [may("strategy", Shape::Tables(&STRATEGY))];
-static RECONCILER: [Key; 2] = [may("keys", Shape::List(&GLOBS)), must("plugin", Shape::Text(&NAME))];
+static RECONCILER: [Key; 3] = [may("keys", Shape::List(&GLOBS)), must("plugin", Shape::Text(&NAME)), may("projects", Shape::List(&SLUGS))];
 static CONTEXT: [Key; 1] = [may("reconciler", Shape::Tables(&RECONCILER))];
-static WORKFLOW: [Key; 1] = [may("plugin", Shape::Text(&NAME))];
-static POLICY: [Key; 1] = [may("plugin", Shape::Text(&NAME))];
+static WORKFLOW: [Key; 2] = [may("plugin", Shape::Text(&NAME)), may("binding", Shape::Tables(&KIND_BINDING))];
+static POLICY: [Key; 2] = [may("plugin", Shape::Text(&NAME)), may("binding", Shape::Tables(&POLICY_BINDING))];
 static CHECK: [Key; 3] = [must("name", Shape::Text(&NAME)), must("command", Shape::Text(&COMMAND)), may("limit_s", integer(1, DAY_S))];
-static AGENT: [Key; 4] = [
-    must("plugin", Shape::Text(&NAME)),
-    may("projects", Shape::List(&SLUGS)),
-    may("fetch_hosts", Shape::List(&HOSTS)),
-    may("lookups", Shape::Switch),
-];
-static PROVIDER: [Key; 4] = [
-    must("plugin", Shape::Text(&NAME)),
-    may("projects", Shape::List(&SLUGS)),
-    may("allow_empty_namespace", Shape::Switch),
-    may("lookups", Shape::Switch),
-];
-static PLUGIN: [Key; 5] = [
+static AGENT: [Key; 3] =
+    [must("plugin", Shape::Text(&NAME)), may("projects", Shape::List(&SLUGS)), may("fetch_hosts", Shape::List(&HOSTS))];
+static PROVIDER: [Key; 3] =
+    [must("plugin", Shape::Text(&NAME)), may("projects", Shape::List(&SLUGS)), may("allow_empty_namespace", Shape::Switch)];
+static PLUGIN_TRUST: [Key; 2] = [may("required", Shape::Switch), may("keys", Shape::List(&PUBLIC_KEYS))];
+static PLUGIN: [Key; 12] = [
     may("source", Shape::PluginSource),
+    may("digest", Shape::Text(&DIGEST)),
+    may("signature", Shape::Text(&SIGNATURE)),
+    may("mode", Shape::Choice(&["live", "shadow", "off"])),
+    may("shadow_of", Shape::Text(&NAME)),
+    may("share", Shape::Share),
+    may("on_failure", Shape::Choice(&["fall-back", "refuse", "defer"])),
+    may("capabilities", Shape::List(&CAPABILITY_NAMES)),
     may("world", Shape::Choice(&["router", "merger", "reconciler", "workflow", "policy", "agent", "mcp-provider"])),
     may("instances", Shape::Choice(&["warm", "fresh"])),
     may("limits", Shape::Table(&LIMITS)),
@@ -207,7 +230,7 @@ static GIT: [Key; 4] = [
 ];
 
 /// The whole configuration.
-pub(super) static ROOT: [Key; 19] = [
+pub(super) static ROOT: [Key; 20] = [
     must("config_version", integer(CONFIG_VERSION, CONFIG_VERSION)),
     may("server", Shape::Table(&SERVER)),
     may("limits", Shape::Table(&CALL_LIMITS)),
@@ -226,6 +249,7 @@ pub(super) static ROOT: [Key; 19] = [
     may("agent", Shape::Tables(&AGENT)),
     may("provider", Shape::Tables(&PROVIDER)),
     may("plugins", Shape::Named(&PLUGIN)),
+    may("plugin_trust", Shape::Table(&PLUGIN_TRUST)),
     may("git", Shape::Table(&GIT)),
 ];
 
@@ -281,7 +305,14 @@ pub(super) fn leaves() -> Vec<Leaf> {
 fn is_leaf(shape: &Shape) -> bool {
     matches!(
         shape,
-        Shape::Text(_) | Shape::Path | Shape::PluginSource | Shape::Integer { .. } | Shape::Switch | Shape::Choice(_) | Shape::List(_)
+        Shape::Text(_)
+            | Shape::Path
+            | Shape::PluginSource
+            | Shape::Share
+            | Shape::Integer { .. }
+            | Shape::Switch
+            | Shape::Choice(_)
+            | Shape::List(_)
     )
 }
 
@@ -297,6 +328,7 @@ pub(super) fn homes_of(name: &str) -> Vec<String> {
                 Shape::Text(_)
                 | Shape::Path
                 | Shape::PluginSource
+                | Shape::Share
                 | Shape::Integer { .. }
                 | Shape::Switch
                 | Shape::Choice(_)
@@ -360,6 +392,15 @@ fn is_name(text: &str) -> bool {
         && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
 }
 
+fn is_kind(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn is_ed25519(text: &str, bytes: usize) -> bool {
+    let decoded = text.strip_prefix("ed25519:").and_then(|text| data_encoding::BASE64.decode(text.as_bytes()).ok());
+    decoded.is_some_and(|decoded| decoded.len() == bytes)
+}
+
 /// The rules of `git check-ref-format --branch`, apart from those on ref components that no branch of people has.
 fn is_branch(text: &str) -> bool {
     !text.is_empty()
@@ -407,6 +448,8 @@ mod tests {
             (&LOG_LEVEL, vec!["info", "off", "info,pointsman::service=debug"], vec!["", "inof", "pointsman=", "info;debug"]),
             (&SCOPE, vec!["files", "pointsman:files", "https://h/x"], vec!["", "a b", "a\"b", "ü"]),
             (&AUDIENCE, vec!["https://h/mcp", "urn:x"], vec!["", "a b"]),
+            (&KIND, vec!["review_request", "bug"], vec!["", "a b"]),
+            (&PUBLIC_KEY, vec!["ed25519:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="], vec!["", "AAAA", "ed25519:AAAA", "ed25519:%"]),
             (&SLUG, vec!["a", "my-repo-2"], vec!["", "-a", "My", "a_b"]),
             (&HOST, vec!["example.com", "127.0.0.1:8080", "[::1]:1"], vec!["", "http://a", "a/b", "a:b", "a@b", "::1"]),
             (&BRANCH, vec!["main", "release/1.x"], vec!["", "-x", "a b", "refs/heads/main", "a..b", "x.lock", "/a", "a/"]),
@@ -425,7 +468,17 @@ mod tests {
         assert_eq!(homes_of("bind"), ["[server]"]);
         assert_eq!(
             homes_of("plugin"),
-            ["[[merging.strategy]]", "[[context.reconciler]]", "[workflow]", "[policy]", "[[agent]]", "[[provider]]"]
+            [
+                "[[routing.binding]]",
+                "[[merging.strategy]]",
+                "[[context.reconciler]]",
+                "[workflow]",
+                "[[workflow.binding]]",
+                "[policy]",
+                "[[policy.binding]]",
+                "[[agent]]",
+                "[[provider]]"
+            ]
         );
         assert_eq!(homes_of("deadline_ms"), ["[plugins.NAME.limits]"]);
     }

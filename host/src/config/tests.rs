@@ -53,7 +53,7 @@ fn later_layers_win_and_lists_are_replaced() {
     let from_file = load(text, &[], &Flags::default()).expect("whole");
     assert_eq!(from_file.server.bind.port(), 1);
     assert_eq!(from_file.server.connections_max, 1024, "a default stays");
-    assert_eq!(from_file.routers, ["routing-rules"]);
+    assert_eq!(from_file.bindings.routers("", ""), ["routing-rules"]);
     assert_eq!(from_file.data_dir, Path::new("/srv/repo/config/data"), "relative to the file");
 
     let variables = [
@@ -69,7 +69,7 @@ fn later_layers_win_and_lists_are_replaced() {
     ];
     let from_variables = load(text, &variables, &Flags::default()).expect("whole");
     assert_eq!(from_variables.server.bind.port(), 2);
-    assert_eq!(from_variables.routers, ["routing-capability", "routing-rules"]);
+    assert_eq!(from_variables.bindings.routers("", ""), ["routing-capability", "routing-rules"]);
     assert_eq!(from_variables.agents.claim_lease_ms, 60_000);
     assert_eq!(from_variables.data_dir, Path::new("/srv/repo/there"), "relative to the working folder");
 
@@ -103,7 +103,7 @@ config = { keep = ["a", 1, true], deep = { x = 1.5 } }
     let config = load(text, &[], &Flags::default()).expect("whole");
     let settings = config.settings(config.public_url(config.server.bind));
     assert_eq!(settings.public_url, "http://127.0.0.1:7420");
-    assert_eq!(settings.mergers.len(), 1, "a list of strategies replaces the shipped one");
+    assert_eq!(settings.bindings.now().mergers.len(), 1, "a list of strategies replaces the shipped one");
     assert_eq!(settings.checks.iter().map(|check| check.limit_ms).collect::<Vec<_>>(), [7_000, 600_000]);
     let plugin = config.plugins.iter().find(|plugin| plugin.name == "merge-union").expect("it is used");
     assert_eq!((plugin.instances, plugin.limits.deadline_ms, plugin.world), (Instances::Fresh, Some(50), World::Merger));

@@ -122,7 +122,7 @@ fn refuse_foreign_imports(core: &[u8], world: World, shape: &Shape) -> Result<()
 }
 
 /// Appends a custom section (binary format of WebAssembly, 5.5.3; the same in components).
-fn append_section(component: &mut Vec<u8>, name: &str, data: &[u8]) {
+pub(super) fn append_section(component: &mut Vec<u8>, name: &str, data: &[u8]) {
     let mut content = Vec::with_capacity(name.len() + data.len() + 5);
     write_leb(&mut content, name.len());
     content.extend_from_slice(name.as_bytes());
@@ -201,8 +201,16 @@ pub fn anatomy(component: &[u8]) -> Result<Anatomy, String> {
 ///
 /// # Errors
 /// The bytes are no component, or the section is too large, no text, or there twice.
-#[expect(clippy::wildcard_enum_match_arm, reason = "only four of the many kinds of section matter here")]
 pub fn embedded_manifest(component: &[u8]) -> Result<Option<String>, String> {
+    embedded_section(component, SECTION, MANIFEST_BYTES_MAX)
+}
+
+/// Returns the text of a custom section that a component carries; none when it carries none.
+///
+/// # Errors
+/// The bytes are no component, or the section is too large, no text, or there twice.
+#[expect(clippy::wildcard_enum_match_arm, reason = "only four of the many kinds of section matter here")]
+pub fn embedded_section(component: &[u8], name: &str, bytes_max: usize) -> Result<Option<String>, String> {
     let mut found: Option<String> = None;
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(component) {
@@ -212,9 +220,9 @@ pub fn embedded_manifest(component: &[u8]) -> Result<Option<String>, String> {
             }
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
-            Payload::CustomSection(section) if depth == 0 && section.name() == SECTION => {
-                if found.is_some() || section.data().len() > MANIFEST_BYTES_MAX {
-                    return Err(format!("the section `{SECTION}` is too large or there twice"));
+            Payload::CustomSection(section) if depth == 0 && section.name() == name => {
+                if found.is_some() || section.data().len() > bytes_max {
+                    return Err(format!("the section `{name}` is too large or there twice"));
                 }
                 let text = std::str::from_utf8(section.data()).map_err(|error| error.to_string())?;
                 found = Some(text.to_owned());

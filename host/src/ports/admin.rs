@@ -1,7 +1,7 @@
-//! What an operator on this machine asks of the host: credentials, projects, how it is.
+//! What an operator asks of the host: credentials, projects, plugins, how it is.
 //!
-//! Driving port: the command line calls it, either over the data folder's socket or, when no host runs, on the opened
-//! store itself. Whoever may open the data folder may do all of this.
+//! Driving port: the API calls it, over the data folder's socket and for credentials with the toolset `admin`; and so does the
+//! command line when no host runs, on the opened store itself. Whoever may open the data folder may do all of this.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,23 +15,34 @@ use thiserror::Error;
 
 use super::decision::DecisionPage;
 use super::health::{Difference, Health};
-use super::plugins::World;
+use super::registry::{PluginAdd, PluginChange, PluginListed, PluginTrouble};
+use super::wire_time;
 
 /// A credential to mint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AgentAdd {
     /// The principal it names. A name that exists gets one more token.
     pub name: String,
     /// Human or agent.
+    #[serde(default = "default_provenance")]
     pub provenance: Provenance,
     /// Capability names its agents may claim; empty: any.
+    #[serde(default)]
     pub capabilities: Vec<String>,
     /// Toolsets beyond the default one.
+    #[serde(default)]
     pub toolsets: Vec<String>,
     /// Slugs of the projects it opens, the one behind plain `/mcp` first; empty: all there are now.
+    #[serde(default)]
     pub projects: Vec<String>,
     /// Milliseconds until it stops working; none: never.
+    #[serde(default)]
     pub lifetime_ms: Option<u64>,
+}
+
+fn default_provenance() -> Provenance {
+    Provenance::Agent
 }
 
 /// A new credential. The only time its secret is seen.
@@ -46,6 +57,7 @@ pub struct AgentAdded {
     /// Slugs of the projects it opens.
     pub projects: Vec<String>,
     /// When it stops working.
+    #[serde(with = "wire_time::option")]
     pub expires_at: Option<TimeMs>,
 }
 
@@ -65,10 +77,13 @@ pub struct AgentListed {
     /// Toolsets beyond the default one.
     pub toolsets: Vec<String>,
     /// When it was minted.
+    #[serde(with = "wire_time")]
     pub created_at: TimeMs,
     /// When it stops working.
+    #[serde(with = "wire_time::option")]
     pub expires_at: Option<TimeMs>,
     /// When it was revoked.
+    #[serde(with = "wire_time::option")]
     pub revoked_at: Option<TimeMs>,
     /// Whether it works now.
     pub live: bool,
@@ -76,13 +91,34 @@ pub struct AgentListed {
 
 /// A project to make.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ProjectCreate {
     /// Its short name.
     pub slug: String,
     /// The repository it starts from, absolute; none: an empty one.
+    #[serde(default)]
     pub source: Option<PathBuf>,
     /// The branch that work lands on.
+    #[serde(default = "default_target")]
     pub target: String,
+}
+
+fn default_target() -> String {
+    "main".to_owned()
+}
+
+/// A project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectListed {
+    /// Its id.
+    pub id: ProjectId,
+    /// Its short name.
+    pub slug: String,
+    /// The branch that work lands on.
+    pub target: String,
+    /// When it was made.
+    #[serde(with = "wire_time")]
+    pub created_at: TimeMs,
 }
 
 /// A project that is there now.
@@ -98,23 +134,8 @@ pub struct ProjectCreated {
     pub is_new: bool,
 }
 
-/// A loaded plugin.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PluginListed {
-    /// The binding's name.
-    pub name: String,
-    /// What it decides.
-    pub world: World,
-    /// BLAKE3 of its component, hex.
-    pub digest: String,
-    /// Calls since the start.
-    pub calls: u64,
-    /// Calls that trapped, met a limit or answered something invalid.
-    pub failures: u64,
-}
-
 /// How the host is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostStatus {
     /// Its version.
     pub version: String,
@@ -124,8 +145,10 @@ pub struct HostStatus {
     pub not_ready: Option<String>,
     /// Slugs of its projects.
     pub projects: Vec<String>,
-    /// What is loaded.
+    /// How its plugins stand.
     pub plugins: Vec<PluginListed>,
+    /// Why the configuration was not taken in when it was read again.
+    pub configuration: Option<PluginTrouble>,
 }
 
 /// Which recorded decisions.
@@ -185,6 +208,12 @@ pub trait AdminSurface: Send + Sync {
     /// [`AdminError`]: `not_found`.
     async fn agent_revoke(&self, token_or_name: &str) -> Result<Vec<AgentListed>, AdminError>;
 
+    /// Returns all projects, the oldest first.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    async fn project_list(&self) -> Result<Vec<ProjectListed>, AdminError>;
+
     /// Makes a project, or finds the one of this slug.
     ///
     /// # Errors
@@ -214,4 +243,40 @@ pub trait AdminSurface: Send + Sync {
     /// # Errors
     /// [`AdminError`].
     async fn plugin_differences(&self, plugin: &str) -> Result<Vec<Difference>, AdminError>;
+
+    /// Returns every plugin, by name.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    async fn plugin_list(&self) -> Result<Vec<PluginListed>, AdminError>;
+
+    /// Returns one plugin.
+    ///
+    /// # Errors
+    /// [`AdminError`]: `not_found`.
+    async fn plugin(&self, name: &str) -> Result<PluginListed, AdminError>;
+
+    /// Adds a plugin that the configuration does not name.
+    ///
+    /// # Errors
+    /// [`AdminError`]: `exists`, `file_beats_api`, `bad_argument`, `plugin_refused`.
+    async fn plugin_add(&self, add: PluginAdd) -> Result<PluginListed, AdminError>;
+
+    /// Takes away a plugin that was added; returns it as it was.
+    ///
+    /// # Errors
+    /// [`AdminError`]: `not_found`, `file_beats_api`.
+    async fn plugin_remove(&self, name: &str) -> Result<PluginListed, AdminError>;
+
+    /// Changes a plugin.
+    ///
+    /// # Errors
+    /// [`AdminError`]: `not_found`, `file_beats_api`, `bad_argument`, `plugin_refused`, `no_earlier_version`.
+    async fn plugin_change(&self, name: &str, change: PluginChange) -> Result<PluginListed, AdminError>;
+
+    /// Reads the configuration and every component again.
+    ///
+    /// # Errors
+    /// [`AdminError`]: `bad_configuration`.
+    async fn reload(&self) -> Result<Vec<PluginListed>, AdminError>;
 }

@@ -3,23 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::plugins::OnFailure;
+use super::registry::{Mode, OnFailure};
 
 /// Upper bounds of the latency classes, in microseconds; one more class holds what took longer.
 pub const LATENCY_BOUNDS_US: [u64; 12] = [2, 5, 10, 25, 50, 100, 250, 1_000, 5_000, 25_000, 250_000, 2_500_000];
-
-/// Whether a binding decides.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// It does.
-    #[default]
-    Live,
-    /// It hears a share of another one's questions; its answers are compared and thrown away.
-    Shadow,
-    /// It is not asked.
-    Off,
-}
 
 /// Outcomes of a binding's calls since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

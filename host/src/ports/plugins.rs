@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::decision::shown_bytes;
+use super::registry::OnFailure;
 
 /// A loaded component of a given content, bound with a given configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -608,18 +609,6 @@ pub enum Instances {
     Warm,
 }
 
-/// What an extension point does when its plugin gives no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnFailure {
-    /// It goes on as if the plugin had no opinion: the next one, or the host's default, decides.
-    FallBack,
-    /// What was asked for does not happen.
-    Refuse,
-    /// It is asked again later.
-    Defer,
-}
-
 impl World {
     /// Returns what happens without an answer when the operator did not say: whoever guards refuses, all others are done without.
     #[must_use]
@@ -669,6 +658,9 @@ pub trait Plugins: Send + Sync {
     /// # Errors
     /// [`PluginFailure`], in words for the operator.
     async fn load(&self, source: PluginSource) -> Result<PluginRef, PluginFailure>;
+
+    /// Lets go of a binding; none of that name is fine. Calls that run finish on it.
+    fn unload(&self, name: &str);
 
     /// Returns what is loaded, by binding name.
     fn loaded(&self) -> BTreeMap<String, (World, PluginRef, PluginStats)>;

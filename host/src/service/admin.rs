@@ -1,4 +1,4 @@
-//! What an operator asks: credentials, projects, how the host is.
+//! What an operator asks: credentials, projects, plugins, how the host is.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,12 +13,14 @@ use super::decisions::DecisionLog;
 use super::failure::Failure;
 use super::governor::Governor;
 use super::kit::chain;
+use super::registry::Registry;
 use super::surface::Services;
 use crate::ports::admin::{
-    AdminError, AdminSurface, AgentAdd, AgentAdded, AgentListed, DecisionQuery, HostStatus, PluginListed, ProjectCreate, ProjectCreated,
+    AdminError, AdminSurface, AgentAdd, AgentAdded, AgentListed, DecisionQuery, HostStatus, ProjectCreate, ProjectCreated, ProjectListed,
 };
 use crate::ports::decision::DecisionPage;
 use crate::ports::health::{Difference, Health};
+use crate::ports::registry::{PluginAdd, PluginChange, PluginListed};
 use crate::ports::repository::Origin;
 
 /// The operator's surface over the services.
@@ -26,6 +28,7 @@ pub struct Admin {
     services: Services,
     governor: Arc<Governor>,
     decisions: DecisionLog,
+    registry: Arc<Registry>,
     url: Option<String>,
 }
 
@@ -45,8 +48,8 @@ impl From<Failure> for AdminError {
 impl Admin {
     /// Returns the surface; `url` is where clients reach the host, none when nobody serves.
     #[must_use]
-    pub fn new(services: Services, governor: Arc<Governor>, decisions: DecisionLog, url: Option<String>) -> Self {
-        Self { services, governor, decisions, url }
+    pub fn new(services: Services, registry: Arc<Registry>, governor: Arc<Governor>, decisions: DecisionLog, url: Option<String>) -> Self {
+        Self { services, governor, decisions, registry, url }
     }
 
     async fn slugs(&self, projects: &[ProjectId]) -> Result<Vec<String>, Failure> {
@@ -152,6 +155,15 @@ impl AdminSurface for Admin {
         Ok(revoked)
     }
 
+    async fn project_list(&self) -> Result<Vec<ProjectListed>, AdminError> {
+        let all = self.services.agents.projects().await?;
+        let listed = |project: ProjectRecord| {
+            let ProjectRecord { id, slug, target, created_at } = project;
+            ProjectListed { id, slug, target, created_at }
+        };
+        Ok(all.into_iter().map(listed).collect())
+    }
+
     async fn project_create(&self, create: ProjectCreate) -> Result<ProjectCreated, AdminError> {
         let origin = create.source.map_or(Origin::Empty, Origin::CopyOf);
         let (project, is_new) = self.ensure_project(&create.slug, origin, &create.target).await?;
@@ -160,19 +172,13 @@ impl AdminSurface for Admin {
 
     async fn status(&self) -> Result<HostStatus, AdminError> {
         let services = &self.services;
-        let plugins = services.kit.plugins.loaded().into_iter().map(|(name, (world, reference, stats))| PluginListed {
-            name,
-            world,
-            digest: reference.digest,
-            calls: stats.calls,
-            failures: stats.traps + stats.limits + stats.invalid,
-        });
         Ok(HostStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             url: self.url.clone(),
             not_ready: services.kit.store.ready().await.err().map(|error| chain(&error)),
             projects: services.agents.projects().await?.into_iter().map(|project| project.slug).collect(),
-            plugins: plugins.collect(),
+            plugins: self.registry.list().await?,
+            configuration: self.registry.configuration_trouble(),
         })
     }
 
@@ -189,5 +195,29 @@ impl AdminSurface for Admin {
 
     async fn plugin_differences(&self, plugin: &str) -> Result<Vec<Difference>, AdminError> {
         Ok(self.governor.differences(plugin))
+    }
+
+    async fn plugin_list(&self) -> Result<Vec<PluginListed>, AdminError> {
+        Ok(self.registry.list().await?)
+    }
+
+    async fn plugin(&self, name: &str) -> Result<PluginListed, AdminError> {
+        Ok(self.registry.listed(name).await?)
+    }
+
+    async fn plugin_add(&self, add: PluginAdd) -> Result<PluginListed, AdminError> {
+        Ok(self.registry.add(add).await?)
+    }
+
+    async fn plugin_remove(&self, name: &str) -> Result<PluginListed, AdminError> {
+        Ok(self.registry.remove(name).await?)
+    }
+
+    async fn plugin_change(&self, name: &str, change: PluginChange) -> Result<PluginListed, AdminError> {
+        Ok(self.registry.change(name, change).await?)
+    }
+
+    async fn reload(&self) -> Result<Vec<PluginListed>, AdminError> {
+        Ok(self.registry.reread().await?)
     }
 }

@@ -21,6 +21,7 @@ use serde_json::json;
 
 use super::agents::Agents;
 use super::failure::Failure;
+use super::gates;
 use super::intents::{Intent, Work};
 use super::kit::{Acting, CommitExt, Kit, Loaded};
 use super::messaging::{Messaging, Notice};
@@ -285,8 +286,10 @@ impl Claims {
     }
 
     async fn choose_branch(&self, project: ProjectId, task: &Task) -> Result<String, Failure> {
+        let workflow = self.kit.workflow(project, Some(&task.kind)).await?;
         for attempt in 0..BRANCH_NAME_TRIES {
-            let named = self.kit.plugins.branch_name(&self.kit.settings.workflow, flow_task(task), attempt).await;
+            let Some(workflow) = &workflow else { break };
+            let named = self.kit.plugins.branch_name(workflow, flow_task(task), attempt).await;
             match named {
                 Ok(name) => match self.kit.repository.check_branch_name(project, &name).await {
                     Ok(()) => return Ok(name),
@@ -305,7 +308,7 @@ impl Claims {
 
     async fn ask_policy(&self, acting: &Acting, task: &Task, held: u32) -> Result<(), Failure> {
         let facts = GateFacts { held, ..gate_facts(&gate_actor(acting), task) };
-        match self.kit.plugins.check(&self.kit.settings.policy, Gate::Claim, facts).await? {
+        match gates::ask(&self.kit, acting.project, Gate::Claim, facts).await? {
             GateVerdict::Allow => Ok(()),
             GateVerdict::Deny { rule, why, advice } => {
                 Err(Failure::refused_with("policy_denied", why, advice, json!({"rule": rule, "gate": "claim"})))

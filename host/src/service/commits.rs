@@ -10,7 +10,7 @@ use serde_json::json;
 use super::claims::Claims;
 use super::failure::Failure;
 use super::intents::{Intent, Work};
-use super::kit::{Acting, CommitExt, Kit, Loaded, Once};
+use super::kit::{Acting, CommitExt, Kit, Loaded, Once, chain};
 use super::tasks::{Tasks, check_text, flow_task, task_key};
 use crate::ports::plugins::{CommitFacts, FileChange};
 use crate::ports::repository::{BranchMove, NewCommit, PathEdit, RepositoryError, Signature};
@@ -194,11 +194,16 @@ impl Commits {
             PathEdit::Delete { path } | PathEdit::Rename { to: path, .. } => FileChange { path: path.clone(), added: 0, removed: 0 },
         });
         let facts = CommitFacts { task: flow_task(task), agent: acting.agent.name.clone(), note: note.to_owned(), files: files.collect() };
-        match self.kit.plugins.commit_message(&self.kit.settings.workflow, facts).await {
+        let said = match self.kit.workflow(acting.project, Some(&task.kind)).await {
+            Ok(Some(workflow)) => self.kit.plugins.commit_message(&workflow, facts).await.map_err(Failure::from),
+            Ok(None) => Ok(String::new()),
+            Err(failure) => Err(failure),
+        };
+        match said {
             Ok(message) if !message.trim().is_empty() => message,
             other => {
                 if let Err(failure) = other {
-                    tracing::warn!(task = %task.id, %failure, "workflow gave no commit message");
+                    tracing::warn!(task = %task.id, error = %chain(&failure), "workflow gave no commit message");
                 }
                 let subject = if note.trim().is_empty() { &task.title } else { note.trim() };
                 format!("{subject}\n\nTask: {}\nAgent: {}\n", task.id, acting.agent.name)

@@ -284,7 +284,7 @@ impl Contexts {
             Some(&base) => Some(self.version(acting.project, &write.key, base).await?),
             None => None,
         };
-        let reconciled = self.reconcile(base.as_ref(), &newest, &side).await?;
+        let reconciled = self.reconcile(acting.project, base.as_ref(), &newest, &side).await?;
         match reconciled {
             Reconciled::Merged { text, plugin, .. } if text == newest.text => {
                 Ok(WriteOutcome::Applied { version: ours, merged_with: Some(ours), plugin: Some(plugin.name), unchanged: true })

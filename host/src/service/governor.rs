@@ -10,7 +10,7 @@
 mod post;
 mod watcher;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +18,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use pointsman_core::breaker::{Change, Held};
+use pointsman_core::breaker::{Change, Held, State};
 use tokio::sync::mpsc;
 
 use self::post::Post;
@@ -26,18 +26,22 @@ pub use self::post::{Share, Terms};
 pub use self::watcher::Watcher;
 use self::watcher::{Seen, Subject};
 use super::meters::seconds;
+use super::settings::{Bindings, Rule};
 use crate::ports::clock::System;
 use crate::ports::decision::{Answer, BranchQuestion, CheckQuestion, HunksQuestion, OrderQuestion, Question, ReconcileQuestion};
-use crate::ports::health::{BreakerView, Counts, Difference, Health, LATENCY_BOUNDS_US, Mode};
+use crate::ports::health::{BreakerView, Counts, Difference, Health, LATENCY_BOUNDS_US};
 use crate::ports::metrics::{Family, Measured, Sample, Value};
 use crate::ports::plugins::{
     ChangeFacts, CommitFacts, FileOutcome, FlowTask, Gate, GateFacts, GateVerdict, HunkOutcome, MergeFile, MergeHunk, MergerDescription,
-    OnFailure, PluginFailure, PluginRef, PluginSource, PluginStats, Plugins, PullRequestText, ReconcileOutcome, RouteCandidate,
-    RouteMessage, RouteVerdict, Symbol, WaitingBranch, World,
+    PluginFailure, PluginRef, PluginSource, PluginStats, Plugins, PullRequestText, ReconcileOutcome, RouteCandidate, RouteMessage,
+    RouteVerdict, Symbol, WaitingBranch, World,
 };
+use crate::ports::registry::{Mode, OnFailure};
 
 /// Calls that wait to be looked at.
 const SEEN_MAX: usize = 1_024;
+/// Quarantines that wait to be recorded.
+const STUCK_MAX: usize = 64;
 /// Bytes of a question beyond which nobody but the live component sees it.
 const WATCHED_BYTES_MAX: usize = 256 << 10;
 /// How the names of the bindings end under which fresh instances are asked again.
@@ -88,6 +92,10 @@ pub struct Governor {
     changing: Mutex<()>,
     recording: Recording,
     seen: mpsc::Sender<Seen>,
+    /// Who failed after every rest, and why.
+    stuck: mpsc::Sender<(String, String)>,
+    /// Those whose quarantine is on record.
+    told: Mutex<BTreeSet<String>>,
 }
 
 impl Governor {
@@ -95,10 +103,12 @@ impl Governor {
     #[must_use]
     pub fn new(inner: Arc<dyn Plugins>, system: Arc<dyn System>, recording: Recording) -> (Arc<Self>, Watcher) {
         let (seen, queue) = mpsc::channel(SEEN_MAX);
+        let (stuck, given_up) = mpsc::channel(STUCK_MAX);
         let since = system.instant();
         let posts = ArcSwap::default();
-        let governor = Arc::new(Self { inner, system, since, posts, changing: Mutex::new(()), recording, seen });
-        let watcher = Watcher::new(Arc::clone(&governor), queue);
+        let governor =
+            Arc::new(Self { inner, system, since, posts, changing: Mutex::new(()), recording, seen, stuck, told: Mutex::default() });
+        let watcher = Watcher::new(Arc::clone(&governor), queue, given_up);
         (governor, watcher)
     }
 
@@ -109,6 +119,29 @@ impl Governor {
         let post = posts.by_name.get(plugin).map_or_else(|| Arc::new(Post::new(plugin, world)), Arc::clone);
         post.terms.store(Arc::new(terms));
         self.posts.store(Arc::new(posts.with(plugin, Some(post))));
+    }
+
+    /// Takes over what the operator wants now: whoever is shadowing, on what terms, and who may be asked again.
+    pub fn follow(&self, bindings: &Bindings) {
+        let loaded = self.inner.loaded();
+        for (name, (world, _, _)) in loaded.iter().filter(|(name, _)| !name.ends_with(FRESH_SUFFIX)) {
+            let Rule { mode, shadow_of, share_permille, on_failure, quarantine } = bindings.rule(name);
+            let tolerance = self.post(name).map(|post| post.terms.load().tolerance).unwrap_or_default();
+            let terms = Terms { mode, shadow_of, share: Share::permille(share_permille), on_failure, tolerance };
+            if self.post(name).is_none_or(|post| **post.terms.load() != terms) {
+                self.set_terms(name, *world, terms);
+            }
+            // Whoever is in quarantine is not asked at all; so one whose breaker is still shut for good was let out of it.
+            let is_stuck = self.post(name).is_some_and(|post| post.breaker.lock().state() == State::Stuck);
+            if is_stuck && quarantine.is_none() && self.told.lock().remove(name) {
+                self.absolve(name);
+            }
+        }
+    }
+
+    /// Takes note that a plugin's quarantine is on record.
+    pub fn noted(&self, plugin: &str) {
+        self.told.lock().insert(plugin.to_owned());
     }
 
     /// Forgets a binding; the component stays loaded.
@@ -194,6 +227,11 @@ impl Governor {
             Some(_) | None => post.breaker.lock().succeeded(),
         };
         tell(post, change);
+        if change == Change::Stuck {
+            let why = post.why().unwrap_or_default();
+            // Where there is no room it stays shut all the same, until the next start.
+            let _ = self.stuck.try_send((post.name.clone(), why));
+        }
         // Counted for every call, so that its turn comes whether or not the call is watched for anything else.
         let fresh = post.take_fresh_turn() && outcome.is_ok();
         let Some(subject) = subject else { return };
@@ -333,6 +371,12 @@ impl Plugins for Governor {
         };
         post.loaded(source);
         Ok(reference)
+    }
+
+    fn unload(&self, name: &str) {
+        self.inner.unload(name);
+        self.inner.unload(&format!("{name}{FRESH_SUFFIX}"));
+        self.forget(name);
     }
 
     fn loaded(&self) -> BTreeMap<String, (World, PluginRef, PluginStats)> {

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use pointsman_core::agent::AgentRecord;
+use pointsman_core::agent::{AgentRecord, ProjectRecord};
 use pointsman_core::event::NewEvent;
 use pointsman_core::ids::ProjectId;
 use pointsman_core::time::TimeMs;
@@ -124,6 +124,27 @@ impl Kit {
         self.store.now()
     }
 
+    /// Returns the slug that bindings are chosen by; empty where none is for certain projects.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn slug(&self, project: ProjectId) -> Result<String, Failure> {
+        if !self.settings.bindings.now().depend_on_project() {
+            return Ok(String::new());
+        }
+        let found = self.load::<ProjectRecord>(None, &project_key(project)).await?;
+        Ok(found.map(|found| found.value.slug).unwrap_or_default())
+    }
+
+    /// Returns the workflow for a kind of task, or for what is of no one kind; none: the host's own words.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn workflow(&self, project: ProjectId, kind: Option<&str>) -> Result<Option<String>, Failure> {
+        let slug = self.slug(project).await?;
+        Ok(self.settings.bindings.now().workflow(&slug, kind).map(str::to_owned))
+    }
+
     /// Returns a stored value.
     ///
     /// # Errors
@@ -211,6 +232,11 @@ impl CommitExt for Commit {
     fn put<T: Stored>(&mut self, key: impl Into<String>, value: &T) {
         self.puts.push((key.into(), value::encode(value)));
     }
+}
+
+/// Where a project's record stands, among the host's own.
+pub(super) fn project_key(project: ProjectId) -> String {
+    format!("project/{project}")
 }
 
 /// Returns an error and its causes in one line, for the log.

@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use super::claims::{Claims, gate_actor, gate_facts};
 use super::commits::{Commits, Step, author};
 use super::failure::Failure;
+use super::gates;
 use super::kit::{Acting, CommitExt, Kit, Loaded};
 use super::messaging::Messaging;
 use super::tasks::{MERGES, Tasks, check_text, flow_task, merge_key, next_serial, task_key};
@@ -158,7 +159,7 @@ impl MergeQueue {
             lines_changed: files.iter().map(|file| file.added + file.removed).sum(),
             ..gate_facts(&gate_actor(acting), &task)
         };
-        match self.kit.plugins.check(&self.kit.settings.policy, Gate::Submit, facts).await? {
+        match gates::ask(&self.kit, acting.project, Gate::Submit, facts).await? {
             GateVerdict::Allow | GateVerdict::Need { .. } => {}
             GateVerdict::Deny { rule, why, advice } => {
                 return Err(Failure::refused_with("policy_denied", why, advice, json!({"rule": rule, "gate": "submit"})));
@@ -226,7 +227,7 @@ impl MergeQueue {
             ));
         }
         let facts = GateFacts { head: head.to_string(), ..gate_facts(&gate_actor(acting), &task) };
-        match self.kit.plugins.check(&self.kit.settings.policy, Gate::Review, facts).await? {
+        match gates::ask(&self.kit, acting.project, Gate::Review, facts).await? {
             GateVerdict::Allow => {}
             GateVerdict::Deny { rule, why, advice } => {
                 return Err(Failure::refused_with("policy_denied", why, advice, json!({"rule": rule, "gate": "review"})));
@@ -388,7 +389,10 @@ impl MergeQueue {
         let agent = task.claim.as_ref().map_or("", |claim| claim.agent_name.as_str()).to_owned();
         let target = self.claims.target(project).await?;
         let facts = self.change_facts(project, &task, &agent, head, &target).await?;
-        Ok(self.kit.plugins.pull_request(&self.kit.settings.workflow, facts).await?)
+        match self.kit.workflow(project, Some(&task.kind)).await? {
+            Some(workflow) => Ok(self.kit.plugins.pull_request(&workflow, facts).await?),
+            None => Ok(PullRequestText { title: task.title.clone(), body: format!("{}\n\nTask: {}\n", task.description, task.id) }),
+        }
     }
 }
 

@@ -1,18 +1,10 @@
 //! What the operator chose, as far as the use cases need it. The configuration adapter fills it.
 
-use pointsman_core::path_glob::PathGlob;
+mod bindings;
 
+pub use self::bindings::{Binding, BindingBook, Bindings, Rule};
 use crate::ports::plugins::Grant;
 use crate::ports::repository::CheckSpec;
-
-/// A binding of a merger or reconciler to paths or keys.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PatternBinding {
-    /// Which paths or document keys; none: all.
-    pub patterns: Vec<PathGlob>,
-    /// The plugin's name.
-    pub plugin: String,
-}
 
 /// A component that acts as an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,19 +38,11 @@ pub fn covers(projects: &[String], slug: &str) -> bool {
     projects.is_empty() || projects.iter().any(|named| named == slug)
 }
 
-/// The choices of a project. One set serves every project in this version.
+/// The choices of the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// Routers, asked in this order until one has an opinion.
-    pub routers: Vec<String>,
-    /// Mergers, tried in this order on each conflicted path that matches.
-    pub mergers: Vec<PatternBinding>,
-    /// Reconcilers, tried in this order on each stale write whose key matches.
-    pub reconcilers: Vec<PatternBinding>,
-    /// Names, messages, order.
-    pub workflow: String,
-    /// Guards gates.
-    pub policy: String,
+    /// Which components are asked where. They change while the host runs.
+    pub bindings: BindingBook,
     /// Agents that live in the host.
     pub residents: Vec<ResidentBinding>,
     /// Offers to MCP clients.

@@ -307,6 +307,7 @@ impl Host {
             mcp: Arc::new(mcp),
             git: Arc::new(GitEcho),
             surface: Arc::<KeyValues>::clone(&surface),
+            rest: None,
             system: Arc::<Randomness>::clone(&system),
             origins: Vec::new(),
             hosts: Vec::new(),

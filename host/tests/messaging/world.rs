@@ -23,7 +23,7 @@ use pointsman::service::failure::Failure;
 use pointsman::service::kit::{Acting, Kit};
 use pointsman::service::messaging::{Messaging, SendReceipt, SendRequest, WaitAnswer, WaitRequest};
 use pointsman::service::residents::Residency;
-use pointsman::service::settings::{PatternBinding, ProviderBinding, ResidentBinding, Settings};
+use pointsman::service::settings::{Binding, Bindings, ProviderBinding, ResidentBinding, Settings};
 use pointsman::service::surface::Services;
 use pointsman_core::event::{Event, Provenance};
 use pointsman_core::ids::{MessageId, ProjectId};
@@ -74,13 +74,16 @@ pub(crate) struct World {
 }
 
 fn settings(setup: &Setup) -> Settings {
-    let bind = |plugin: &&str| PatternBinding { patterns: Vec::new(), plugin: (*plugin).to_owned() };
-    Settings {
-        routers: setup.routers.iter().map(|&name| name.to_owned()).collect(),
-        mergers: Vec::new(),
+    let bind = |plugin: &&str| Binding::of(*plugin);
+    let bindings = Bindings {
+        routers: setup.routers.iter().map(bind).collect(),
         reconcilers: setup.reconcilers.iter().map(bind).collect(),
-        workflow: "workflow-default".to_owned(),
-        policy: "policy-default".to_owned(),
+        workflows: vec![Binding::of("workflow-default")],
+        policies: vec![Binding::of("policy-default")],
+        ..Bindings::default()
+    };
+    Settings {
+        bindings: bindings.into(),
         residents: setup.residents.iter().map(|(plugin, _)| resident(plugin, setup)).collect(),
         providers: setup.providers.iter().map(|plugin| provider(plugin, setup.bare.contains(plugin))).collect(),
         checks: Vec::new(),

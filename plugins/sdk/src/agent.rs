@@ -5,7 +5,7 @@ pub use crate::bindings::agent::exports::pointsman::agent::handling::{
 };
 use crate::setup::Plugin;
 
-/// Read-only look-ups of the host. Whoever uses `lookups` asks the operator for `lookups = true` in the `[[agent]]`.
+/// Read-only look-ups of the host. Whoever uses `lookups` names the capability `lookups` in plugin.toml.
 #[cfg(target_arch = "wasm32")]
 pub mod host {
     pub use crate::bindings::agent::pointsman::agent::{kv, lookups};

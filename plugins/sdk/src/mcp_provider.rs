@@ -7,7 +7,7 @@ pub use crate::bindings::mcp_provider::exports::pointsman::mcp_provider::provide
 };
 use crate::setup::Plugin;
 
-/// What the host does for a running call. Whoever uses `lookups` asks the operator for `lookups = true` in the `[[provider]]`.
+/// What the host does for a running call. Whoever uses `lookups` names the capability `lookups` in plugin.toml.
 #[cfg(target_arch = "wasm32")]
 pub mod host {
     pub use crate::bindings::mcp_provider::pointsman::agent::lookups;

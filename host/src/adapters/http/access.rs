@@ -16,6 +16,7 @@ use pointsman_core::time::TimeMs;
 use super::body::ReplyBody;
 use super::peers::{Form, Peer, Peers, Shown};
 use super::plain::{Refusal, add_field, json};
+use super::rest::{Problem, Rest};
 use super::{Shared, git, route};
 use crate::ports::clock::System;
 
@@ -23,6 +24,8 @@ use crate::ports::clock::System;
 pub(super) const METADATA_PATH: &str = "/.well-known/oauth-protected-resource";
 /// Names under which tokens are put into URLs (RFC 6750, section 2.3, and habits).
 const TOKEN_PARAMETERS: [&str; 4] = ["access_token", "token", "api_key", "authorization"];
+/// The toolset of operators.
+const OPERATORS: &str = "admin";
 /// What the host's own secrets start with: tokens, and what a claim gives to git.
 const SECRET_PREFIXES: [&str; 2] = ["pmt_", "pmg_"];
 
@@ -117,6 +120,39 @@ pub(super) async fn mcp(shared: &Shared, peer: Peer, slug: Option<&str>, request
         add_field(&mut response, "www-authenticate", completed);
     }
     response
+}
+
+/// Answers a request for the operators' API.
+pub(super) async fn api(shared: &Shared, peer: Peer, api: &Rest, request: Request<Incoming>, trace: &str) -> Response<ReplyBody> {
+    if request.uri().query().is_some_and(carries_token) {
+        return Problem::TokenInQuery.response(trace);
+    }
+    let visit = match Visit::begin(shared, peer, request.headers()) {
+        Ok(visit) => visit,
+        Err(Refusal::TooManyFailures { retry_after_ms }) => return Problem::TooManyFailures { retry_after_ms }.response(trace),
+        Err(refusal) => return refusal.response(),
+    };
+    let response = match is_operator(shared, request.headers(), trace).await {
+        Ok(()) => api.answer(request, &shared.limits, trace).await,
+        Err(problem) => problem.response(trace),
+    };
+    visit.end(response.status());
+    response
+}
+
+/// Lets a credential through that has the toolset of operators.
+async fn is_operator(shared: &Shared, headers: &HeaderMap, trace: &str) -> Result<(), Problem> {
+    let mut sent = headers.get_all(AUTHORIZATION).iter();
+    let bearer = match (sent.next(), sent.next()) {
+        (None, _) => None,
+        (Some(value), None) => Some(value.to_str().map_err(|_| Problem::CredentialUnreadable)?),
+        (Some(_), Some(_)) => return Err(Problem::CredentialUnreadable),
+    };
+    if bearer.is_some_and(|text| !text.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("bearer "))) {
+        return Err(Problem::CredentialUnreadable);
+    }
+    let caller = shared.routes.surface.admit(bearer, None, trace.to_owned()).await.map_err(Problem::Rejected)?;
+    if caller.token.toolsets.iter().any(|toolset| toolset == OPERATORS) { Ok(()) } else { Err(Problem::NoOperator) }
 }
 
 /// Answers a request of a git client.

@@ -8,7 +8,7 @@ use tracing::Instrument;
 use super::body::{ReplyBody, WholeBody};
 use super::peers::Peer;
 use super::plain::{Refusal, add_field, json};
-use super::{Shared, access, git, guard};
+use super::{Shared, access, git, guard, rest};
 use crate::ports::endpoint::{self, Exchange, Field, Fields, Reply};
 
 /// Characters of a path that are logged and echoed.
@@ -53,6 +53,7 @@ enum Route<'a> {
     Mcp(Option<&'a str>),
     Metadata(Option<&'a str>),
     Git(git::GitPath<'a>),
+    Api,
 }
 
 /// Returns where a path leads; `base`: the path below which clients reach the host.
@@ -62,6 +63,9 @@ fn route<'a>(path: &'a str, base: &str) -> Option<Route<'a>> {
         "/readyz" => return Some(Route::Ready),
         access::METADATA_PATH => return Some(Route::Metadata(None)),
         _ => {}
+    }
+    if path.starts_with(rest::PREFIX) {
+        return Some(Route::Api);
     }
     if let Some(of) = path.strip_prefix(access::METADATA_PATH) {
         return endpoint_of(of).or_else(|| endpoint_of(of.strip_prefix(base)?)).map(Route::Metadata);
@@ -113,6 +117,10 @@ async fn routed(shared: &Shared, peer: Peer, request: Request<Incoming>, trace: 
         Some(Route::Metadata(slug)) => access::metadata(shared, slug, request.method(), uri.path()),
         Some(Route::Mcp(slug)) => access::mcp(shared, peer, slug, request, trace).await,
         Some(Route::Git(path)) => access::git(shared, peer, &path, request, trace).await,
+        Some(Route::Api) => match &shared.routes.rest {
+            Some(api) => access::api(shared, peer, api, request, trace).await,
+            None => Refusal::NoRoute { path: shown(uri.path()).to_owned() }.response(),
+        },
     }
 }
 
@@ -185,7 +193,7 @@ mod tests {
     fn metadata_is_found_below_a_base_path_and_without() {
         let metadata = |path: &str, base: &str| match route(path, base) {
             Some(Route::Metadata(slug)) => Some(slug.map(str::to_owned)),
-            Some(Route::Health | Route::Ready | Route::Mcp(_) | Route::Git(_)) | None => None,
+            Some(Route::Health | Route::Ready | Route::Mcp(_) | Route::Git(_) | Route::Api) | None => None,
         };
         let at = |rest: &str| format!("{}{rest}", access::METADATA_PATH);
         assert_eq!(metadata(&at("/base/mcp/demo"), "/base"), Some(Some("demo".to_owned())));

@@ -42,7 +42,9 @@ pub(super) fn admit(component: &[u8], shape: &Shape, lookups: Grant) -> Result<(
         return Err(format!("it does not export {}, which the world `{}` asks for", quoted(&missing), shape.world));
     }
     if lookups == Grant::Withheld && imports.iter().any(|name| same(LOOKUPS, name)) {
-        return Err(format!("it imports `{LOOKUPS}`, which is not granted: write `lookups = true` in its `[[agent]]` or `[[provider]]`"));
+        return Err(format!(
+            "it imports `{LOOKUPS}`, which is not granted: write `capabilities = [\"lookups\"]` into its `[plugins.NAME]`"
+        ));
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ fn world_of(text: &str) -> World {
 #[test]
 fn agents_and_providers_are_bound() {
     let text = format!(
-        "[[project]]\nslug = \"demo\"\n[[agent]]\nplugin = \"mine\"\nprojects = [\"demo\"]\nfetch_hosts = [\"127.0.0.1:8080\", \"example.com\"]\nlookups = true\n\
+        "[[project]]\nslug = \"demo\"\n[[agent]]\nplugin = \"mine\"\nprojects = [\"demo\"]\nfetch_hosts = [\"127.0.0.1:8080\", \"example.com\"]\n\
          [[provider]]\nplugin = \"mine\"\nallow_empty_namespace = true\n{MINE}"
     );
     let config = with_component(&text).expect("whole");
@@ -30,23 +30,10 @@ fn agents_and_providers_are_bound() {
     let fetch_hosts = vec!["127.0.0.1:8080".to_owned(), "example.com".to_owned()];
     let projects = vec!["demo".to_owned()];
     assert_eq!(settings.residents, [ResidentBinding { plugin: "mine".to_owned(), projects, fetch_hosts, lookups: Grant::Given }]);
-    let (plugin, lookups) = ("mine".to_owned(), Grant::Withheld);
+    let (plugin, lookups) = ("mine".to_owned(), Grant::Given);
     let provider = ProviderBinding { plugin, projects: Vec::new(), allow_empty_namespace: true, lookups };
     assert_eq!(settings.providers, [provider]);
     assert_eq!(config.plugins.iter().filter(|plugin| plugin.name == "mine").count(), 1, "loaded once");
-}
-
-#[test]
-fn a_grant_for_one_use_loads_the_component() {
-    let lookups = |text: &str| {
-        let config = with_component(&format!("{text}{MINE}")).expect("whole");
-        config.plugins.into_iter().find(|plugin| plugin.name == "mine").expect("it is used").lookups
-    };
-    let (agent, provider) = ("[[agent]]\nplugin = \"mine\"\n", "[[provider]]\nplugin = \"mine\"\n");
-    assert_eq!(lookups(&format!("{agent}{provider}")), Grant::Withheld, "unless it is said");
-    assert_eq!(lookups(&format!("{agent}lookups = true\n{provider}")), Grant::Given);
-    assert_eq!(lookups(&format!("{agent}{provider}lookups = true\n")), Grant::Given);
-    assert_eq!(lookups(&format!("{agent}lookups = false\n")), Grant::Withheld);
 }
 
 #[test]

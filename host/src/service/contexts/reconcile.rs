@@ -3,6 +3,7 @@
 //! A reconciler that fails, declines, or answers what the document's media type forbids is passed over; the record says so.
 
 use pointsman_core::context::{ConflictPlace, DocumentVersion, is_json};
+use pointsman_core::ids::ProjectId;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -32,6 +33,7 @@ impl Contexts {
     /// Merges `theirs`, made from `base`, with the newest version.
     pub(super) async fn reconcile(
         &self,
+        project: ProjectId,
         base: Option<&DocumentVersion>,
         ours: &DocumentVersion,
         theirs: &DocumentVersion,
@@ -44,19 +46,18 @@ impl Contexts {
         }
         let base_text = base.map_or_else(|| common_ground(media_type, &ours.text, &theirs.text), |base| base.text.clone());
         let key = ours.head.key.as_str();
-        for binding in &self.kit.settings.reconcilers {
-            if !binding.patterns.is_empty() && !binding.patterns.iter().any(|pattern| pattern.matches(key)) {
-                continue;
-            }
+        let slug = self.kit.slug(project).await?;
+        let bindings = self.kit.settings.bindings.now();
+        for name in bindings.reconcilers(&slug, key) {
             let sides = [&base_text, &ours.text, &theirs.text].map(|text| text.clone().into_bytes());
             let [base_bytes, ours_bytes, theirs_bytes] = sides;
-            let answer = self.kit.plugins.reconcile(&binding.plugin, media_type, base_bytes, ours_bytes, theirs_bytes).await;
+            let answer = self.kit.plugins.reconcile(name, media_type, base_bytes, ours_bytes, theirs_bytes).await;
             match accept(media_type, answer) {
-                Ok(Answer::Merged(text)) => return Ok(Reconciled::Merged { text, plugin: self.plugin(&binding.plugin), asked }),
+                Ok(Answer::Merged(text)) => return Ok(Reconciled::Merged { text, plugin: self.plugin(name), asked }),
                 Ok(Answer::Conflicts(places)) => {
-                    return Ok(Reconciled::Conflict { places, plugin: Some(self.plugin(&binding.plugin)), asked });
+                    return Ok(Reconciled::Conflict { places, plugin: Some(self.plugin(name)), asked });
                 }
-                Err(outcome) => asked.push(Asked { plugin: binding.plugin.clone(), outcome }),
+                Err(outcome) => asked.push(Asked { plugin: name.to_owned(), outcome }),
             }
         }
         let reason = if asked.is_empty() { "no reconciler is bound to this key" } else { "no reconciler could merge it" };

@@ -9,8 +9,9 @@ use pointsman_core::breaker::{Breaker, State, Tolerance};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::ports::health::{BreakerView, Counts, Difference, Health, LATENCY_BOUNDS_US, Mode, ShadowReport};
-use crate::ports::plugins::{Instances, OnFailure, PluginFailure, PluginSource, World};
+use crate::ports::health::{BreakerView, Counts, Difference, Health, LATENCY_BOUNDS_US, ShadowReport};
+use crate::ports::plugins::{Instances, PluginFailure, PluginSource, World};
+use crate::ports::registry::{Mode, OnFailure};
 
 /// One warm call in so many is asked again of a fresh instance.
 const FRESH_EVERY: u64 = 512;
@@ -29,6 +30,12 @@ impl Share {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between 0 and a million")]
     pub fn of(part: f64) -> Self {
         Self((part.clamp(0.0, 1.0) * 1e6).round() as u32)
+    }
+
+    /// Returns a share of so many in a thousand.
+    #[must_use]
+    pub const fn permille(part: u16) -> Self {
+        Self(if part >= 1_000 { 1_000_000 } else { part as u32 * 1_000 })
     }
 
     /// Returns whether the `n`th call belongs to it: of any run of calls so many do as the share says, give or take one.

@@ -16,7 +16,6 @@ use super::receipt::FileReceipt;
 use crate::ports::plugins::{FileOutcome, HunkOutcome, MergeDiscard, MergeFile, MergeHunk, MergeScope};
 use crate::ports::repository::{ConflictKind, ConflictedPath, FileVersion, FourSides};
 use crate::service::failure::Failure;
-use crate::service::settings::PatternBinding;
 
 /// Bytes of a file that strategies are asked about.
 const STRATEGY_BYTES_MAX: usize = 8 << 20;
@@ -140,10 +139,9 @@ impl MergeQueue {
             return Ok(Err(reasons));
         }
         let mut open = OpenFile::new(&conflicted.path, base, ours, theirs);
-        for PatternBinding { patterns, plugin } in &self.kit.settings.mergers {
-            if !patterns.is_empty() && !patterns.iter().any(|pattern| pattern.matches(&conflicted.path)) {
-                continue;
-            }
+        let slug = self.kit.slug(project).await?;
+        let bindings = self.kit.settings.bindings.now();
+        for plugin in bindings.mergers(&slug, &conflicted.path) {
             match self.ask_merger(plugin, &mut open).await {
                 Ok((bytes, discards)) => match open.verify(&bytes, &discards) {
                     Ok(()) => {

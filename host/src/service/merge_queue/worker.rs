@@ -21,6 +21,7 @@ use crate::ports::repository::{CheckReport, Landing, NewCommit, RepositoryError,
 use crate::ports::store::Commit;
 use crate::service::claims::gate_facts;
 use crate::service::failure::Failure;
+use crate::service::gates;
 use crate::service::intents::{Intent, Work};
 use crate::service::kit::{CommitExt, Loaded, chain};
 use crate::service::messaging::{HostMessage, Notice, REVIEW_REQUEST};
@@ -90,7 +91,7 @@ impl MergeQueue {
         }
         let tasks: BTreeMap<TaskId, Task> = self.tasks.all(project).await?.into_iter().map(|task| (task.id, task)).collect();
         self.remember_paths(project, &live, memory).await?;
-        for merge in self.order(&live, &tasks, memory).await {
+        for merge in self.order(project, &live, &tasks, memory).await {
             let Some(task) = tasks.get(&merge.task) else { continue };
             let landed = |id: &TaskId| tasks.get(id).is_none_or(|task| task.state == TaskState::Landed);
             if !task.depends_on.iter().all(landed) {
@@ -122,7 +123,7 @@ impl MergeQueue {
     }
 
     /// Orders the queue by the workflow's word; dependencies come first whatever it says.
-    async fn order(&self, live: &[Merge], tasks: &BTreeMap<TaskId, Task>, memory: &Memory) -> Vec<Merge> {
+    async fn order(&self, project: ProjectId, live: &[Merge], tasks: &BTreeMap<TaskId, Task>, memory: &Memory) -> Vec<Merge> {
         let overlaps = |merge: &Merge| {
             let own = memory.paths_of(merge)?;
             let shares = |other: &Merge| other.id != merge.id && memory.paths_of(other).is_some_and(|paths| !paths.is_disjoint(own));
@@ -142,13 +143,16 @@ impl MergeQueue {
                 overlaps: overlaps(merge).unwrap_or_default(),
             }
         });
-        let order = match self.kit.plugins.merge_order(&self.kit.settings.workflow, waiting.collect()).await {
-            Ok(order) => order,
-            Err(failure) => {
-                tracing::warn!(%failure, "workflow gave no order; first come, first served");
-                (0..u32::try_from(live.len()).unwrap_or(0)).collect()
-            }
+        let as_they_came = || (0..u32::try_from(live.len()).unwrap_or(0)).collect();
+        let order = match self.kit.workflow(project, None).await {
+            Ok(Some(workflow)) => self.kit.plugins.merge_order(&workflow, waiting.collect()).await.map_err(Failure::from),
+            Ok(None) => Ok(as_they_came()),
+            Err(failure) => Err(failure),
         };
+        let order = order.unwrap_or_else(|failure| {
+            tracing::warn!(error = %chain(&failure), "workflow gave no order; first come, first served");
+            as_they_came()
+        });
         let wanted: Vec<&Merge> = order.iter().filter_map(|at| live.get(usize::try_from(*at).ok()?)).collect();
         let needs = |merge: &Merge| tasks.get(&merge.task).map(|task| task.depends_on.clone()).unwrap_or_default();
         let pairs: Vec<(TaskId, Vec<TaskId>)> = wanted.iter().map(|merge| (merge.task, needs(merge))).collect();
@@ -209,7 +213,11 @@ impl MergeQueue {
 
     async fn candidate(&self, project: ProjectId, merge: &Merge, task: &Task, ours: Oid, tree: Oid) -> Result<Oid, Failure> {
         let facts = self.change_facts(project, task, &merge.agent_name, merge.head, &merge.target).await?;
-        let message = match self.kit.plugins.merge_message(&self.kit.settings.workflow, facts).await {
+        let said = match self.kit.workflow(project, Some(&task.kind)).await? {
+            Some(workflow) => self.kit.plugins.merge_message(&workflow, facts).await,
+            None => Ok(String::new()),
+        };
+        let message = match said {
             Ok(message) if !message.trim().is_empty() => message,
             other => {
                 if let Err(failure) = other {
@@ -255,7 +263,7 @@ impl MergeQueue {
             checks: passed.iter().map(|check| (check.name.clone(), true)).collect(),
             ..gate_facts(&actor, task)
         };
-        Ok(self.kit.plugins.check(&self.kit.settings.policy, Gate::Land, facts).await?)
+        gates::ask(&self.kit, project, Gate::Land, facts).await
     }
 
     /// Ends a merge that does not land: gives the task back and tells its agent.
@@ -395,6 +403,7 @@ impl MergeQueue {
         prepared: &Prepared,
         passed: Vec<PassedCheck>,
     ) -> Result<(), Failure> {
+        let plugins = self.plugins_used(project, &task.kind, prepared).await?;
         let receipt = Receipt {
             v: 1,
             project,
@@ -417,7 +426,7 @@ impl MergeQueue {
                 .filter(|a| a.approves)
                 .map(|a| format!("{} ({})", a.by.agent, a.by.principal))
                 .collect(),
-            plugins: self.plugins_used(prepared),
+            plugins,
             at: self.kit.now(),
         };
         let signed = serde_json::to_string(&SignedReceipt::sign(&receipt, self.kit.keys.as_ref())).unwrap_or_default();
@@ -444,13 +453,17 @@ impl MergeQueue {
         }
     }
 
-    fn plugins_used(&self, prepared: &Prepared) -> Vec<PluginRef> {
+    async fn plugins_used(&self, project: ProjectId, kind: &str, prepared: &Prepared) -> Result<Vec<PluginRef>, Failure> {
         let loaded = self.kit.plugins.loaded();
+        let slug = self.kit.slug(project).await?;
+        let bindings = self.kit.settings.bindings.now();
         let mergers = prepared.files.iter().filter_map(|file| file.resolved_by.as_deref()?.strip_prefix("plugin "));
-        let mut names: Vec<&str> = mergers.chain([self.kit.settings.policy.as_str(), self.kit.settings.workflow.as_str()]).collect();
+        let mut names: Vec<&str> = mergers.collect();
+        names.extend(bindings.policies(&slug, Gate::Land, kind));
+        names.extend(bindings.workflow(&slug, Some(kind)));
         names.sort_unstable();
         names.dedup();
-        names.into_iter().filter_map(|name| loaded.get(name).map(|(_, reference, _)| reference.clone())).collect()
+        Ok(names.into_iter().filter_map(|name| loaded.get(name).map(|(_, reference, _)| reference.clone())).collect())
     }
 
     /// Swaps the target and records the end; a target that moved sends the merge back to the queue.

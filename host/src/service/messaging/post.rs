@@ -238,7 +238,7 @@ impl Messaging {
         let board = self.agents.board(message.project).await?;
         let place = self.next_place(message);
         stage_message(commit, message, place, trace);
-        let plan = self.plan(&board, message, &message.to, place, except)?;
+        let plan = self.plan(&board, message, &message.to, place, except).await?;
         self.stage_plan(commit, message, &plan, 0);
         self.stage_deferred(commit, message, &plan, Deferred { addresses: Vec::new(), place, tries: 0, except: except.to_vec() });
         Ok(SendReceipt { message: message.id, thread: message.thread, routed: plan.routed, deferred: plan.deferred, dropped: plan.dropped })
@@ -260,7 +260,15 @@ impl Messaging {
     }
 
     /// Decides who gets a message for each of its addresses.
-    fn plan(&self, board: &Board, message: &Message, addresses: &[Address], place: Place, except: &[AgentId]) -> Result<Plan, Failure> {
+    async fn plan(
+        &self,
+        board: &Board,
+        message: &Message,
+        addresses: &[Address],
+        place: Place,
+        except: &[AgentId],
+    ) -> Result<Plan, Failure> {
+        let routers = self.routers(message).await?;
         let mut plan = Plan::default();
         let seats = board.roster();
         for address in addresses {
@@ -272,7 +280,9 @@ impl Messaging {
                     let subscribed = others().filter(|seat| seat.agent.topics.contains(topic));
                     all(subscribed.map(|seat| seat.agent.id).collect(), "it subscribed", "nobody subscribed")
                 }
-                Address::Capability(expr) => self.choose(&seats, &Question { message, expr, attempts: 0, refused: &[], except }),
+                Address::Capability(expr) => {
+                    self.choose(&seats, &Question { message, expr, routers: &routers, attempts: 0, refused: &[], except })
+                }
             };
             self.apply(&mut plan, board, message, address, decision, place)?;
         }
@@ -391,7 +401,7 @@ impl Messaging {
         let board = self.agents.board(project).await?;
         let mut except = deferred.except.clone();
         let mut plan = loop {
-            let plan = self.plan(&board, &message, &deferred.addresses, deferred.place, &except)?;
+            let plan = self.plan(&board, &message, &deferred.addresses, deferred.place, &except).await?;
             let known = except.len();
             for &agent in plan.deliveries.keys() {
                 if self.has_had(project, agent, id).await? {

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::Messaging;
 use crate::ports::plugins::{PluginRef, RouteCandidate, RouteDecision, RouteMessage};
 use crate::service::agents::Seat;
+use crate::service::failure::Failure;
 
 /// Milliseconds after its last call within which an agent counts as being there.
 const PRESENT_MS: u64 = 10 * 60 * 1_000;
@@ -85,6 +86,8 @@ impl Decision {
 pub(super) struct Question<'a> {
     pub(super) message: &'a Message,
     pub(super) expr: &'a CapabilityExpr,
+    /// Routers, in the order they are asked.
+    pub(super) routers: &'a [String],
     /// Times it was handed out before.
     pub(super) attempts: u32,
     /// Who gave it back.
@@ -94,12 +97,18 @@ pub(super) struct Question<'a> {
 }
 
 impl Messaging {
+    /// Returns the routers of a message, in the order they are asked.
+    pub(super) async fn routers(&self, message: &Message) -> Result<Vec<String>, Failure> {
+        let slug = self.kit.slug(message.project).await?;
+        Ok(self.kit.settings.bindings.now().routers(&slug, &message.kind).into_iter().map(str::to_owned).collect())
+    }
+
     /// Decides who gets a message.
     pub(super) fn choose(&self, seats: &[Seat], question: &Question<'_>) -> Decision {
         let facts = self.message_facts(question);
         let (agents, candidates) = self.candidates(seats, question);
         let mut asked = Vec::new();
-        for router in &self.kit.settings.routers {
+        for router in question.routers {
             let outcome = match self.kit.plugins.route(router, &facts, &candidates) {
                 Ok(verdict) => match accept(verdict.decision, &agents, &candidates) {
                     Some(choice) => {

@@ -151,7 +151,15 @@ impl Messaging {
         refused.push(delivery.agent);
         let mut except = Vec::new();
         except.extend(message.value.from.agent);
-        let question = Question { message: &message.value, expr: &expr, attempts: delivery.attempts, refused: &refused, except: &except };
+        let routers = self.routers(&message.value).await?;
+        let question = Question {
+            message: &message.value,
+            expr: &expr,
+            routers: &routers,
+            attempts: delivery.attempts,
+            refused: &refused,
+            except: &except,
+        };
         let decision = self.choose(&board.roster(), &question);
         let (Choice::Ranked(chosen) | Choice::All(chosen)) = &decision.choice else { return Ok(()) };
         delivery.rest = chosen.iter().copied().filter(|agent| !refused.contains(agent)).collect();

@@ -293,7 +293,7 @@ async fn a_call_looks_up_what_it_is_let() {
     let wasm = runtime();
     let withheld = wasm.load(source("reader", World::McpProvider, reader())).await;
     let why =
-        "it imports `pointsman:agent/lookups@0.1.0`, which is not granted: write `lookups = true` in its `[[agent]]` or `[[provider]]`";
+        "it imports `pointsman:agent/lookups@0.1.0`, which is not granted: write `capabilities = [\"lookups\"]` into its `[plugins.NAME]`";
     assert!(matches!(&withheld, Err(PluginFailure::Invalid { why: said, .. }) if said == why), "{withheld:?}");
     wasm.load(PluginSource { lookups: Grant::Given, ..source("reader", World::McpProvider, reader()) }).await.expect("it loads");
     let look = async |uri: &str| {
@@ -310,7 +310,7 @@ async fn a_call_looks_up_what_it_is_let() {
 async fn an_agent_that_looks_up_is_loaded_only_where_that_is_granted() {
     let wasm = runtime();
     let withheld = wasm.load(source("helper", World::Agent, SCRIPTED.into())).await;
-    let why = |failure: &PluginFailure| matches!(failure, PluginFailure::Invalid { why, .. } if why.contains("write `lookups = true`"));
+    let why = |failure: &PluginFailure| matches!(failure, PluginFailure::Invalid { why, .. } if why.contains("write `capabilities"));
     assert!(withheld.as_ref().is_err_and(why), "{withheld:?}");
     assert!(wasm.loaded().is_empty());
 }

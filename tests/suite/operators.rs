@@ -1,0 +1,357 @@
+//! What operators do with plugins while the host runs: the real binary, its command line and its API.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::Arc;
+
+use pointsman_client::{Client, RawAnswer};
+use pointsman_tests::{Era, Host, Setup, pointsman};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+/// Returns a shipped router that names itself of another version, so that it has a digest of its own.
+fn router(version: &str) -> Vec<u8> {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist/routing-rules.wasm");
+    let bytes = std::fs::read(shipped).expect("a shipped component");
+    replaced(bytes, b"version = \"0.1.0\"\nworld", format!("version = \"{version}\"\nworld").as_bytes())
+}
+
+fn replaced(mut bytes: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
+    assert_eq!(from.len(), to.len(), "a section's length stays");
+    let at = bytes.windows(from.len()).position(|window| window == from).expect("the manifest has it");
+    bytes[at..at + to.len()].copy_from_slice(to);
+    bytes
+}
+
+/// Appends a custom section (binary format of WebAssembly, 5.5.3).
+fn with_section(mut component: Vec<u8>, name: &str, data: &[u8]) -> Vec<u8> {
+    let leb = |mut number: usize| {
+        let mut out = Vec::new();
+        while number > 0x7f {
+            out.push(u8::try_from(number & 0x7f).expect("seven bits") | 0x80);
+            number >>= 7;
+        }
+        out.push(u8::try_from(number).expect("seven bits"));
+        out
+    };
+    let content = [leb(name.len()), name.as_bytes().to_vec(), data.to_vec()].concat();
+    component.push(0);
+    component.extend(leb(content.len()));
+    component.extend(content);
+    component
+}
+
+fn said(out: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+}
+
+/// Runs a `plugin` command that must succeed; returns its JSON.
+fn plugin(host: &Host, args: &[&str]) -> Value {
+    let args: Vec<&str> = ["plugin"].iter().chain(args).copied().chain(["--json"]).collect();
+    let out = host.command(&args);
+    assert!(out.status.success(), "{args:?}: {}\n{}", said(&out), host.log());
+    serde_json::from_slice(&out.stdout).expect("JSON")
+}
+
+/// Runs a `plugin` command that must be refused; returns what it says.
+fn refused(host: &Host, args: &[&str]) -> String {
+    let args: Vec<&str> = ["plugin"].iter().chain(args).copied().collect();
+    let out = host.command(&args);
+    assert!(!out.status.success(), "{args:?} was to be refused: {}", said(&out));
+    said(&out)
+}
+
+fn of<'a>(list: &'a Value, name: &str) -> &'a Value {
+    list.as_array().and_then(|all| all.iter().find(|one| one["name"] == name)).unwrap_or(&Value::Null)
+}
+
+fn row(host: &Host, name: &str) -> Value {
+    of(&plugin(host, &["list"]), name).clone()
+}
+
+/// Waits until a plugin's row is so.
+async fn until(host: &Host, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    host.eventually(what, || async { holds(&row(host, name)) }).await;
+    row(host, name)
+}
+
+/// A folder with a component, and the set-up of a host that routes by it.
+struct Mine {
+    folder: tempfile::TempDir,
+}
+
+impl Mine {
+    fn new(component: &[u8]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mine = Self { folder };
+        mine.put(component);
+        mine
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("mine.wasm")
+    }
+
+    fn put(&self, component: &[u8]) {
+        // Whole or not at all, as `pointsman plugin build` does it.
+        let new = self.folder.path().join("new");
+        std::fs::write(&new, component).expect("written");
+        std::fs::rename(new, self.file()).expect("renamed");
+    }
+
+    fn setup(&self, more: &str) -> Setup {
+        let source = json!(self.file().to_string_lossy());
+        Setup { config: format!("[routing]\nplugins = [\"mine\"]\n[plugins.mine]\nsource = {source}\n{more}") }
+    }
+}
+
+#[tokio::test]
+async fn a_plugin_is_added_asked_switched_and_taken_away() {
+    let host = Host::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("x.wasm");
+    std::fs::write(&file, router("0.2.0")).expect("written");
+    let file = file.to_string_lossy().into_owned();
+    let added = plugin(&host, &["add", "mine", &file, "--config", "{\"rules\": []}"]);
+    assert_eq!((&added["world"], &added["state"], &added["version"]), (&json!("router"), &json!("loaded"), &json!("0.2.0")), "{added}");
+    assert!(refused(&host, &["add", "mine", &file]).contains("there is a plugin `mine` already"));
+    assert!(refused(&host, &["add", "other", "/nowhere.wasm"]).contains("/nowhere.wasm"));
+
+    let (ana, _ben) = (host.agent("ana", &[]).await, host.agent("ben", &["review"]).await);
+    let send = async || ana.call("send_message", json!({"to": ["review"], "kind": "note", "subject": "s", "body": "b"})).await;
+    send().await;
+    assert_eq!(row(&host, "mine")["calls"], 1, "it is asked before the shipped one");
+    assert_eq!(plugin(&host, &["disable", "mine"])["state"], "off");
+    send().await;
+    assert_eq!(row(&host, "mine")["calls"], 1, "it is not asked");
+    assert_eq!(plugin(&host, &["enable", "mine"])["state"], "loaded");
+    send().await;
+    assert!(row(&host, "mine")["calls"].as_u64() >= Some(1));
+
+    let table = said(&host.command(&["plugin", "list"]));
+    assert!(table.contains("mine") && table.contains("routing-capability") && table.contains("STATE"), "{table}");
+    plugin(&host, &["remove", "mine"]);
+    assert_eq!(row(&host, "mine"), Value::Null);
+    assert!(refused(&host, &["enable", "mine"]).contains("there is no plugin `mine`"));
+}
+
+#[tokio::test]
+async fn a_bad_version_never_replaces_a_good_one_and_each_can_be_had_back() {
+    let mine = Mine::new(&router("1.0.0"));
+    let mut host = Host::start_with(mine.setup("")).await;
+    let first = row(&host, "mine")["digest"].clone();
+    mine.put(b"no component at all");
+    let bad = until(&host, "mine", "the refusal", |row| row["last_error"].is_object()).await;
+    assert_eq!((&bad["digest"], &bad["state"]), (&first, &json!("loaded")), "{bad}");
+    assert!(host.log().contains("a new component is refused"), "{}", host.log());
+    assert!(said(&host.command(&["status"])).contains("mine is loaded"), "the status says so, too");
+
+    mine.put(&router("2.0.0"));
+    let second = until(&host, "mine", "the second version", |row| row["version"] == "2.0.0").await;
+    assert_eq!((&second["last_error"], second["history"].as_array().map(Vec::len)), (&Value::Null, Some(2)), "{second}");
+
+    let back = plugin(&host, &["rollback", "mine"]);
+    assert_eq!((&back["version"], &back["pinned"]), (&json!("1.0.0"), &first), "{back}");
+    assert!(refused(&host, &["rollback", "mine"]).contains("nothing was loaded as `mine` before"));
+    host.restart().await;
+    assert_eq!(row(&host, "mine")["version"], "1.0.0", "a pin outlives the host");
+    assert_eq!(plugin(&host, &["unpin", "mine"])["version"], "2.0.0");
+    let digest = second["digest"].as_str().expect("a digest");
+    assert_eq!(plugin(&host, &["pin", "mine", &digest[..12]])["pinned"], digest);
+    assert!(refused(&host, &["pin", "mine", "ffffffff"]).contains("names no one component"));
+    plugin(&host, &["unpin", "mine"]);
+
+    mine.put(b"damaged");
+    host.restart().await;
+    let last_good = row(&host, "mine");
+    assert_eq!((&last_good["state"], &last_good["version"]), (&json!("last-good"), &json!("2.0.0")), "{last_good}");
+    assert!(host.log().contains("the last good one is"), "{}", host.log());
+}
+
+#[tokio::test]
+async fn the_configuration_is_taken_in_when_it_changes_and_a_wrong_one_is_not() {
+    let mine = Mine::new(&router("1.0.0"));
+    let host = Host::start().await;
+    let file = host.folder().join("pointsman.toml");
+    let before = std::fs::read_to_string(&file).expect("the configuration");
+    std::fs::write(&file, format!("{before}{}", mine.setup("").config)).expect("written");
+    until(&host, "mine", "the plugin that was named", |row| row["state"] == "loaded").await;
+    std::fs::write(&file, format!("{before}[routing]\nplugins = [\"nobody\"]\n")).expect("written");
+    host.eventually("the refusal", || async { said(&host.command(&["status"])).contains("nobody") || host.log().contains("not taken in") })
+        .await;
+    std::fs::write(&file, format!("{before}[routing]\nplugins = []\n")).expect("written");
+    host.eventually("the plugin's end", || async { row(&host, "mine") == Value::Null }).await;
+}
+
+#[tokio::test]
+async fn a_lock_lets_only_its_digests_in() {
+    let mine = Mine::new(&router("1.0.0"));
+    let host = Host::start_with(mine.setup("")).await;
+    let locked = plugin(&host, &["lock"]);
+    assert_eq!(of(&locked["plugins"], "mine")["digest"], row(&host, "mine")["digest"]);
+    assert!(host.folder().join("plugins.lock").exists());
+    assert!(host.command(&["plugin", "lock", "--check"]).status.success());
+    mine.put(&router("2.0.0"));
+    let held = until(&host, "mine", "the refusal", |row| row["last_error"].is_object()).await;
+    assert_eq!(held["version"], "1.0.0");
+    assert!(held["last_error"]["why"].as_str().is_some_and(|why| why.contains("plugins.lock allows")), "{held}");
+    assert!(!host.command(&["plugin", "lock", "--check"]).status.success());
+    plugin(&host, &["lock"]);
+    until(&host, "mine", "the version of the new lock", |row| row["version"] == "2.0.0").await;
+    let file = mine.file().to_string_lossy().into_owned();
+    assert!(refused(&host, &["add", "other", &file]).contains("does not name it"));
+}
+
+#[tokio::test]
+async fn only_signed_components_are_loaded_where_signatures_are_required() {
+    let mine = Mine::new(&router("1.0.0"));
+    let (key, other) = (mine.folder.path().join("key"), mine.folder.path().join("other"));
+    let run = |args: &[&str]| {
+        let out = pointsman(args).output().expect("the binary runs");
+        assert!(out.status.success(), "{}", said(&out));
+        serde_json::from_slice::<Value>(&out.stdout).expect("JSON")
+    };
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let public = run(&["plugin", "keygen", &text(&key), "--json"])["public"].as_str().expect("a public key").to_owned();
+    run(&["plugin", "keygen", &text(&other), "--json"]);
+    let sign = |key: &Path| run(&["plugin", "sign", &text(&mine.file()), "--key", &text(key), "--json"]);
+    sign(&key);
+    let host = Host::start_with(mine.setup(&format!("[plugin_trust]\nrequired = true\nkeys = [\"{public}\"]\n"))).await;
+    assert_eq!(row(&host, "mine")["version"], "1.0.0");
+
+    let why = |row: &Value| row["last_error"]["why"].as_str().unwrap_or_default().to_owned();
+    std::fs::remove_file(mine.folder.path().join("mine.wasm.sig")).expect("removed");
+    mine.put(&router("2.0.0"));
+    until(&host, "mine", "the refusal of an unsigned one", |row| why(row).contains("not signed")).await;
+    sign(&other);
+    let bad = until(&host, "mine", "the refusal of another's signature", |row| why(row).contains("signature is not one")).await;
+    assert_eq!(bad["version"], "1.0.0");
+    sign(&key);
+    until(&host, "mine", "the signed version", |row| row["version"] == "2.0.0").await;
+}
+
+/// Serves these bytes to whoever asks, until it is dropped.
+async fn serve(bytes: Vec<u8>) -> (String, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let url = format!("http://{}/x.wasm", listener.local_addr().expect("an address"));
+    let bytes = Arc::new(bytes);
+    let serving = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let bytes = Arc::clone(&bytes);
+            tokio::spawn(async move {
+                let mut head = [0; 1024];
+                let _ = stream.read(&mut head).await;
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", bytes.len());
+                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.write_all(&bytes).await;
+            });
+        }
+    });
+    (url, serving)
+}
+
+#[tokio::test]
+async fn a_component_of_the_web_needs_its_digest_and_is_kept() {
+    let mut host = Host::start().await;
+    let (url, serving) = serve(router("3.0.0")).await;
+    assert!(refused(&host, &["add", "far", &url]).contains("needs the digest"));
+    let wrong = refused(&host, &["add", "far", &url, "--digest", &"0".repeat(64)]);
+    let digest = wrong.split("has the digest ").nth(1).and_then(|rest| rest.get(..64)).expect("the refusal names what came").to_owned();
+    assert_eq!(plugin(&host, &["add", "far", &url, "--digest", &digest])["version"], "3.0.0");
+    serving.abort();
+    host.restart().await;
+    assert_eq!(row(&host, "far")["state"], "loaded", "it is not fetched again");
+}
+
+#[tokio::test]
+async fn what_the_file_says_the_api_does_not_change() {
+    let mine = Mine::new(&router("1.0.0"));
+    let host = Host::start_with(mine.setup("mode = \"live\"\n[plugins.policy-default]\n")).await;
+    let mode = refused(&host, &["disable", "mine"]);
+    assert!(mode.contains("`plugins.mine.mode` is written at") && mode.contains("pointsman.toml:"), "{mode}");
+    assert!(refused(&host, &["remove", "mine"]).contains("is named at"));
+    let file = mine.file().to_string_lossy().into_owned();
+    assert!(refused(&host, &["add", "mine", &file]).contains("goes before the API"));
+    assert_eq!(plugin(&host, &["disable", "merge-text"])["state"], "off", "what the file does not say, the API may");
+}
+
+#[tokio::test]
+async fn a_component_gets_what_it_asks_for_only_when_it_is_granted_and_its_configuration_fits() {
+    let asking =
+        replaced(router("1.0.0"), b"# Pure: it asks for nothing.\ncapabilities = []", b"# Pure: it asks for noth\ncapabilities = [\"kv\"]");
+    let schema = br#"{"type": "object", "properties": {"rules": {"type": "array"}}}"#;
+    let asking = with_section(asking, "pointsman.config-schema", schema);
+    let mut host = Host::start().await;
+    let file = host.folder().join("asking.wasm");
+    std::fs::write(&file, asking).expect("written");
+    let file = file.to_string_lossy().into_owned();
+    let ungranted = refused(&host, &["add", "asking", &file]);
+    assert!(ungranted.contains("asks for `kv`, which it is not granted") && ungranted.contains("--grant kv"), "{ungranted}");
+    let misfit = refused(&host, &["add", "asking", &file, "--grant", "kv", "--config", "{\"rules\": 1}"]);
+    assert!(misfit.contains("`/rules`"), "{misfit}");
+    plugin(&host, &["add", "asking", &file, "--grant", "kv"]);
+    assert_eq!(plugin(&host, &["grants", "asking"]), json!({"name": "asking", "asked": ["kv"], "granted": ["kv"]}));
+    assert!(refused(&host, &["grants", "asking", "--revoke", "kv"]).contains("plugin disable asking"));
+    assert!(refused(&host, &["grants", "asking", "--grant", "flying"]).contains("there is no capability `flying`"));
+    assert_eq!(plugin(&host, &["grants", "asking", "--grant", "log"])["granted"], json!(["kv", "log"]));
+    host.restart().await;
+    assert_eq!(row(&host, "asking")["granted"], json!(["kv", "log"]));
+    host.kill().await;
+    assert_eq!(plugin(&host, &["disable", "asking"])["mode"], "off", "without a host the records are changed");
+    assert_eq!(row(&host, "asking")["state"], "off");
+}
+
+async fn ask(host: &Host, method: &str, path: &str, token: Option<&str>, body: Value) -> RawAnswer {
+    let client = Client::new(&format!("{}/mcp", host.url()), "", Era::Modern).expect("a client");
+    let credential = token.map(|token| format!("Bearer {token}"));
+    let mut headers: Vec<(&str, &str)> = credential.as_deref().map(|credential| ("authorization", credential)).into_iter().collect();
+    let mut bytes = Vec::new();
+    if !body.is_null() {
+        headers.push(("content-type", "application/json"));
+        bytes = body.to_string().into_bytes();
+    }
+    client.request(method, path, &headers, bytes.into()).await.expect("an answer")
+}
+
+#[tokio::test]
+async fn the_api_is_for_tokens_with_the_toolset_admin() {
+    let host = Host::start().await;
+    let out = host.command(&["agent", "add", "ops", "--toolset", "admin", "--json"]);
+    let ops = serde_json::from_slice::<Value>(&out.stdout).expect("JSON")["secret"].as_str().expect("a secret").to_owned();
+    let ana = host.token("ana");
+    for (token, status, code) in
+        [(None, 401, "unauthorized"), (Some("pmt_wrong"), 401, "unauthorized"), (Some(ana.as_str()), 403, "not_an_operator")]
+    {
+        let answer = ask(&host, "GET", "/api/v1/plugins", token, Value::Null).await;
+        assert_eq!((answer.status, answer.json()["code"].clone()), (status, json!(code)), "{token:?}");
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+        assert_eq!(answer.header("www-authenticate").is_some(), status == 401);
+        assert!(answer.json()["detail"].is_string() && answer.json()["do"].is_string() && answer.json()["status"] == status);
+    }
+    let ops = Some(ops.as_str());
+    let status = ask(&host, "GET", "/api/v1/status", ops, Value::Null).await.json();
+    assert_eq!((&status["projects"], &status["url"]), (&json!(["demo"]), &json!(host.url())), "{status}");
+    let plugins = ask(&host, "GET", "/api/v1/plugins", ops, Value::Null).await.json();
+    assert_eq!(of(&plugins["plugins"], "policy-default")["state"], "loaded", "{plugins}");
+    let one = ask(&host, "GET", "/api/v1/plugins/merge-text", ops, Value::Null).await;
+    assert_eq!((one.status, one.json()["world"].clone()), (200, json!("merger")));
+    assert_eq!(ask(&host, "POST", "/api/v1/plugins/merge-text/disable", ops, json!({})).await.json()["mode"], "off");
+    assert_eq!(ask(&host, "GET", "/api/v1/plugins/nobody", ops, Value::Null).await.status, 404);
+    assert_eq!(ask(&host, "PUT", "/api/v1/plugins", ops, Value::Null).await.status, 405);
+
+    let made = ask(&host, "POST", "/api/v1/agents", ops, json!({"name": "ben", "projects": ["demo"]})).await;
+    assert_eq!((made.status, made.json()["name"].clone()), (201, json!("ben")), "{}", made.json());
+    let agents = ask(&host, "GET", "/api/v1/agents", ops, Value::Null).await.json();
+    let created = of(&agents["agents"], "ben")["created_at"].as_str().expect("a time").to_owned();
+    assert!(created.starts_with("20") && created.ends_with('Z'), "{created}");
+    let gone = ask(&host, "DELETE", "/api/v1/agents/ben", ops, Value::Null).await.json();
+    assert_eq!(of(&gone["revoked"], "ben")["live"], false, "{gone}");
+    let project = ask(&host, "POST", "/api/v1/projects", ops, json!({"slug": "second"})).await;
+    assert_eq!((project.status, project.json()["is_new"].clone()), (201, json!(true)));
+    assert_eq!(ask(&host, "POST", "/api/v1/projects", ops, json!({"slug": "second"})).await.status, 200);
+    let slugs = ask(&host, "GET", "/api/v1/projects", ops, Value::Null).await.json();
+    assert_eq!(slugs["projects"].as_array().map(Vec::len), Some(2), "{slugs}");
+    let wrong = ask(&host, "POST", "/api/v1/projects", ops, json!({"slgu": "x"})).await;
+    assert_eq!((wrong.status, wrong.json()["code"].clone()), (400, json!("malformed")));
+}

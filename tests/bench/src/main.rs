@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 
 mod figures;
+mod hostile;
 mod mcp;
 mod routing;
 mod slow_clients;
@@ -47,6 +48,8 @@ enum Suite {
     Mcp,
     /// Fifty good clients alone, and beside a thousand slow or half-dead ones.
     SlowClients,
+    /// Fifty good clients beside traffic through the shipped plugins, and through hostile ones.
+    Hostile,
 }
 
 impl Suite {
@@ -56,6 +59,7 @@ impl Suite {
             Self::Routing => "routing",
             Self::Mcp => "mcp",
             Self::SlowClients => "slow_clients",
+            Self::Hostile => "hostile",
         }
     }
 }
@@ -76,6 +80,7 @@ async fn main() -> ExitCode {
         Suite::Routing => routing::measure().await,
         Suite::Mcp => mcp::measure().await,
         Suite::SlowClients => slow_clients::measure().await,
+        Suite::Hostile => hostile::measure().await,
     };
     match measured {
         Ok(figures) => {

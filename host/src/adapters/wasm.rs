@@ -6,7 +6,8 @@
 //! **Invariants:**
 //! - A call ends in exactly one outcome: an answer, a refusal, a trap, a limit, or an invalid answer.
 //! - What a component does costs its own calls only: an instance that failed is dropped, a load that failed changes
-//!   nothing, and calls that run while a plugin is replaced finish on the one they began with.
+//!   nothing, and calls that run while a plugin is replaced finish on the one they began with. A plugin whose calls keep
+//!   taking most of their deadline takes the lane, where they wait for one another and for everything else.
 //! - No type of the engine leaves this folder.
 
 use std::collections::BTreeMap;
@@ -21,9 +22,14 @@ use wasmtime::component::{Component, Linker};
 
 mod admission;
 mod agent;
+mod bounds;
 mod cache;
+mod compiler;
+mod conduct;
 mod engine;
 mod failure;
+pub mod fuzz;
+mod lane;
 mod limits;
 mod log_lines;
 mod merger;
@@ -43,8 +49,10 @@ mod workflow;
 use self::admission::Shape;
 use self::cache::CodeCache;
 pub use self::cache::CodeCounts;
+use self::compiler::Compiler;
 use self::failure::{invalid, limit};
-use self::limits::Limits;
+use self::lane::Lane;
+use self::limits::{Limits, is_short};
 use self::pool::{Guest, Keepers, Pool, Shared, Terms};
 use self::reconciler::Versions;
 use self::symbols::SymbolTable;
@@ -91,16 +99,29 @@ pub enum WasmError {
     Thread(#[source] io::Error),
 }
 
-/// The plugins of a host. Dropping it stops its thread; calls that still run keep what they need.
+/// The plugins of a host. Dropping it stops its threads; calls that still run keep what they need.
 pub struct Wasm {
     inner: Arc<Inner>,
-    _ticker: Ticker,
 }
 
 struct Inner {
     shared: Shared,
     cache: CodeCache,
+    compiler: Compiler,
     bindings: ArcSwap<BTreeMap<String, Arc<Binding>>>,
+    lanes: Lanes,
+}
+
+/// Where slow plugins are asked: those of short deadlines do not wait behind those of long ones.
+struct Lanes {
+    short: Lane,
+    long: Lane,
+}
+
+impl Lanes {
+    const fn of(&self, limits: &Limits) -> &Lane {
+        if is_short(limits.deadline_ms) { &self.short } else { &self.long }
+    }
 }
 
 /// A loaded component.
@@ -149,15 +170,16 @@ impl Wasm {
         let ticker = Ticker::start(&engine).map_err(WasmError::Thread)?;
         let shared = Shared {
             engine,
-            pulse: Arc::clone(ticker.pulse()),
+            ticker: Arc::new(ticker),
             symbols: Arc::new(SymbolTable::new()),
             warm_calls_max: options.warm_calls_max.max(1),
             meter: options.meter,
             keepers: Keepers::default(),
         };
         let cache = CodeCache::open(options.cache_dir, &options.cache_key);
-        let inner = Inner { shared, cache, bindings: ArcSwap::default() };
-        Ok(Self { inner: Arc::new(inner), _ticker: ticker })
+        let lanes = Lanes { short: Lane::new("plugin-lane"), long: Lane::new("plugin-lane-long") };
+        let inner = Inner { shared, cache, compiler: Compiler::default(), bindings: ArcSwap::default(), lanes };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Returns how often components were compiled, and how often the cache had them.
@@ -178,12 +200,41 @@ impl Wasm {
         let Some(turn) = pool.slots.take(pool.terms.limits.wait()).await else {
             return Err(pool.count(limit(plugin, "concurrency")));
         };
-        blocking(plugin, move || {
+        let (is_slow, limits) = (pool.conduct.is_slow(), pool.terms.limits);
+        let asked = Arc::clone(&binding);
+        let work = move || {
             let _turn = turn;
-            question(G::pool(&binding.bound).ok_or_else(|| PluginFailure::NotBound(binding.reference.name.clone()))?)
-        })
-        .await
+            question(G::pool(&asked.bound).ok_or_else(|| PluginFailure::NotBound(asked.reference.name.clone()))?)
+        };
+        if !is_slow {
+            return blocking(plugin, work).await;
+        }
+        let end = self.inner.lanes.of(&limits).run(limits.lane_wait(), work).await;
+        end.unwrap_or_else(|| Err(not_its_turn::<G>(&binding)))
     }
+
+    /// Asks a router on the lane. The caller sleeps meanwhile.
+    fn route_slowly(
+        &self,
+        binding: &Arc<Binding>,
+        limits: &Limits,
+        message: &RouteMessage,
+        candidates: &[RouteCandidate],
+    ) -> Result<RouteVerdict, PluginFailure> {
+        let (asked, message, candidates) = (Arc::clone(binding), message.clone(), candidates.to_vec());
+        let work = move || match Guest::pool(&asked.bound) {
+            Some(pool) => router::route(pool, &message, &candidates),
+            None => Err(PluginFailure::NotBound(asked.reference.name.clone())),
+        };
+        let end = self.inner.lanes.of(limits).run_here(limits.lane_wait(), work);
+        end.unwrap_or_else(|| Err(not_its_turn::<router::bindings::Router>(binding)))
+    }
+}
+
+/// Counts a call whose turn on the lane did not come.
+fn not_its_turn<G: Guest>(binding: &Binding) -> PluginFailure {
+    let failure = limit(&binding.reference.name, "concurrency");
+    G::pool(&binding.bound).map_or_else(|| failure.clone(), |pool| pool.count(failure.clone()))
 }
 
 /// Runs what takes long off the async threads.
@@ -253,8 +304,12 @@ impl Inner {
         let name = source.name.as_str();
         Limits::new(source.world, source.limits).map_err(|why| invalid(name, why))?;
         admission::admit(&source.component, shape, source.lookups).map_err(|why| invalid(name, why))?;
-        let component = self.cache.component(&self.shared.engine, digest, &source.component);
-        component.map_err(|error| invalid(name, format!("it does not compile: {error:#}")))
+        let component = self.cache.component(&self.shared.engine, digest, || {
+            bounds::check(&source.component)?;
+            let compiled = self.compiler.compile(&self.shared.engine, &source.component);
+            compiled.map_err(|error| format!("it does not compile: {error:#}"))
+        });
+        component.map_err(|why| invalid(name, why))
     }
 
     /// Returns the pool of one world over a component's code.
@@ -310,8 +365,15 @@ impl Plugins for Wasm {
 
     fn route(&self, plugin: &str, message: &RouteMessage, candidates: &[RouteCandidate]) -> Result<RouteVerdict, PluginFailure> {
         let bindings = self.inner.bindings.load();
-        let pool = bindings.get(plugin).and_then(|binding| Guest::pool(&binding.bound));
-        router::route(pool.ok_or_else(|| PluginFailure::NotBound(plugin.to_owned()))?, message, candidates)
+        let not_bound = || PluginFailure::NotBound(plugin.to_owned());
+        let binding = bindings.get(plugin).ok_or_else(not_bound)?;
+        let pool = Guest::pool(&binding.bound).ok_or_else(not_bound)?;
+        if !pool.conduct.is_slow() {
+            return router::route(pool, message, candidates);
+        }
+        let (binding, limits) = (Arc::clone(binding), pool.terms.limits);
+        drop(bindings);
+        self.route_slowly(&binding, &limits, message, candidates)
     }
 
     fn merger(&self, plugin: &str) -> Result<MergerDescription, PluginFailure> {

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 
 mod figures;
+mod hostile;
 mod mcp;
 mod plugins;
 mod routing;
@@ -50,6 +51,8 @@ enum Suite {
     Mcp,
     /// Fifty good clients alone, and beside a thousand slow or half-dead ones.
     SlowClients,
+    /// Fifty good clients beside traffic through the shipped plugins, and through hostile ones.
+    Hostile,
 }
 
 impl Suite {
@@ -60,6 +63,7 @@ impl Suite {
             Self::Plugins => "plugins",
             Self::Mcp => "mcp",
             Self::SlowClients => "slow_clients",
+            Self::Hostile => "hostile",
         }
     }
 }
@@ -81,6 +85,7 @@ async fn main() -> ExitCode {
         Suite::Plugins => plugins::measure().await,
         Suite::Mcp => mcp::measure().await,
         Suite::SlowClients => slow_clients::measure().await,
+        Suite::Hostile => hostile::measure().await,
     };
     match measured {
         Ok(figures) => {

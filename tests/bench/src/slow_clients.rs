@@ -78,14 +78,14 @@ pub(crate) async fn mint(config: &Path) -> Result<String, BenchError> {
     answer["secret"].as_str().map(str::to_owned).ok_or_else(|| setup("no token was minted"))
 }
 
-struct Latencies {
-    p50_ms: f64,
-    p99_ms: f64,
-    per_s: f64,
+pub(crate) struct Latencies {
+    pub(crate) p50_ms: f64,
+    pub(crate) p99_ms: f64,
+    pub(crate) per_s: f64,
 }
 
 /// Lets the good clients call for some seconds.
-async fn good(address: &str, token: &str, seconds: u64) -> Result<Latencies, BenchError> {
+pub(crate) async fn good(address: &str, token: &str, seconds: u64) -> Result<Latencies, BenchError> {
     let mut clients = JoinSet::new();
     for n in 0..GOOD {
         let client = Client::new(&format!("http://{address}/mcp"), token, Era::Modern).map_err(setup)?;

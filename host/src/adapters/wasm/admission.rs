@@ -90,7 +90,7 @@ fn names(component: &[u8]) -> Result<(Vec<&str>, Vec<&str>), String> {
 
 /// Returns whether two interface names mean the same: equal but for what follows the second number of the version,
 /// which is how far the linker goes below 1.0.
-fn same(own: &str, other: &str) -> bool {
+pub(super) fn same(own: &str, other: &str) -> bool {
     fn track(name: &str) -> (&str, &str) {
         let Some((interface, version)) = name.split_once('@') else { return (name, "") };
         let end = version.match_indices('.').nth(1).map_or(version.len(), |(at, _)| at);

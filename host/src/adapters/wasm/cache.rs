@@ -7,7 +7,7 @@
 use std::fs;
 use std::hash::{Hash, Hasher};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -65,20 +65,25 @@ impl CodeCache {
         Self { folder, key: hmac::Key::new(hmac::HMAC_SHA256, key), counters: Counters::default() }
     }
 
-    /// Returns a component, compiled or from the cache. Takes as long as compiling does: not for async threads.
+    /// Returns the component of a digest, from the cache or compiled. Takes as long as compiling does: not for async threads.
     ///
     /// # Errors
-    /// The component is invalid.
-    pub(super) fn component(&self, engine: &Engine, digest: &str, bytes: &[u8]) -> wasmtime::Result<Component> {
+    /// Those of `compile`.
+    pub(super) fn component(
+        &self,
+        engine: &Engine,
+        digest: &str,
+        compile: impl FnOnce() -> Result<Component, String>,
+    ) -> Result<Component, String> {
         let name = format!("{digest}-{}.{EXTENSION}", compatibility(engine));
         if let Some(component) = self.read(engine, &name) {
             self.counters.cached.fetch_add(1, Ordering::Relaxed);
             return Ok(component);
         }
-        let component = Component::new(engine, bytes)?;
+        let component = compile()?;
         self.counters.compiled.fetch_add(1, Ordering::Relaxed);
         if let Some(folder) = &self.folder {
-            let code = component.serialize()?;
+            let code = component.serialize().map_err(|error| format!("its code cannot be kept: {error:#}"))?;
             if let Err(error) = self.write(folder, &name, &code) {
                 tracing::warn!(file = name, %error, "compiled code was not kept");
             }
@@ -97,10 +102,17 @@ impl CodeCache {
 
     fn read(&self, engine: &Engine, name: &str) -> Option<Component> {
         let path = self.folder.as_ref()?.join(name);
-        let file = fs::File::open(&path).ok()?;
         let mut content = Vec::new();
-        let read = file.take(FILE_BYTES_MAX + 1).read_to_end(&mut content);
-        let code = read.ok().and_then(|_| self.trusted(name, &content));
+        match open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            Err(_) => content.clear(),
+            Ok(file) => {
+                if file.take(FILE_BYTES_MAX + 1).read_to_end(&mut content).is_err() {
+                    content.clear();
+                }
+            }
+        }
+        let code = self.trusted(name, &content);
         let component = code.and_then(|code| deserialize(engine, code));
         if component.is_none() {
             self.counters.rejected.fetch_add(1, Ordering::Relaxed);
@@ -152,6 +164,13 @@ fn compatibility(engine: &Engine) -> String {
     let mut hasher = Stable(blake3::Hasher::new());
     engine.precompile_compatibility_hash().hash(&mut hasher);
     hasher.0.finalize().to_hex()[..16].to_owned()
+}
+
+/// Opens a file: no link, and no pipe or device whose reader would wait.
+fn open(path: &Path) -> std::io::Result<fs::File> {
+    let flags = (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK).bits();
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::ErrorKind::InvalidData.into()) }
 }
 
 /// Makes sure that a folder exists, is the host's own and is closed to everyone else.

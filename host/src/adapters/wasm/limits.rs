@@ -12,6 +12,17 @@ const RESULT_BYTES_MAX: usize = 128 << 20;
 /// The most calls of one plugin at once.
 const CONCURRENCY_MAX: usize = 128;
 
+/// A call waits for its turn on the lane for so many times its deadline, and not longer than so many milliseconds.
+const LANE_WAITS: u64 = 10;
+const LANE_WAIT_MS_MAX: u64 = 10_000;
+/// A deadline up to so many milliseconds is that of a call which is over before anything is worth measuring.
+const SHORT_MS_MAX: u64 = 20;
+
+/// Returns whether a deadline is a short one.
+pub(super) const fn is_short(deadline_ms: u64) -> bool {
+    deadline_ms <= SHORT_MS_MAX
+}
+
 /// The limits of a loaded plugin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
@@ -48,6 +59,12 @@ impl Limits {
     /// Returns how long a call waits for its turn: as long as it may run.
     pub(super) const fn wait(&self) -> Duration {
         Duration::from_millis(self.deadline_ms)
+    }
+
+    /// Returns how long a call of a slow plugin waits for its turn on the lane, where others go before each.
+    pub(super) const fn lane_wait(&self) -> Duration {
+        let wait_ms = self.deadline_ms * LANE_WAITS;
+        Duration::from_millis(if wait_ms < LANE_WAIT_MS_MAX { wait_ms } else { LANE_WAIT_MS_MAX })
     }
 }
 

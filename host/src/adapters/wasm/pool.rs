@@ -13,13 +13,14 @@ use wasmtime::{Engine, PoolConcurrencyLimitError, Store};
 
 use super::Bound;
 use super::admission::Shape;
+use super::conduct::Conduct;
 use super::failure::{classify, invalid};
 use super::limits::Limits;
 use super::log_lines::LogLines;
 use super::slots::Slots;
-use super::store::{State, start_deadline};
+use super::store::{State, start_deadline, took_long};
 use super::symbols::{Phase, Quota, Scope, SymbolTable};
-use super::ticker::Pulse;
+use super::ticker::Ticker;
 use crate::ports::plugins::{Instances, Meter, PluginFailure, PluginStats};
 
 /// Idle instances a plugin keeps.
@@ -50,7 +51,8 @@ pub(super) trait Guest: Sized + Send + 'static {
 #[derive(Debug, Clone)]
 pub(super) struct Shared {
     pub(super) engine: Engine,
-    pub(super) pulse: Arc<Pulse>,
+    /// Stops when nobody has it any more, running calls included.
+    pub(super) ticker: Arc<Ticker>,
     pub(super) symbols: Arc<SymbolTable>,
     /// Calls after which an instance is retired.
     pub(super) warm_calls_max: u32,
@@ -90,7 +92,8 @@ impl Keepers {
         all.push(keeper);
     }
 
-    fn give_back(&self) {
+    /// Gives back every instance that waits for a call.
+    pub(super) fn give_back(&self) {
         let all: Vec<_> = self.0.lock().iter().filter_map(Weak::upgrade).collect();
         for keeper in all {
             keeper.give_back();
@@ -129,6 +132,7 @@ struct Idle<G> {
 pub(super) struct Pool<G: Guest> {
     pub(super) terms: Terms,
     pub(super) slots: Slots,
+    pub(super) conduct: Conduct,
     shared: Shared,
     pre: G::Pre,
     quota: Arc<Quota>,
@@ -145,7 +149,8 @@ impl<G: Guest> Pool<G> {
         let idle = Arc::<Mutex<Vec<Idle<G>>>>::default();
         let weak: Weak<Mutex<Vec<Idle<G>>>> = Arc::downgrade(&idle);
         shared.keepers.add(weak);
-        Self { terms, slots, shared, pre, quota: Arc::default(), log, idle, counters: Counters::default() }
+        let (quota, counters) = (Arc::default(), Counters::default());
+        Self { terms, slots, conduct: Conduct::default(), shared, pre, quota, log, idle, counters }
     }
 
     /// Makes and configures one instance, and asks it something.
@@ -156,7 +161,7 @@ impl<G: Guest> Pool<G> {
         &self,
         question: impl FnOnce(&G, &mut Store<State>) -> wasmtime::Result<Result<R, String>>,
     ) -> Result<R, PluginFailure> {
-        let _running = self.shared.pulse.begin();
+        let _running = self.shared.ticker.pulse().begin();
         let mut idle = self.instance(PROBE_DEADLINE_MS)?;
         self.put(&mut idle, question).inspect(|_| self.keep(idle))
     }
@@ -170,7 +175,7 @@ impl<G: Guest> Pool<G> {
         question: impl FnOnce(&G, &mut Store<State>) -> wasmtime::Result<Result<R, String>>,
     ) -> Result<R, PluginFailure> {
         self.counters.calls.fetch_add(1, Ordering::Relaxed);
-        let _running = self.shared.pulse.begin();
+        let _running = self.shared.ticker.pulse().begin();
         let deadline_ms = self.terms.limits.deadline_ms;
         let kept = if self.terms.instances == Instances::Warm { self.idle.lock().pop() } else { None };
         let mut idle = match kept.filter(|idle| idle.store.data().scope.holds()) {
@@ -239,7 +244,10 @@ impl<G: Guest> Pool<G> {
                 Ok(Idle { store, guest, calls: 0 })
             }
             Ok((Err(why), _)) => Err(PluginFailure::Refused { plugin: self.terms.name.clone(), why }),
-            Err(error) => Err(self.failed(&error, &store)),
+            Err(error) => {
+                self.note(&store);
+                Err(self.failed(&error, &store))
+            }
         }
     }
 
@@ -249,11 +257,12 @@ impl<G: Guest> Pool<G> {
         question: impl FnOnce(&G, &mut Store<State>) -> wasmtime::Result<Result<R, String>>,
     ) -> Result<R, PluginFailure> {
         idle.calls += 1;
-        let answered = question(&idle.guest, &mut idle.store);
+        let end = question(&idle.guest, &mut idle.store);
+        self.note(&idle.store);
         if self.shared.meter == Meter::On {
             self.measure(&mut idle.store)?;
         }
-        match answered {
+        match end {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(why)) => Err(self.count(invalid(&self.terms.name, why))),
             Err(error) => Err(self.failed(&error, &idle.store)),
@@ -267,6 +276,18 @@ impl<G: Guest> Pool<G> {
         self.counters.instructions.fetch_add(u64::MAX - left, Ordering::Relaxed);
         self.counters.memory_bytes_max.fetch_max(store.data().account.memory_bytes(), Ordering::Relaxed);
         store.set_fuel(u64::MAX).map_err(broken)
+    }
+
+    /// Takes note of how long a call took.
+    fn note(&self, store: &Store<State>) {
+        let plugin = self.terms.name.as_str();
+        if took_long(store) {
+            if self.conduct.took_long(&self.terms.limits) {
+                tracing::warn!(plugin, "a plugin's calls keep taking most of their deadline: they wait for one another and for all else");
+            }
+        } else if self.conduct.was_quick() {
+            tracing::info!(plugin, "a plugin's calls are quick again");
+        }
     }
 
     fn keep(&self, idle: Idle<G>) {

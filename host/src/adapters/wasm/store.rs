@@ -11,7 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{Engine, ResourceLimiter, Store, UpdateDeadline};
 
 use super::engine::TABLE_ELEMENTS_MAX;
-use super::limits::Limits;
+use super::limits::{Limits, is_short};
 use super::log_lines::LogLines;
 use super::symbols::Scope;
 use super::ticker::TICK_MS;
@@ -56,6 +56,11 @@ impl State {
         store.epoch_deadline_callback(|mut context| Ok(context.data_mut().deadline.reached()));
         store
     }
+}
+
+/// Returns whether the call that just ended ran for most of its deadline.
+pub(super) fn took_long(store: &Store<State>) -> bool {
+    store.data().deadline.took_long()
 }
 
 /// Starts a call's deadline.
@@ -121,15 +126,15 @@ impl ResourceLimiter for Account {
     }
 }
 
-/// How long a call may still run. Reading the thread's processor time is a system call, so a call that ends within
-/// half its deadline never pays for it: the first look is then, and the rest is measured from there.
+/// How long a call may still run. Reading the thread's processor time is a system call, so one with a short deadline that
+/// ends within half of it never pays for it: the first look is then, and the rest is measured from there.
 #[derive(Debug, Default)]
 struct Deadline {
     /// Ticks of running time.
     limit_ticks: u64,
     /// Ticks given so far.
     given_ticks: u64,
-    /// Processor time of the thread at the first look, and what was left then.
+    /// Processor time of the thread at the first look, which is the start of a call with a long deadline, and what was left.
     looked: Option<(Duration, Duration)>,
 }
 
@@ -137,8 +142,16 @@ impl Deadline {
     fn start(&mut self, deadline_ms: u64) -> u64 {
         let limit_ticks = deadline_ms.div_ceil(TICK_MS).max(1);
         let first = limit_ticks.div_ceil(2);
-        *self = Self { limit_ticks, given_ticks: first, looked: None };
+        let looked = (!is_short(deadline_ms)).then(|| (thread_time(), Duration::from_millis(deadline_ms)));
+        *self = Self { limit_ticks, given_ticks: first, looked };
         first
+    }
+
+    /// Returns whether more than half of the deadline is known to be used. Free for a call that ended before the first look.
+    fn took_long(&self) -> bool {
+        let Some((since, left)) = self.looked else { return false };
+        let limit = Duration::from_millis(self.limit_ticks * TICK_MS);
+        limit.saturating_sub(left) + thread_time().saturating_sub(since) >= limit / 2
     }
 
     fn reached(&mut self) -> UpdateDeadline {

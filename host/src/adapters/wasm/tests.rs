@@ -15,6 +15,7 @@ mod agents;
 mod guest;
 mod hostile;
 mod life;
+mod reload;
 mod shipped;
 
 const KEY: [u8; 32] = [7; 32];

@@ -98,7 +98,7 @@ impl Ticker {
     }
 
     /// Returns what calls mark themselves with.
-    pub(super) fn pulse(&self) -> &Arc<Pulse> {
+    pub(super) fn pulse(&self) -> &Pulse {
         &self.pulse
     }
 }

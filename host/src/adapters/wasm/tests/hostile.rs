@@ -1,161 +1,289 @@
 //! Guests that would take more than they are given. Each ends in its own outcome, and a good one beside it goes on.
 
-use super::*;
+use std::time::Duration;
 
-/// Loads a good router and a hostile one, asks the hostile one, and makes sure that neither its next call nor the good
-/// one's is any different for it.
-async fn outcome(hostile: RouterText) -> PluginFailure {
+use hostile_guests::{Outcome, When, bombs};
+
+use super::*;
+use crate::ports::lookups::{LookupRefusal, Lookups};
+use crate::ports::plugins::{ChangeFacts, CommitFacts, FlowTask, Gate, GateActor, GateFacts, MergeFile, MergeHunk, WaitingBranch};
+use crate::ports::provider::{Emission, Emit, ProviderCall, ProviderContext, Providers};
+use crate::ports::resident::{Cause, ResidentEvent, ResidentMemory, Residents};
+
+/// Milliseconds of a deadline that is to be reached, where the world's own is long.
+const DEADLINE_MS: u64 = 40;
+
+/// No memory, and nobody to tell.
+struct Nobody;
+
+impl ResidentMemory for Nobody {
+    fn get(&self, _: &str) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn keys(&self, _: &str, _: &str, _: u32) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+impl Lookups for Nobody {
+    fn read(&self, _: &str) -> Result<String, LookupRefusal> {
+        Err(LookupRefusal::NotFound)
+    }
+}
+
+impl Emit for Nobody {
+    fn emit(&self, _: Emission) -> bool {
+        true
+    }
+}
+
+fn hostile_source(guest: &hostile_guests::Guest) -> PluginSource {
+    let world = guest.world.parse().expect("a world");
+    let mut source = source(guest.name, world, guest.read().expect("it is built").into());
+    if world != World::Router && guest.outcome == Outcome::Limit("time") {
+        source.limits.deadline_ms = Some(DEADLINE_MS);
+    }
+    source
+}
+
+/// Puts every question of its world to a guest; returns what came of each.
+async fn ask_everything(wasm: &Wasm, name: &str, world: World) -> Vec<Result<(), PluginFailure>> {
+    let context = || ProviderContext {
+        agent: String::new(),
+        principal: String::new(),
+        call_id: "call".to_owned(),
+        client_capabilities: "{}".to_owned(),
+        state: Vec::new(),
+        answers: "{}".to_owned(),
+        at_ms: 7,
+    };
+    let (text, task) = (String::new, FlowTask { id: "T-1".to_owned(), ..FlowTask::default() });
+    let actor = GateActor { agent: text(), principal: text(), provenance: Provenance::Agent, capabilities: Vec::new() };
+    let waiting = |task: &str| WaitingBranch {
+        task: task.to_owned(),
+        priority: 4,
+        kind: text(),
+        waited_ms: 0,
+        files: 1,
+        after: Vec::new(),
+        overlaps: Vec::new(),
+    };
+    let change = || ChangeFacts {
+        task: task.clone(),
+        agent: text(),
+        branch: text(),
+        target: text(),
+        commits: Vec::new(),
+        files: Vec::new(),
+        checks: Vec::new(),
+        approvals: Vec::new(),
+        resolutions: Vec::new(),
+    };
+    match world {
+        World::Router => vec![ask(wasm, name).map(drop)],
+        World::Merger => {
+            let hunk = MergeHunk { base: b"a\n".to_vec(), ours: b"b\n".to_vec(), theirs: b"c\n".to_vec() };
+            let file = MergeFile { path: "a".to_owned(), base: None, ours: Vec::new(), theirs: Vec::new(), so_far: Vec::new() };
+            vec![wasm.merge_hunks(name, "a", vec![hunk]).await.map(drop), wasm.merge_file(name, file).await.map(drop)]
+        }
+        World::Reconciler => vec![wasm.reconcile(name, "text/plain", b"a".to_vec(), Vec::new(), Vec::new()).await.map(drop)],
+        World::Workflow => {
+            let commit = CommitFacts { task: task.clone(), agent: text(), note: text(), files: Vec::new() };
+            vec![
+                wasm.branch_name(name, task.clone(), 1).await.map(drop),
+                wasm.commit_message(name, commit).await.map(drop),
+                wasm.merge_message(name, change()).await.map(drop),
+                wasm.pull_request(name, change()).await.map(drop),
+                wasm.merge_order(name, vec![waiting("T-1"), waiting("T-2")]).await.map(drop),
+            ]
+        }
+        World::Policy => {
+            let facts = GateFacts {
+                actor,
+                owner: text(),
+                task: text(),
+                kind: text(),
+                labels: Vec::new(),
+                priority: 4,
+                held: 0,
+                target: text(),
+                head: text(),
+                paths: Vec::new(),
+                lines_changed: 0,
+                approvals: Vec::new(),
+                checks: Vec::new(),
+                capability: text(),
+            };
+            vec![wasm.check(name, Gate::Claim, facts).await.map(drop)]
+        }
+        World::Agent => {
+            let event = ResidentEvent { id: "log:1.2".to_owned(), at_ms: 7, cause: Cause::Timer("t".to_owned()) };
+            vec![wasm.handle(name, event, Arc::new(Nobody)).await.map(drop)]
+        }
+        World::McpProvider => {
+            let tool = ProviderCall::Tool { name: "a".to_owned(), arguments: "{}".to_owned() };
+            let prompt = ProviderCall::Prompt { name: "a".to_owned(), arguments: "{}".to_owned() };
+            vec![
+                wasm.initial_offers(name).await.map(drop),
+                wasm.provide(name, context(), tool, Arc::new(Nobody), Arc::new(Nobody)).await.map(drop),
+                wasm.provide(name, context(), ProviderCall::Resource { uri: text() }, Arc::new(Nobody), Arc::new(Nobody)).await.map(drop),
+                wasm.provide(name, context(), prompt, Arc::new(Nobody), Arc::new(Nobody)).await.map(drop),
+                wasm.complete(name, text(), text(), text()).await.map(drop),
+                wasm.cancelled(name, text(), Vec::new()).await,
+            ]
+        }
+    }
+}
+
+/// Returns whether this is what must become of a guest.
+fn is_outcome(outcome: Outcome, end: &Result<(), PluginFailure>) -> bool {
+    match (outcome, end) {
+        (Outcome::Answer, Ok(())) | (Outcome::Trap, Err(PluginFailure::Trapped { .. })) => true,
+        (Outcome::Limit(name), Err(PluginFailure::Limit { limit, .. })) => *limit == name,
+        (Outcome::Invalid(words), Err(PluginFailure::Invalid { why, .. })) => why.contains(words),
+        (Outcome::Answer | Outcome::Trap | Outcome::Limit(_) | Outcome::Invalid(_), _) => false,
+    }
+}
+
+/// Makes sure that no instance is left when those that wait for the next call are given back.
+fn all_places_are_free(wasm: &Wasm) {
+    wasm.inner.shared.keepers.give_back();
+    let metrics = wasm.inner.shared.engine.pooling_allocator_metrics().expect("instances come from the pool");
+    let taken = (metrics.component_instances(), metrics.core_instances(), metrics.memories(), metrics.tables());
+    assert_eq!(taken, (0, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn every_guest_ends_in_its_own_outcome_and_costs_nobody_else() {
     let wasm = runtime();
     load(&wasm, "good", &PASS).await.expect("a good router loads");
-    load(&wasm, "hostile", &hostile).await.expect("a hostile router loads");
-    let first = ask(&wasm, "hostile").expect_err("it does not get away with it");
-    assert_eq!(ask(&wasm, "good"), Ok(pass()));
-    let second = ask(&wasm, "hostile").expect_err("nor the second time");
-    assert_eq!(first, second);
-    assert_eq!(ask(&wasm, "good"), Ok(pass()));
-    let stats = &wasm.loaded()["hostile"].2;
-    assert_eq!((stats.calls, stats.traps + stats.limits + stats.invalid), (2, 2));
+    for guest in hostile_guests::guests().filter(|guest| guest.when == When::Called) {
+        let reference = wasm.load(hostile_source(guest)).await.unwrap_or_else(|error| panic!("{error}"));
+        let world = guest.world.parse().expect("a world");
+        for turn in 0..2 {
+            let ends = ask_everything(&wasm, guest.name, world).await;
+            assert!(ends.iter().any(|end| is_outcome(guest.outcome, end)), "{} in turn {turn}: {ends:?}", guest.name);
+            // What it has no mind to, it traps in.
+            let others = ends.iter().filter(|end| !matches!(end, Ok(()) | Err(PluginFailure::Trapped { .. })));
+            let others: Vec<_> = others.filter(|end| !is_outcome(guest.outcome, end)).collect();
+            assert!(others.is_empty() || guest.name == "answers-missing", "{}: {others:?}", guest.name);
+            assert_eq!(ask(&wasm, "good"), Ok(pass()), "after {}", guest.name);
+        }
+        let (_, loaded, stats) = &wasm.loaded()[guest.name];
+        assert_eq!(*loaded, reference);
+        if guest.outcome != Outcome::Answer {
+            assert_eq!(stats.calls, stats.traps + stats.limits + stats.invalid, "{}: {stats:?}", guest.name);
+        }
+    }
     assert_eq!(wasm.loaded()["good"].2.instances, 1, "the good one kept its instance");
-    first
-}
-
-fn limit(which: &'static str) -> PluginFailure {
-    PluginFailure::Limit { plugin: "hostile".to_owned(), limit: which }
-}
-
-fn invalid(why: &str) -> PluginFailure {
-    PluginFailure::Invalid { plugin: "hostile".to_owned(), why: why.to_owned() }
+    all_places_are_free(&wasm);
 }
 
 #[tokio::test]
-async fn an_endless_loop_ends_at_its_deadline() {
-    let failure = outcome(RouterText { route: "(loop $on (br $on)) (unreachable)", ..PASS }).await;
-    assert_eq!(failure, limit("time"));
-}
-
-#[tokio::test]
-async fn a_memory_bomb_ends_at_its_memory() {
-    let route = "(loop $on (br_if $on (i32.ge_s (memory.grow (i32.const 16)) (i32.const 0)))) (unreachable)";
-    assert_eq!(outcome(RouterText { route, ..PASS }).await, limit("memory"));
-}
-
-#[tokio::test]
-async fn a_table_bomb_ends_at_its_tables() {
-    let failure = outcome(RouterText {
-        fields: "(table $t 1 funcref)",
-        route: "(loop $on (br_if $on (i32.ge_s (table.grow $t (ref.null func) (i32.const 1000)) (i32.const 0)))) (unreachable)",
-        ..PASS
-    });
-    assert_eq!(failure.await, limit("tables"));
-}
-
-#[tokio::test]
-async fn deep_recursion_ends_at_its_stack() {
-    let failure = outcome(RouterText {
-        fields: "(func $deep (param i64) (result i64) (i64.add (local.get 0) (call $deep (i64.add (local.get 0) (i64.const 1)))))",
-        route: "(drop (call $deep (i64.const 0))) (call $pass)",
-        ..PASS
-    });
-    assert_eq!(failure.await, limit("stack"));
-}
-
-#[tokio::test]
-async fn a_giant_answer_ends_at_its_size() {
-    let route = "(call $reason (i32.const 0) (i32.const 1048576))";
-    assert_eq!(outcome(RouterText { route, pages: 32, ..PASS }).await, limit("result size"));
-}
-
-#[tokio::test]
-async fn a_trap_is_a_trap() {
-    let failure = outcome(RouterText { route: "(unreachable)", ..PASS }).await;
-    let why = "wasm trap: wasm `unreachable` instruction executed".to_owned();
-    assert_eq!(failure, PluginFailure::Trapped { plugin: "hostile".to_owned(), why });
-}
-
-#[tokio::test]
-async fn answers_that_make_no_sense_are_invalid() {
-    let list = |fields, len| RouterText {
-        fields,
-        route: match len {
-            0 => "(call $ranked (i32.const 64) (i32.const 0))",
-            1 => "(call $ranked (i32.const 64) (i32.const 1))",
-            _ => "(call $ranked (i32.const 64) (i32.const 2))",
-        },
-        ..PASS
-    };
-    let beyond = r#"(data (i32.const 64) "\03\00\00\00")"#;
-    assert_eq!(outcome(list(beyond, 1)).await, invalid("it names position 3 of 3"));
-    let twice = r#"(data (i32.const 64) "\01\00\00\00\01\00\00\00")"#;
-    assert_eq!(outcome(list(twice, 2)).await, invalid("it names position 1 twice"));
-    assert_eq!(outcome(list("", 0)).await, invalid("it names nobody; `pass` and `drop` are there for that"));
-}
-
-#[tokio::test]
-async fn answers_that_are_no_answers_are_invalid() {
-    let not_text = RouterText { fields: r#"(data (i32.const 64) "\ff\ff")"#, route: "(call $reason (i32.const 64) (i32.const 2))", ..PASS };
-    let failure = outcome(not_text).await;
-    assert!(matches!(&failure, PluginFailure::Invalid { why, .. } if why.contains("utf-8")), "{failure:?}");
-    let beyond_memory = RouterText { route: "(call $ranked (i32.const 64) (i32.const 0x3fffffff))", ..PASS };
-    let failure = outcome(beyond_memory).await;
-    assert!(matches!(&failure, PluginFailure::Invalid { .. } | PluginFailure::Limit { limit: "result size", .. }), "{failure:?}");
-}
-
-#[tokio::test]
-async fn what_loads_badly_is_refused_by_name_and_changes_nothing() {
+async fn what_must_not_load_is_refused_and_the_one_before_stays() {
     let wasm = runtime();
-    let before = load(&wasm, "router", &PASS).await.expect("a good router loads");
-    let why = |failure| match failure {
-        PluginFailure::Invalid { why, .. } | PluginFailure::Refused { why, .. } => why,
-        other @ (PluginFailure::NotBound(_)
-        | PluginFailure::Trapped { .. }
-        | PluginFailure::Limit { .. }
-        | PluginFailure::Resting { .. }) => format!("{other:?}"),
-    };
-
-    let foreign = RouterText {
-        fields: r#"(import "pointsman:types/log@0.1.0" "write" (func $write (param i32 i32 i32)))"#,
-        world: "import pointsman:types/log@0.1.0;",
-        ..PASS
-    };
-    assert_eq!(
-        why(load(&wasm, "router", &foreign).await.expect_err("foreign import")),
-        "it imports `pointsman:types/log@0.1.0`, which the world `router` does not give"
-    );
-    let as_policy = source("router", World::Policy, PASS.component());
-    assert_eq!(
-        why(wasm.load(as_policy).await.expect_err("another world's import")),
-        "it imports `pointsman:types/symbols@0.1.0`, which the world `policy` does not give"
-    );
-    let mut broken = PASS.component().to_vec();
-    let cut = broken.len() / 2;
-    broken.truncate(cut);
-    let error = wasm.load(source("router", World::Router, broken.into())).await.expect_err("cut short");
-    assert!(why(error).starts_with("it is no component: "));
-
-    let refusing = RouterText {
-        fields: r#"(data (i32.const 64) "no `rules` given")"#,
-        configure: "(call $refuse (i32.const 64) (i32.const 16))",
-        ..PASS
-    };
-    let failure = load(&wasm, "router", &refusing).await.expect_err("configuration refused");
-    assert_eq!(failure, PluginFailure::Refused { plugin: "router".to_owned(), why: "no `rules` given".to_owned() });
-    let looping = RouterText { configure: "(loop $on (br $on)) (unreachable)", ..PASS };
-    let failure = load(&wasm, "router", &looping).await.expect_err("never configured");
-    assert_eq!(failure, PluginFailure::Limit { plugin: "router".to_owned(), limit: "time" });
-    let huge = RouterText { pages: 1_000, ..PASS };
-    let failure = load(&wasm, "router", &huge).await.expect_err("too much memory");
-    assert_eq!(failure, PluginFailure::Limit { plugin: "router".to_owned(), limit: "memory" });
-    let mut greedy = source("router", World::Router, PASS.component());
-    greedy.limits.deadline_ms = Some(0);
-    assert!(why(wasm.load(greedy).await.expect_err("no deadline")).contains("deadline_ms"));
-    let agent = source("router", World::Agent, PASS.component());
-    assert_eq!(
-        why(wasm.load(agent).await.expect_err("another world's import")),
-        "it imports `pointsman:types/symbols@0.1.0`, `pointsman:types/origin@0.1.0`, which the world `agent` does not give"
-    );
-
-    assert_eq!(wasm.loaded()["router"].1, before);
+    for world in ["router", "merger"] {
+        let good = if world == "router" { PASS.component() } else { shipped_merger() };
+        let before = wasm.load(source(world, world.parse().expect("a world"), good)).await.expect("a good one loads");
+        for guest in hostile_guests::guests().filter(|guest| guest.when == When::Loaded && guest.world == world) {
+            let source = PluginSource { name: world.to_owned(), ..hostile_source(guest) };
+            let end = wasm.load(source).await.map(drop);
+            assert!(is_outcome(guest.outcome, &end), "{}: {end:?}", guest.name);
+            assert_eq!(wasm.loaded()[world].1, before, "after {}", guest.name);
+        }
+    }
     assert_eq!(ask(&wasm, "router"), Ok(pass()));
+    all_places_are_free(&wasm);
+}
+
+fn shipped_merger() -> Arc<[u8]> {
+    include_bytes!("../../../../../plugins/dist/merge-union.wasm").as_slice().into()
+}
+
+#[tokio::test]
+async fn more_failed_calls_than_there_are_places_leave_all_of_them_free() {
+    let wasm = runtime();
+    load(&wasm, "good", &PASS).await.expect("a good router loads");
+    let names =
+        ["trap-in-route", "memory-bomb", "table-bomb", "deep-recursion", "reason-not-utf8", "trap-after-the-answer", "realloc-traps"];
+    for name in names {
+        wasm.load(hostile_source(hostile_guests::guest(name).expect("a guest"))).await.expect("it loads");
+    }
+    for turn in 0..60 {
+        for name in names {
+            ask(&wasm, name).expect_err("it does not get away with it");
+        }
+        assert_eq!(ask(&wasm, "good"), Ok(pass()), "after {turn}");
+    }
+    all_places_are_free(&wasm);
+}
+
+/// A router that never ends at priority 9, and has no opinion otherwise.
+const MOODY: RouterText = RouterText {
+    route: "
+        (global.set $next (i32.const 65536))
+        (loop $on (br_if $on (i32.eq (i32.load8_u offset=16 (local.get $question)) (i32.const 9))))
+        (call $pass)",
+    ..PASS
+};
+
+fn is_slow(wasm: &Wasm, name: &str) -> bool {
+    let bindings = wasm.inner.bindings.load();
+    let super::super::Bound::Router(pool) = &bindings[name].bound else { panic!("a router") };
+    pool.conduct.is_slow()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_router_that_keeps_being_slow_takes_the_lane_until_it_behaves() {
+    let wasm = Arc::new(runtime());
+    load(&wasm, "moody", &MOODY).await.expect("it loads");
+    let candidates = candidates(&wasm, 3);
+    let bad = RouteMessage { priority: 9, ..message() };
+    let time = Err(PluginFailure::Limit { plugin: "moody".to_owned(), limit: "time" });
+    for _ in 0..3 {
+        assert!(!is_slow(&wasm, "moody"));
+        assert_eq!(wasm.route("moody", &bad, &candidates), time);
+    }
+    assert!(is_slow(&wasm, "moody"));
+    // On the lane it is the same router: bad calls end at their deadline, or are told that there is no turn for them.
+    let calls: Vec<_> = (0..16)
+        .map(|_| {
+            let (wasm, bad, candidates) = (Arc::clone(&wasm), bad.clone(), candidates.clone());
+            tokio::spawn(async move { wasm.route("moody", &bad, &candidates) })
+        })
+        .collect();
+    for call in calls {
+        let end = call.await.expect("no panic");
+        assert!(matches!(end, Err(PluginFailure::Limit { limit: "time" | "concurrency", .. })), "{end:?}");
+    }
+    assert!(is_slow(&wasm, "moody"));
+    let mut quick = 0;
+    while is_slow(&wasm, "moody") {
+        // With other work on the machine the lane is late, which is not the router's fault.
+        quick += u32::from(wasm.route("moody", &message(), &candidates) == Ok(pass()));
+        assert!(quick <= 64, "it behaves, and is believed");
+    }
+    assert_eq!(wasm.route("moody", &message(), &candidates), Ok(pass()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plugin_of_long_calls_takes_the_lane_one_at_a_time() {
+    let wasm = Arc::new(runtime());
+    wasm.load(hostile_source(hostile_guests::guest("policy-loops").expect("a guest"))).await.expect("it loads");
+    ask_everything(&wasm, "policy-loops", World::Policy).await;
+    let calls: Vec<_> = (0..6)
+        .map(|_| {
+            let wasm = Arc::clone(&wasm);
+            tokio::spawn(async move { ask_everything(&wasm, "policy-loops", World::Policy).await.remove(0) })
+        })
+        .collect();
+    for call in calls {
+        let end = call.await.expect("no panic");
+        assert!(matches!(end, Err(PluginFailure::Limit { limit: "time" | "concurrency", .. })), "{end:?}");
+    }
+    let stats = &wasm.loaded()["policy-loops"].2;
+    assert_eq!((stats.limits, stats.calls <= 7), (7, true), "{stats:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -174,4 +302,47 @@ async fn whoever_gets_no_turn_is_told_so() {
         .collect::<Vec<_>>()
     });
     assert!(limits.contains(&"time") && limits.contains(&"concurrency"), "{limits:?}");
+}
+
+#[tokio::test]
+async fn what_is_dear_to_compile_is_refused_before_it_is() {
+    let wasm = runtime();
+    for (bomb, words) in [
+        (bombs::many_modules(65), "core modules"),
+        (bombs::many_functions(100_001), "100001 functions"),
+        (bombs::giant_function(600 << 10), "bytes; at most"),
+        (bombs::many_locals(10_001), "10001 locals"),
+        (bombs::nested_blocks(10_001), "blocks in one another"),
+        (bombs::loops_and_locals(9_000, 3_000), "jumps times locals"),
+        (bombs::nested_components(2_000), "components within one another"),
+        (bombs::doubling_components(24), "instances of components within it"),
+    ] {
+        let end = wasm.load(source("bomb", World::Router, bomb.into())).await;
+        assert!(matches!(&end, Err(PluginFailure::Invalid { why, .. }) if why.contains(words)), "{words}: {end:?}");
+    }
+    // Types that double are the engine's own affair: it refuses them before they are dear.
+    let types = wasm.load(source("bomb", World::Router, bombs::doubling_types(60).into())).await;
+    assert!(matches!(&types, Err(PluginFailure::Invalid { why, .. }) if why.contains("does not compile")), "{types:?}");
+    assert_eq!(wasm.code_counts().compiled, 0);
+    load(&wasm, "router", &PASS).await.expect("it loads");
+    assert_eq!(ask(&wasm, "router"), Ok(pass()));
+}
+
+#[tokio::test]
+async fn what_is_within_the_bounds_compiles_in_a_bounded_time() {
+    let wasm = runtime();
+    for (name, large) in [
+        ("functions", bombs::many_functions(99_990)),
+        ("bytes", bombs::giant_function(500 << 10)),
+        ("locals", bombs::many_locals(10_000)),
+        ("blocks", bombs::nested_blocks(10_000)),
+        ("jumps", bombs::loops_and_locals(4_000, 2_000)),
+        ("modules", bombs::many_modules(60)),
+        ("jump tables", bombs::jump_tables(900, 250)),
+    ] {
+        let loading = wasm.load(source(name, World::Router, large.into()));
+        let loaded = tokio::time::timeout(Duration::from_secs(60), loading).await;
+        loaded.unwrap_or_else(|_| panic!("{name} takes over a minute")).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(ask(&wasm, name), Ok(pass()));
+    }
 }

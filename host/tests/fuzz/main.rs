@@ -2,6 +2,8 @@
 
 use pointsman::adapters::mcp::fuzz;
 
+mod components;
+
 /// Inputs of a target in one run.
 const INPUTS: usize = 60_000;
 /// Bytes of an input.
@@ -42,7 +44,6 @@ impl Numbers {
             _ if at < input.len() => input[at] = u8::try_from(self.below(256)).unwrap_or(0),
             _ => {}
         }
-        input.truncate(INPUT_BYTES_MAX);
     }
 }
 
@@ -54,6 +55,7 @@ fn run(target: fn(&[u8]), seeds: &[&[u8]], words: &[&[u8]]) {
         for _ in 0..=numbers.below(6) {
             let other = numbers.pick(seeds);
             numbers.change(&mut input, other, words);
+            input.truncate(INPUT_BYTES_MAX);
         }
         target(&input);
     }

@@ -1,4 +1,6 @@
-//! `pointsman plugin`: from a folder to a component, and what is loaded.
+//! `pointsman plugin`: from nothing to a folder, from a folder to a component, and what is loaded.
+
+mod new;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -17,6 +19,9 @@ use crate::ports::plugins::{Instances, World};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PluginCommand {
+    /// Write the folder of a new plugin: an example of its world, its tests, and all it needs to be built
+    #[command(after_help = "Examples:\n  pointsman plugin new router least-busy\n  pointsman plugin new reconciler lists --lang python")]
+    New(new::NewArgs),
     /// Build a plugin's folder into one component, checked against its world
     #[command(after_help = "Examples:\n  pointsman plugin build plugins/my-router\n  pointsman plugin build . --out target/components")]
     Build(BuildArgs),
@@ -42,7 +47,7 @@ pub(super) struct BuildArgs {
 impl BuildArgs {
     fn options(&self) -> Options {
         let progress = if self.json { Progress::Silent } else { Progress::Stderr };
-        Options { progress, ..Options::new(&self.dir, &self.out) }
+        Options { progress, schema_of: Some(app::config_schema), ..Options::new(&self.dir, &self.out) }
     }
 }
 
@@ -57,6 +62,7 @@ pub(super) struct ListArgs {
 
 pub(super) fn run(environment: &Environment, command: &PluginCommand) -> Result<ExitCode, Trouble> {
     match command {
+        PluginCommand::New(args) => new::run(args),
         PluginCommand::Build(args) => build(args),
         PluginCommand::Verify(args) => verify(args),
         PluginCommand::List(args) => list(environment, args),

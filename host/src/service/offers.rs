@@ -7,7 +7,6 @@
 
 mod check;
 mod news;
-mod schema;
 mod template;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

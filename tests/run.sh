@@ -94,6 +94,23 @@ if ! is_filled tests/clients/package.json "$clients/node"; then
     (cd "$clients/node" && npm install --no-audit --no-fund --silent)
     cp tests/clients/package.json "$clients/node/.filled"
 fi
+
+# The tools that make components of JavaScript and Python: `plugin build` would install them into each plugin's own folder.
+if ! is_filled tests/clients/guest-js.json "$clients/guest-js"; then
+    say "installing the tool for plugins in JavaScript into $clients/guest-js (213 MB)"
+    rm -rf "$clients/guest-js"
+    mkdir -p "$clients/guest-js"
+    cp tests/clients/guest-js.json "$clients/guest-js/package.json"
+    (cd "$clients/guest-js" && npm install --no-audit --no-fund --silent)
+    cp tests/clients/guest-js.json "$clients/guest-js/.filled"
+fi
+if ! is_filled tests/clients/guest-python.txt "$clients/guest-python"; then
+    say "installing the tool for plugins in Python into $clients/guest-python"
+    rm -rf "$clients/guest-python"
+    python3 -m venv "$clients/guest-python"
+    "$clients/guest-python/bin/python" -m pip install --quiet --disable-pip-version-check -r tests/clients/guest-python.txt
+    cp tests/clients/guest-python.txt "$clients/guest-python/.filled"
+fi
 # The tests find them under target/clients; that they load is seen before an hour is spent.
 node=node
 if [ -x "$clients/node/bin/node" ]; then node=./bin/node; fi

@@ -29,7 +29,7 @@ use crate::adapters::keys::{FileKeys, KeysError};
 use crate::adapters::mcp::{Mcp, McpConfig, SealingKey};
 use crate::adapters::oauth::OAuthSetupError;
 use crate::adapters::system::{OsSystem, wall_clock_ms};
-use crate::adapters::wasm::{Wasm, WasmError, WasmOptions};
+use crate::adapters::wasm::{self, Wasm, WasmError, WasmOptions};
 use crate::config::{Config, Environment, Flags};
 use crate::plugin_cases::Bench;
 use crate::ports::admin::AdminSurface;
@@ -197,6 +197,14 @@ fn git_options(config: &Config) -> Result<GitOptions, AppError> {
         ..GitLimits::default()
     };
     Ok(options)
+}
+
+/// Returns the JSON Schema that a plugin's core module, built for that, hands over; none when it has none.
+///
+/// # Errors
+/// It does not run, or what it hands over is no text.
+pub fn config_schema(module: &[u8]) -> Result<Option<String>, String> {
+    wasm::config_schema(module)
 }
 
 async fn make_ready(config: &Config, opened: &Opened) -> Result<(), AppError> {

@@ -7,6 +7,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod demo;
+mod json_schema;
 pub mod plugin_build;
 pub mod plugin_cases;
 pub mod ports;

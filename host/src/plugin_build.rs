@@ -12,14 +12,18 @@ mod compile;
 pub mod component;
 pub mod config_schema;
 pub mod digest_lock;
+mod interpreted;
 pub mod lock;
 pub mod manifest;
+pub mod scaffold;
+mod sources;
 pub mod toolchain;
 
 use crate::ports::plugins::World;
-use compile::Guest;
+use compile::{Guest, Purpose};
+use component::Papers;
 use lock::{Entry, Lock};
-use manifest::Manifest;
+use manifest::{Lang, Manifest};
 use toolchain::{StdSource, Toolchain};
 
 /// The manifest's name in a guest crate.
@@ -43,6 +47,9 @@ pub enum Locked {
     No,
 }
 
+/// Asks a core module for the JSON Schema of its configuration, by running it.
+pub type SchemaOf = fn(&[u8]) -> Result<Option<String>, String>;
+
 /// What to build, and where to.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -56,12 +63,14 @@ pub struct Options {
     pub locked: Locked,
     /// Whether to tell how it goes.
     pub progress: Progress,
+    /// Asks a module for the schema of its configuration; none builds components without one.
+    pub schema_of: Option<SchemaOf>,
 }
 
 impl Options {
     /// Returns the usual options for a crate.
     pub fn new(dir: impl Into<PathBuf>, out: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), out: out.into(), target_dir: None, locked: Locked::No, progress: Progress::Stderr }
+        Self { dir: dir.into(), out: out.into(), target_dir: None, locked: Locked::No, progress: Progress::Stderr, schema_of: None }
     }
 }
 
@@ -198,6 +207,40 @@ pub enum BuildError {
         /// The world.
         world: World,
     },
+    /// The schema of the configuration cannot be had.
+    #[error("the schema of the plugin's configuration cannot be had: {why}")]
+    Schema {
+        /// Why.
+        why: String,
+    },
+    /// The manifest's own configuration does not fit the plugin.
+    #[error("`[config]` of plugin.toml does not fit the plugin's configuration: {}", findings.join("; and "))]
+    ManifestConfig {
+        /// What does not fit, and where.
+        findings: Vec<String>,
+    },
+    /// The folder lacks the file that a plugin of its language is.
+    #[error("{} is missing: a plugin in this language is that file, and what it imports", path.display())]
+    NoEntry {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// A program is missing.
+    #[error("{what} is missing: {advice}")]
+    NoProgram {
+        /// Which.
+        what: &'static str,
+        /// How to get it.
+        advice: &'static str,
+    },
+    /// A tool failed.
+    #[error("{what} failed: {said}")]
+    Tool {
+        /// What it was to do.
+        what: String,
+        /// What it said.
+        said: String,
+    },
     /// The component is of another shape than its world.
     #[error("the component is not of the world `{world}`: {}", mismatch(*world, missing, extra, foreign))]
     WorldMismatch {
@@ -278,7 +321,7 @@ fn mismatch(world: World, missing: &[String], extra: &[String], foreign: &[Strin
     if !missing.is_empty() {
         let macro_name = world.name().replace('-', "_");
         parts.push(format!(
-            "it does not export {} (write `pointsman_sdk::{macro_name}!(YourType);` once, and `world = \"{world}\"` in plugin.toml)",
+            "it does not export {} (write `#[pointsman_sdk::{macro_name}]` on your function, or `pointsman_sdk::export_{macro_name}!(YourType);`, once, and `world = \"{world}\"` in plugin.toml)",
             missing.join(", ")
         ));
     }
@@ -296,9 +339,9 @@ fn mismatch(world: World, missing: &[String], extra: &[String], foreign: &[Strin
 /// # Errors
 /// See [`BuildError`]; nothing is written unless the component fits its world.
 pub fn build(options: &Options) -> Result<Built, BuildError> {
-    let (manifest, component, toolchain) = rebuild(options)?;
+    let (manifest, component, made_by) = rebuild(options)?;
     let path = options.out.join(format!("{}.wasm", manifest.name));
-    let entry = entry_of(&manifest, &component, &toolchain);
+    let entry = entry_of(&manifest, &component, made_by);
     let mut lock = read_lock(&options.out)?;
     std::fs::create_dir_all(&options.out).map_err(|source| BuildError::Write { path: options.out.clone(), source })?;
     write_whole(&path, &component)?;
@@ -323,16 +366,16 @@ pub fn verify(options: &Options) -> Result<Verified, BuildError> {
     if digest(&shipped) != locked.digest {
         return Err(differs("the shipped file", digest(&shipped)));
     }
-    let (_, component, toolchain) = rebuild(options)?;
+    let (_, component, made_by) = rebuild(options)?;
     // The same bytes are the same whoever made them; only a difference needs the toolchain as its explanation.
     if component == shipped {
         return Ok(Verified::SameBytes { digest: digest(&component) });
     }
-    if toolchain.version != locked.rustc || toolchain.linker_version != locked.linker {
+    if made_by.compiler != locked.rustc || made_by.linker != locked.linker {
         let first_line = |text: &str| text.lines().next().unwrap_or_default().to_owned();
         return Ok(Verified::OtherToolchain {
             locked: format!("{}, {}", first_line(&locked.rustc), locked.linker),
-            here: format!("{}, {}", toolchain.name(), toolchain.linker_version),
+            here: format!("{}, {}", first_line(&made_by.compiler), made_by.linker),
             component,
         });
     }
@@ -347,9 +390,28 @@ pub fn build_in_memory(options: &Options) -> Result<(Manifest, Vec<u8>), BuildEr
     rebuild(options).map(|(manifest, component, _)| (manifest, component))
 }
 
+/// What made a component, as the lock says it.
+#[derive(Debug, Clone)]
+struct MadeBy {
+    compiler: String,
+    linker: String,
+}
+
 /// Builds a component in memory.
-fn rebuild(options: &Options) -> Result<(Manifest, Vec<u8>, Toolchain), BuildError> {
+fn rebuild(options: &Options) -> Result<(Manifest, Vec<u8>, MadeBy), BuildError> {
     let (manifest, text) = read_manifest(&options.dir)?;
+    let (component, made_by) = match manifest.lang {
+        Lang::Rust => rebuild_rust(options, &manifest, &text)?,
+        Lang::Js | Lang::Python => {
+            let (component, made_by) = interpreted::componentize(options, &manifest)?;
+            tell(options, &format!("checking it against the world {}", manifest.world));
+            (component::finish(component, Papers { manifest: &manifest, text: &text, schema: None })?, made_by)
+        }
+    };
+    Ok((manifest, component, made_by))
+}
+
+fn rebuild_rust(options: &Options, manifest: &Manifest, text: &str) -> Result<(Vec<u8>, MadeBy), BuildError> {
     let toolchain = Toolchain::find()?;
     let how = match toolchain.std {
         StdSource::Installed => "the installed target",
@@ -360,10 +422,18 @@ fn rebuild(options: &Options) -> Result<(Manifest, Vec<u8>, Toolchain), BuildErr
     if guest.version != manifest.version.to_string() {
         return Err(BuildError::Version { manifest: manifest.version.to_string(), package: guest.version });
     }
-    let core = guest.compile(&toolchain, options.locked, options.progress)?;
+    let compile = |purpose| guest.compile(&toolchain, options.locked, options.progress, purpose);
+    let schema = match options.schema_of.filter(|_| guest.has_schema()) {
+        Some(schema_of) => {
+            tell(options, "asking it for the schema of its configuration");
+            schema_of(&compile(Purpose::Schema)?).map_err(|why| BuildError::Schema { why })?
+        }
+        None => None,
+    };
+    let core = compile(Purpose::Component)?;
     tell(options, &format!("checking it against the world {}", manifest.world));
-    let component = component::componentize(&core, manifest.world, &text)?;
-    Ok((manifest, component, toolchain))
+    let component = component::componentize(&core, Papers { manifest, text, schema: schema.as_deref() })?;
+    Ok((component, MadeBy { compiler: toolchain.version, linker: toolchain.linker_version }))
 }
 
 fn read_manifest(dir: &Path) -> Result<(Manifest, String), BuildError> {
@@ -381,15 +451,15 @@ fn read_lock(dist: &Path) -> Result<Lock, BuildError> {
     Lock::read(dist).map_err(|reason| BuildError::Lock { path: dist.join(lock::FILE), reason })
 }
 
-fn entry_of(manifest: &Manifest, component: &[u8], toolchain: &Toolchain) -> Entry {
+fn entry_of(manifest: &Manifest, component: &[u8], made_by: MadeBy) -> Entry {
     Entry {
         name: manifest.name.to_string(),
         version: manifest.version.to_string(),
         world: manifest.world.to_string(),
         digest: digest(component),
         size_bytes: component.len() as u64,
-        rustc: toolchain.version.clone(),
-        linker: toolchain.linker_version.clone(),
+        rustc: made_by.compiler,
+        linker: made_by.linker,
     }
 }
 

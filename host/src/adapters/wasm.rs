@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use thiserror::Error;
 use wasmtime::component::{Component, Linker};
 
@@ -33,11 +34,14 @@ mod lane;
 mod limits;
 mod log_lines;
 mod merger;
+mod needs;
+mod panics;
 mod policy;
 mod pool;
 mod provider;
 mod reconciler;
 mod router;
+mod schema;
 mod slots;
 mod store;
 mod symbols;
@@ -50,11 +54,13 @@ use self::admission::Shape;
 use self::cache::CodeCache;
 pub use self::cache::CodeCounts;
 use self::compiler::Compiler;
+use self::engine::Layout;
 use self::failure::{invalid, limit};
 use self::lane::Lane;
 use self::limits::{Limits, is_short};
 use self::pool::{Guest, Keepers, Pool, Shared, Terms};
 use self::reconciler::Versions;
+pub use self::schema::config_schema;
 use self::symbols::SymbolTable;
 use self::ticker::Ticker;
 use crate::ports::plugins::{
@@ -106,6 +112,8 @@ pub struct Wasm {
 
 struct Inner {
     shared: Shared,
+    /// The engine for guests with an interpreter, once there was one.
+    roomy: Mutex<Option<Shared>>,
     cache: CodeCache,
     compiler: Compiler,
     bindings: ArcSwap<BTreeMap<String, Arc<Binding>>>,
@@ -122,6 +130,13 @@ impl Lanes {
     const fn of(&self, limits: &Limits) -> &Lane {
         if is_short(limits.deadline_ms) { &self.short } else { &self.long }
     }
+}
+
+/// The code of a component, and what its instances share with others of its layout.
+struct Code {
+    component: Component,
+    shared: Shared,
+    layout: Layout,
 }
 
 /// A loaded component.
@@ -166,7 +181,7 @@ impl Wasm {
     /// # Errors
     /// [`WasmError`]. A cache folder that cannot be had is logged and done without.
     pub fn new(options: WasmOptions) -> Result<Self, WasmError> {
-        let engine = engine::engine(options.meter).map_err(|error| WasmError::Engine(format!("{error:#}")))?;
+        let engine = engine::engine(Layout::Compiled, options.meter).map_err(|error| WasmError::Engine(format!("{error:#}")))?;
         let ticker = Ticker::start(&engine).map_err(WasmError::Thread)?;
         let shared = Shared {
             engine,
@@ -178,7 +193,8 @@ impl Wasm {
         };
         let cache = CodeCache::open(options.cache_dir, &options.cache_key);
         let lanes = Lanes { short: Lane::new("plugin-lane"), long: Lane::new("plugin-lane-long") };
-        let inner = Inner { shared, cache, compiler: Compiler::default(), bindings: ArcSwap::default(), lanes };
+        let (roomy, bindings) = (Mutex::default(), ArcSwap::default());
+        let inner = Inner { shared, roomy, cache, compiler: Compiler::default(), bindings, lanes };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -270,10 +286,10 @@ impl Inner {
             World::Agent => {
                 let offers_mcp = admission::exports(&source.component, provider::INTERFACE).map_err(|why| invalid(&source.name, why))?;
                 let shape = if offers_mcp { agent::SHAPE_WITH_PROVIDER } else { agent::SHAPE };
-                let component = self.component(&source, &reference.digest, &shape)?;
-                let pool = self.pool_of(&source, World::Agent, &component)?;
+                let code = self.component(&source, &reference.digest, &shape)?;
+                let pool = self.pool_of(&source, World::Agent, &code)?;
                 resident = Some(agent::describe(&pool)?);
-                let half = offers_mcp.then(|| self.pool_of(&source, World::McpProvider, &component)).transpose()?;
+                let half = offers_mcp.then(|| self.pool_of(&source, World::McpProvider, &code)).transpose()?;
                 Bound::Agent(pool, half.map(Box::new))
             }
             World::McpProvider => Bound::McpProvider(self.probed(source, &reference.digest)?),
@@ -295,37 +311,59 @@ impl Inner {
     }
 
     fn pool<G: Guest>(&self, source: &PluginSource, digest: &str) -> Result<Pool<G>, PluginFailure> {
-        let component = self.component(source, digest, &G::SHAPE)?;
-        self.pool_of(source, source.world, &component)
+        let code = self.component(source, digest, &G::SHAPE)?;
+        self.pool_of(source, source.world, &code)
     }
 
-    /// Returns the code of a component that fits a shape.
-    fn component(&self, source: &PluginSource, digest: &str, shape: &Shape) -> Result<Component, PluginFailure> {
+    /// Returns the code of a component that fits a shape, and whose configuration fits its schema.
+    fn component(&self, source: &PluginSource, digest: &str, shape: &Shape) -> Result<Code, PluginFailure> {
         let name = source.name.as_str();
-        Limits::new(source.world, source.limits).map_err(|why| invalid(name, why))?;
-        admission::admit(&source.component, shape, source.lookups).map_err(|why| invalid(name, why))?;
-        let component = self.cache.component(&self.shared.engine, digest, || {
+        let refused = |why: String| invalid(name, why);
+        admission::admit(&source.component, shape, source.lookups).map_err(refused)?;
+        let layout = Layout::of(&needs::needs(&source.component).map_err(refused)?);
+        Limits::new(source.world, layout, source.limits).map_err(refused)?;
+        let misfit = |why| PluginFailure::Refused { plugin: source.name.clone(), why };
+        schema::check(&source.component, &source.config_json).map_err(misfit)?;
+        let shared = self.shared(layout).map_err(|error| refused(error.to_string()))?;
+        let component = self.cache.component(&shared.engine, digest, || {
             bounds::check(&source.component)?;
-            let compiled = self.compiler.compile(&self.shared.engine, &source.component);
+            let compiled = self.compiler.compile(&shared.engine, &source.component);
             compiled.map_err(|error| format!("it does not compile: {error:#}"))
         });
-        component.map_err(|why| invalid(name, why))
+        Ok(Code { component: component.map_err(refused)?, shared, layout })
+    }
+
+    /// Returns what the instances of a layout share; its engine is made when it is first asked for.
+    fn shared(&self, layout: Layout) -> Result<Shared, WasmError> {
+        if layout == Layout::Compiled {
+            return Ok(self.shared.clone());
+        }
+        let mut roomy = self.roomy.lock();
+        if let Some(roomy) = &*roomy {
+            return Ok(roomy.clone());
+        }
+        let engine = engine::engine(layout, self.shared.meter).map_err(|error| WasmError::Engine(format!("{error:#}")))?;
+        let ticker = Arc::new(Ticker::start(&engine).map_err(WasmError::Thread)?);
+        let shared = Shared { engine, ticker, ..self.shared.clone() };
+        *roomy = Some(shared.clone());
+        Ok(shared)
     }
 
     /// Returns the pool of one world over a component's code.
-    fn pool_of<G: Guest>(&self, source: &PluginSource, world: World, component: &Component) -> Result<Pool<G>, PluginFailure> {
+    fn pool_of<G: Guest>(&self, source: &PluginSource, world: World, code: &Code) -> Result<Pool<G>, PluginFailure> {
         let name = source.name.as_str();
-        let limits = Limits::new(world, source.limits).map_err(|why| invalid(name, why))?;
-        let pre = self.prepare::<G>(component).map_err(|error| invalid(name, format!("it does not fit its world: {error:#}")))?;
+        let limits = Limits::new(world, code.layout, source.limits).map_err(|why| invalid(name, why))?;
+        let pre = Self::prepare::<G>(code).map_err(|error| invalid(name, format!("it does not fit its world: {error:#}")))?;
         let terms = Terms { name: source.name.clone(), config_json: source.config_json.clone(), limits, instances: source.instances };
-        Ok(Pool::new(self.shared.clone(), terms, pre))
+        Ok(Pool::new(code.shared.clone(), terms, pre))
     }
 
-    fn prepare<G: Guest>(&self, component: &Component) -> wasmtime::Result<G::Pre> {
-        component.initialize_copy_on_write_image()?;
-        let mut linker = Linker::new(&self.shared.engine);
+    fn prepare<G: Guest>(code: &Code) -> wasmtime::Result<G::Pre> {
+        code.component.initialize_copy_on_write_image()?;
+        let mut linker = Linker::new(&code.shared.engine);
+        panics::link(&mut linker)?;
         G::link(&mut linker)?;
-        G::prepare(linker.instantiate_pre(component)?)
+        G::prepare(linker.instantiate_pre(&code.component)?)
     }
 }
 

@@ -1,14 +1,14 @@
-//! `pointsman plugin`: from a folder to a component, and from a component to a part of a running host.
-
-mod build;
-mod change;
-mod list;
-mod lock;
-mod sign;
+//! `pointsman plugin`: from nothing to a folder, from a folder to a component, and from a component to a part of a running host.
 
 mod bench;
+mod build;
+mod change;
 mod check;
 mod inspect;
+mod list;
+mod lock;
+mod new;
+mod sign;
 mod subject;
 mod test;
 mod trace;
@@ -29,6 +29,9 @@ pub(super) use self::list::write_status;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PluginCommand {
+    /// Write the folder of a new plugin: an example of its world, its tests, and all it needs to be built
+    #[command(after_help = "Examples:\n  pointsman plugin new router least-busy\n  pointsman plugin new reconciler lists --lang python")]
+    New(new::NewArgs),
     /// Build a plugin's folder into one component, checked against its world
     #[command(after_help = "Examples:\n  pointsman plugin build plugins/my-router\n  pointsman plugin build . --out target/components")]
     Build(build::BuildArgs),
@@ -98,6 +101,7 @@ pub(super) enum PluginCommand {
 
 pub(super) fn run(environment: &Environment, command: &PluginCommand) -> Result<ExitCode, Trouble> {
     match command {
+        PluginCommand::New(args) => new::run(args),
         PluginCommand::Check(args) => check::run(environment, args),
         PluginCommand::Test(args) => test::run(environment, args),
         PluginCommand::Bench(args) => bench::run(environment, args),

@@ -28,6 +28,21 @@ const SETTINGS: [&str; 11] = [
     "split-debuginfo=\"off\"",
 ];
 
+/// The crate that brings the schema of a configuration, and its features: the one by which an author asks for it, and the one by
+/// which a module hands it over.
+const SDK: &str = "pointsman-sdk";
+const SCHEMA: &str = "schema";
+const SCHEMA_EXPORT: &str = "schema-export";
+
+/// What a module is compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To become a component.
+    Component,
+    /// To be asked for the schema of its configuration, and then thrown away.
+    Schema,
+}
+
 /// What cargo knows of the crate.
 #[derive(Debug, Deserialize)]
 struct Metadata {
@@ -50,6 +65,14 @@ struct Package {
     source: Option<String>,
     manifest_path: PathBuf,
     targets: Vec<Target>,
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Dependency {
+    name: String,
+    rename: Option<String>,
+    features: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -75,6 +98,8 @@ pub(super) struct Guest {
     pub(super) version: String,
     target_dir: PathBuf,
     remaps: Vec<(PathBuf, String)>,
+    /// The name under which the SDK is to be asked for the schema; none where the author did not ask for one.
+    schema_from: Option<String>,
 }
 
 impl Guest {
@@ -98,17 +123,33 @@ impl Guest {
         }
         let target_dir = target_dir.map_or_else(|| metadata.target_directory.join("guests"), Path::to_owned);
         let remaps = remaps(&metadata, toolchain, &target_dir);
-        Ok(Self { manifest_path, id: root.id.clone(), version: root.version.clone(), target_dir, remaps })
+        let sdk = root.dependencies.iter().find(|one| one.name == SDK && one.features.iter().any(|feature| feature == SCHEMA));
+        let schema_from = sdk.map(|sdk| sdk.rename.clone().unwrap_or_else(|| sdk.name.clone()));
+        Ok(Self { manifest_path, id: root.id.clone(), version: root.version.clone(), target_dir, remaps, schema_from })
+    }
+
+    /// Returns whether the crate can be compiled to be asked for a schema.
+    pub(super) const fn has_schema(&self) -> bool {
+        self.schema_from.is_some()
     }
 
     /// Compiles and returns the core module.
-    pub(super) fn compile(&self, toolchain: &Toolchain, locked: Locked, progress: Progress) -> Result<Vec<u8>, BuildError> {
+    pub(super) fn compile(
+        &self,
+        toolchain: &Toolchain,
+        locked: Locked,
+        progress: Progress,
+        purpose: Purpose,
+    ) -> Result<Vec<u8>, BuildError> {
         let dir = self.manifest_path.parent().unwrap_or(Path::new("."));
         let mut cargo = cargo(toolchain, dir);
         cargo.args(["build", "--profile", PROFILE, "--lib", "--target", TARGET, "--message-format", "json-render-diagnostics"]);
         cargo.arg("--target-dir").arg(&self.target_dir);
         for setting in SETTINGS {
             cargo.arg("--config").arg(format!("profile.{PROFILE}.{setting}"));
+        }
+        if let (Purpose::Schema, Some(sdk)) = (purpose, &self.schema_from) {
+            cargo.arg("--features").arg(format!("{sdk}/{SCHEMA_EXPORT}"));
         }
         add_locked(&mut cargo, locked);
         if toolchain.std == StdSource::Built {

@@ -7,11 +7,12 @@ use wit_component::{ComponentEncoder, DecodedWasm};
 use wit_parser::{Resolve, WorldId};
 
 use super::BuildError;
-use super::manifest::{MANIFEST_BYTES_MAX, SECTION};
+use super::manifest::{MANIFEST_BYTES_MAX, Manifest, SECTION};
+use crate::json_schema::misfits;
 use crate::ports::plugins::World;
 
 /// The packages of `wit/`, those that others use first.
-const PACKAGES: [(&str, &str); 9] = [
+pub(super) const PACKAGES: [(&str, &str); 9] = [
     ("types.wit", include_str!("../../../wit/types/types.wit")),
     ("router.wit", include_str!("../../../wit/router/router.wit")),
     ("merger.wit", include_str!("../../../wit/merger/merger.wit")),
@@ -22,6 +23,9 @@ const PACKAGES: [(&str, &str); 9] = [
     ("mcp-provider.wit", include_str!("../../../wit/mcp-provider/mcp-provider.wit")),
     ("agent-provider.wit", include_str!("../../../wit/agent-provider/agent-provider.wit")),
 ];
+
+/// The custom section that carries the JSON Schema of the configuration.
+pub const SCHEMA_SECTION: &str = "pointsman.config-schema";
 
 /// The world of an agent that offers MCP as well, which is the name of its WIT package, too.
 const AGENT_PROVIDER: &str = "agent-provider";
@@ -46,19 +50,51 @@ impl Shape {
     }
 }
 
-/// Returns the component that a core module makes, with its manifest inside, checked against its world.
+/// What a component carries besides its code.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Papers<'a> {
+    /// The manifest.
+    pub(super) manifest: &'a Manifest,
+    /// Its text.
+    pub(super) text: &'a str,
+    /// The JSON Schema of the configuration, where there is one.
+    pub(super) schema: Option<&'a str>,
+}
+
+/// Returns the component that a core module makes, with its papers inside, checked against its world.
 ///
 /// # Errors
 /// The module or the component does not fit the world; each error says how to mend it.
-pub(super) fn componentize(core: &[u8], world: World, manifest: &str) -> Result<Vec<u8>, BuildError> {
+pub(super) fn componentize(core: &[u8], papers: Papers<'_>) -> Result<Vec<u8>, BuildError> {
+    let world = papers.manifest.world;
     let (resolve, id) = target(world, true)?;
     refuse_foreign_imports(core, world, &Shape::of(&resolve, id))?;
     let failed = |error: Box<dyn std::error::Error + Send + Sync>| BuildError::Componentize { world, source: error };
     let encoder = ComponentEncoder::default().module(core).map_err(|error| failed(error.into()))?;
-    let mut component = encoder.validate(true).encode().map_err(|error| failed(error.into()))?;
-    append_section(&mut component, SECTION, manifest.as_bytes());
-    check(&component, world)?;
+    let component = encoder.validate(true).encode().map_err(|error| failed(error.into()))?;
+    finish(component, papers)
+}
+
+/// Returns a component with its papers inside, checked against its world.
+///
+/// # Errors
+/// It does not fit the world, or the configuration of its manifest does not fit its schema.
+pub(super) fn finish(mut component: Vec<u8>, papers: Papers<'_>) -> Result<Vec<u8>, BuildError> {
+    append_section(&mut component, SECTION, papers.text.as_bytes());
+    if let Some(schema) = papers.schema {
+        refuse_misfit(papers.manifest, schema)?;
+        append_section(&mut component, SCHEMA_SECTION, schema.as_bytes());
+    }
+    check(&component, papers.manifest.world)?;
     Ok(component)
+}
+
+/// Refuses a manifest whose own configuration its plugin would not take.
+fn refuse_misfit(manifest: &Manifest, schema: &str) -> Result<(), BuildError> {
+    let schema = serde_json::from_str(schema).map_err(|error| BuildError::Schema { why: error.to_string() })?;
+    let config = serde_json::Value::Object(manifest.config.clone());
+    let findings = misfits(SCHEMA_SECTION, &schema, &config).map_err(|why| BuildError::Schema { why })?;
+    if findings.is_empty() { Ok(()) } else { Err(BuildError::ManifestConfig { findings }) }
 }
 
 /// Checks that a component targets its world: the exports are there, the imports are no others, the types fit.
@@ -241,6 +277,24 @@ mod tests {
     const WANTS_A_CLOCK: [u8; 27] = *b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x02\x0b\x01\x03env\x03now\0\0";
     const EMPTY: [u8; 8] = *b"\0asm\x01\0\0\0";
 
+    fn made(core: &[u8], world: World, schema: Option<&str>) -> Result<Vec<u8>, BuildError> {
+        let text = format!(
+            "manifest_version = 1\nname = \"x\"\nversion = \"0.1.0\"\nworld = \"{world}\"\ndescription = \"d\"\n[config]\nmax = 0\n"
+        );
+        let manifest = Manifest::parse(&text).expect("it fits");
+        match schema {
+            None => componentize(core, Papers { manifest: &manifest, text: &text, schema }),
+            Some(_) => finish(core.to_vec(), Papers { manifest: &manifest, text: &text, schema }),
+        }
+    }
+
+    #[test]
+    fn a_manifest_whose_configuration_does_not_fit_is_refused() {
+        let schema = r#"{"properties": {"max": {"minimum": 1}}}"#;
+        let error = made(b"\0asm\x0d\0\x01\0", World::Router, Some(schema)).expect_err("0 is too little");
+        assert!(error.to_string().contains("at `/max`: 0 is less than the minimum of 1"), "{error}");
+    }
+
     #[test]
     fn all_worlds_resolve() {
         for world in World::ALL {
@@ -263,7 +317,7 @@ mod tests {
 
     #[test]
     fn foreign_imports_are_named_with_the_way_out() {
-        let error = componentize(&WANTS_A_CLOCK, World::Router, "").expect_err("env is no world");
+        let error = made(&WANTS_A_CLOCK, World::Router, None).expect_err("env is no world");
         assert_eq!(
             error.to_string(),
             "the guest imports env::now, which the world `router` does not give; \
@@ -273,9 +327,9 @@ mod tests {
 
     #[test]
     fn a_module_without_exports_is_told_what_is_missing() {
-        let error = componentize(&EMPTY, World::Merger, "").expect_err("exports nothing");
+        let error = made(&EMPTY, World::Merger, None).expect_err("exports nothing");
         assert!(error.to_string().contains("does not export pointsman:merger/merging@0.1.0"), "{error}");
-        assert!(error.to_string().contains("`pointsman_sdk::merger!(YourType);`"), "{error}");
+        assert!(error.to_string().contains("`#[pointsman_sdk::merger]`"), "{error}");
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! size_bytes = 70123
 //! linker = "LLD 22.1.2"
 //! rustc = """
-//! rustc 1.96.0 …"""       # `rustc -vV`
+//! rustc 1.96.0 …"""       # `rustc -vV`, or the tool that made a component of another language
 //! ```
 
 use std::path::Path;
@@ -38,7 +38,7 @@ pub struct Entry {
     pub digest: String,
     /// Bytes of the file.
     pub size_bytes: u64,
-    /// What `rustc -vV` said.
+    /// What `rustc -vV` said; of another language, which tool made the component.
     pub rustc: String,
     /// What the linker says of its version.
     pub linker: String,

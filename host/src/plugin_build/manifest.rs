@@ -63,6 +63,37 @@ pub struct LimitHints {
     pub concurrency: Option<u32>,
 }
 
+/// What a plugin is written in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lang {
+    /// Compiled by cargo.
+    #[default]
+    Rust,
+    /// JavaScript, by `componentize-js`.
+    Js,
+    /// Python, by `componentize-py`.
+    Python,
+}
+
+impl Lang {
+    /// Returns its name in a manifest and on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rust => "rust",
+            Self::Js => "js",
+            Self::Python => "python",
+        }
+    }
+}
+
+impl fmt::Display for Lang {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// A manifest.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,6 +106,9 @@ pub struct Manifest {
     pub version: semver::Version,
     /// The world it targets.
     pub world: World,
+    /// What it is written in.
+    #[serde(default)]
+    pub lang: Lang,
     /// One line for the operator.
     pub description: String,
     /// Capabilities it asks for, by name; what is not granted is refused at load.
@@ -133,7 +167,10 @@ mod tests {
         assert_eq!(manifest.limits, LimitHints { deadline_ms: Some(2), ..LimitHints::default() });
         assert_eq!(manifest.capabilities, ["kv"]);
         assert_eq!(manifest.config_json(), r#"{"ranked_max":3,"weights":{"load":1}}"#);
-        assert_eq!(Manifest::parse(SMALL).expect("fits").config_json(), "{}");
+        let small = Manifest::parse(SMALL).expect("fits");
+        assert_eq!((small.config_json().as_str(), small.lang), ("{}", Lang::Rust));
+        let python = Manifest::parse(&format!("lang = \"python\"\n{SMALL}")).expect("fits");
+        assert_eq!(python.lang.to_string(), "python");
     }
 
     #[test]
@@ -141,6 +178,7 @@ mod tests {
         let cases = [
             ("world = \"router\"", "world = \"ruter\"", "unknown variant `ruter`"),
             ("world = \"router\"", "wrld = \"router\"", "line 4"),
+            ("description", "lang = \"perl\"\ndescription", "unknown variant `perl`"),
             ("version = \"1.2.0\"", "version = \"1.2\"", "unexpected end of input while parsing minor version"),
             ("least-loaded", "Least", "small letters"),
             ("name = \"least-loaded\"\n", "", "missing field `name`"),

@@ -10,7 +10,6 @@
 
 mod check;
 mod news;
-mod schema;
 mod template;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

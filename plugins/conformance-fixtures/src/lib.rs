@@ -93,7 +93,7 @@ impl Provider for ConformanceFixtures {
     }
 }
 
-pointsman_sdk::agent_provider!(ConformanceFixtures);
+pointsman_sdk::export_agent_provider!(ConformanceFixtures);
 
 #[cfg(test)]
 mod tests {

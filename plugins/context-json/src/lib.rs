@@ -102,7 +102,7 @@ fn conflict(one: json::Conflict) -> Conflict {
     }
 }
 
-pointsman_sdk::reconciler!(ContextJson);
+pointsman_sdk::export_reconciler!(ContextJson);
 
 #[cfg(test)]
 mod tests {

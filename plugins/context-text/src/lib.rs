@@ -77,7 +77,7 @@ fn conflict(overlap: Overlap) -> Conflict {
     }
 }
 
-pointsman_sdk::reconciler!(ContextText);
+pointsman_sdk::export_reconciler!(ContextText);
 
 #[cfg(test)]
 mod tests {

@@ -65,7 +65,7 @@ impl Merger for MergeImports {
     }
 }
 
-pointsman_sdk::merger!(MergeImports);
+pointsman_sdk::export_merger!(MergeImports);
 
 #[cfg(test)]
 mod tests;

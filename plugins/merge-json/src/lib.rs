@@ -102,7 +102,7 @@ fn place(conflict: &json::Conflict, base: &str) -> Conflict {
     Conflict { base_line: number(first), base_lines: number(count), reason: format!("{pointer}: {}", conflict.reason) }
 }
 
-pointsman_sdk::merger!(MergeJson);
+pointsman_sdk::export_merger!(MergeJson);
 
 #[cfg(test)]
 mod tests {

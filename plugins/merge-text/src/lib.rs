@@ -64,7 +64,7 @@ fn conflict(overlap: &text::Overlap) -> Conflict {
     Conflict { base_line: number(overlap.base_lines.start), base_lines: number(overlap.base_lines.len()), reason: reason.to_owned() }
 }
 
-pointsman_sdk::merger!(MergeText);
+pointsman_sdk::export_merger!(MergeText);
 
 #[cfg(test)]
 mod tests {

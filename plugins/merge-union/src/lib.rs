@@ -98,7 +98,7 @@ fn both<'a>(ours: &[&'a [u8]], theirs: &[&'a [u8]]) -> Vec<&'a [u8]> {
     all
 }
 
-pointsman_sdk::merger!(MergeUnion);
+pointsman_sdk::export_merger!(MergeUnion);
 
 #[cfg(test)]
 mod tests {

@@ -21,4 +21,4 @@ impl Router for NopRouter {
     }
 }
 
-pointsman_sdk::router!(NopRouter);
+pointsman_sdk::export_router!(NopRouter);

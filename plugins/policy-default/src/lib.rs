@@ -214,7 +214,7 @@ fn has_capability(actor: &Actor, name: &str) -> bool {
     actor.capabilities.iter().any(|own| own.split(['@', '{']).next() == Some(name))
 }
 
-pointsman_sdk::policy!(PolicyDefault);
+pointsman_sdk::export_policy!(PolicyDefault);
 
 #[cfg(test)]
 mod tests;

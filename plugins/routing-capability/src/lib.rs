@@ -159,7 +159,7 @@ impl RoutingCapability {
     }
 }
 
-pointsman_sdk::router!(RoutingCapability);
+pointsman_sdk::export_router!(RoutingCapability);
 
 #[cfg(test)]
 mod tests {

@@ -228,7 +228,7 @@ impl Router for RoutingRules {
     }
 }
 
-pointsman_sdk::router!(RoutingRules);
+pointsman_sdk::export_router!(RoutingRules);
 
 #[cfg(test)]
 mod tests {

@@ -219,4 +219,4 @@ mod host {
     }
 }
 
-pointsman_sdk::agent!(Scripted);
+pointsman_sdk::export_agent!(Scripted);

@@ -40,7 +40,7 @@ pub trait Agent: Plugin {
 
 /// Exports an [`Agent`] as the world `agent`.
 #[macro_export]
-macro_rules! agent {
+macro_rules! export_agent {
     ($plugin:ty) => {
         #[cfg(target_arch = "wasm32")]
         #[allow(unsafe_code, reason = "the export glue of the component")]

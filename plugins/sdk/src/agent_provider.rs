@@ -33,7 +33,7 @@ pub fn replace_offers(offers: &Offers, updated: &[&str]) -> Action {
 /// Exports a type that is an [`Agent`](crate::agent::Agent) and a [`Provider`](crate::mcp_provider::Provider) as the
 /// world `agent-provider`.
 #[macro_export]
-macro_rules! agent_provider {
+macro_rules! export_agent_provider {
     ($plugin:ty) => {
         #[cfg(target_arch = "wasm32")]
         #[allow(unsafe_code, reason = "the export glue of the component")]

@@ -12,12 +12,15 @@
     reason = "generated code"
 )]
 
-/// The export of `pointsman:types/setup`.
+/// The export of `pointsman:types/setup`, and the import by which a panic says why.
 pub mod setup {
     wit_bindgen::generate!({
         inline: "
             package pointsman:sdk-setup;
-            world setup-part { export pointsman:types/setup@0.1.0; }
+            world setup-part {
+                import pointsman:types/panics@0.1.0;
+                export pointsman:types/setup@0.1.0;
+            }
         ",
         path: ["../../wit/types"],
         generate_all,

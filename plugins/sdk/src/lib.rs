@@ -1,32 +1,35 @@
-//! What a plugin author needs: one trait for each world, typed configuration, and the pieces that plugins share.
+//! What a plugin author needs: an attribute for each world, typed configuration, and the pieces that plugins share.
 //!
-//! A plugin is a type that implements [`Plugin`] (how it is made from its configuration) and the trait of its
-//! world, and one macro line that exports it:
+//! A plugin is the function that decides, and the type of its configuration if it has one:
 //!
 //! ```
-//! # #[cfg(feature = "router")] mod example {
-//! use pointsman_sdk::router::{Candidates, Message, Ranking, Router, Verdict};
-//! use pointsman_sdk::{NoConfig, Plugin};
+//! # #[cfg(all(feature = "router", feature = "schema"))] mod example {
+//! use pointsman_sdk::router::{Candidates, Message, Ranking, Verdict};
 //!
-//! struct LeastLoaded;
-//! impl Plugin for LeastLoaded {
-//!     type Config = NoConfig;
-//!     fn new(_: NoConfig) -> Result<Self, String> {
-//!         Ok(Self)
-//!     }
+//! /// What the operator can set.
+//! #[pointsman_sdk::config]
+//! #[derive(Default)]
+//! #[serde(default)]
+//! pub struct Config {
+//!     /// What a review that is owed weighs; a delivery that waits weighs one.
+//!     review_weight: u8,
 //! }
-//! impl Router for LeastLoaded {
-//!     fn route(&self, message: &Message<'_>, candidates: &Candidates<'_>) -> Verdict {
-//!         let mut ranking = Ranking::best_of(16);
-//!         for one in candidates.iter().filter(|one| one.satisfies() && one.agent() != message.author()) {
-//!             ranking.add(&one, one.load());
-//!         }
-//!         Verdict::ranked(ranking.positions(), "least loaded")
+//!
+//! #[pointsman_sdk::router]
+//! fn route(message: &Message, candidates: &Candidates, config: &Config) -> Verdict {
+//!     let mut ranking = Ranking::best_of(16);
+//!     for one in candidates.iter().filter(|one| one.satisfies() && one.agent() != message.author()) {
+//!         ranking.add(&one, one.load() + u32::from(config.review_weight) * one.open_reviews());
 //!     }
+//!     Verdict::ranked(ranking.positions(), "least to do")
 //! }
-//! pointsman_sdk::router!(LeastLoaded);
 //! # }
 //! ```
+//!
+//! Where a world asks several things the attribute stands on an `impl` of its trait for the configuration's type. A plugin that
+//! prepares something from its configuration implements [`Plugin`] itself and is exported by `export_router!` and its like.
+//!
+//! A panic in a component ends the call, and the host shows its message and place.
 //!
 //! Owns: the conversion between the generated bindings and the types an author sees, and the rule that an
 //! instance is configured once, before anything else. Must not know: the host, or any one plugin.
@@ -56,6 +59,8 @@ pub mod policy;
 pub mod reconciler;
 #[cfg(feature = "router")]
 pub mod router;
+#[cfg(feature = "schema")]
+pub mod schema;
 #[cfg(feature = "router")]
 pub mod symbols;
 #[cfg(feature = "text")]
@@ -63,4 +68,10 @@ pub mod text;
 #[cfg(feature = "workflow")]
 pub mod workflow;
 
-pub use setup::{NoConfig, Plugin};
+#[cfg(feature = "schema")]
+pub use pointsman_sdk_macros::config;
+pub use pointsman_sdk_macros::{agent, mcp_provider, merger, policy, reconciler, router, workflow};
+#[cfg(feature = "schema")]
+pub use schemars;
+pub use serde;
+pub use setup::{NoConfig, Plugin, read_config};

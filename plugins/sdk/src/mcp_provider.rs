@@ -60,7 +60,7 @@ fn refused(what: &str, name: &str) -> Outcome {
 
 /// Exports a [`Provider`] as the world `mcp-provider`.
 #[macro_export]
-macro_rules! mcp_provider {
+macro_rules! export_mcp_provider {
     ($plugin:ty) => {
         #[cfg(target_arch = "wasm32")]
         #[allow(unsafe_code, reason = "the export glue of the component")]

@@ -64,7 +64,7 @@ impl Resolution {
 
 /// Exports a [`Merger`] as the world `merger`.
 #[macro_export]
-macro_rules! merger {
+macro_rules! export_merger {
     ($plugin:ty) => {
         #[cfg(target_arch = "wasm32")]
         #[allow(unsafe_code, reason = "the export glue of the component")]

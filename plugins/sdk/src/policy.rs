@@ -22,7 +22,7 @@ impl Verdict {
 
 /// Exports a [`Policy`] as the world `policy`.
 #[macro_export]
-macro_rules! policy {
+macro_rules! export_policy {
     ($plugin:ty) => {
         #[cfg(target_arch = "wasm32")]
         #[allow(unsafe_code, reason = "the export glue of the component")]

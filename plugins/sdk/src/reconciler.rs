@@ -24,7 +24,7 @@ pub trait Reconciler: Plugin {
 
 /// Exports a [`Reconciler`] as the world `reconciler`.
 #[macro_export]
-macro_rules! reconciler {
+macro_rules! export_reconciler {
     ($plugin:ty) => {
         #[cfg(target_arch = "wasm32")]
         #[allow(unsafe_code, reason = "the export glue of the component")]

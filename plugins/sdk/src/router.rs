@@ -377,7 +377,7 @@ impl Ranking {
 
 /// Exports a [`Router`] as the world `router`.
 #[macro_export]
-macro_rules! router {
+macro_rules! export_router {
     ($plugin:ty) => {
         #[cfg(target_arch = "wasm32")]
         #[allow(unsafe_code, reason = "the export glue of the component")]

@@ -21,16 +21,41 @@ pub trait Plugin: Sized + 'static {
     /// # Errors
     /// What is wrong with the text or the configuration, for the operator.
     fn from_json(json: &str) -> Result<Self, String> {
-        let json = if json.trim().is_empty() { "{}" } else { json };
-        let config = serde_json::from_str(json).map_err(|error| format!("the configuration does not fit: {error}"))?;
-        Self::new(config)
+        Self::new(read_config(json)?)
     }
 }
 
 /// The configuration of a plugin that has none.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NoConfig {}
+
+/// Reads a configuration from a JSON text, as the host hands it over: for tests. A blank text is an empty object.
+///
+/// # Errors
+/// What does not fit, for the operator.
+pub fn read_config<C: DeserializeOwned>(json: &str) -> Result<C, String> {
+    let json = if json.trim().is_empty() { "{}" } else { json };
+    serde_json::from_str(json).map_err(|error| format!("the configuration does not fit: {error}"))
+}
+
+/// Bytes of a panic's message that are told.
+#[cfg(target_arch = "wasm32")]
+const MESSAGE_BYTES_MAX: usize = 3 << 10;
+
+/// Has a panic say to the host why and where, before the trap that it is.
+#[cfg(target_arch = "wasm32")]
+#[doc(hidden)]
+pub fn report_panics() {
+    use crate::bindings::setup::pointsman::types::panics::report;
+
+    std::panic::set_hook(Box::new(|info| {
+        let message = info.payload_as_str().unwrap_or("it gave no message");
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        report(&message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)], &place);
+    }));
+}
 
 /// Where the one plugin of an instance is kept between calls.
 #[doc(hidden)]
@@ -76,11 +101,36 @@ macro_rules! __setup {
         }
         impl $crate::bindings::setup::exports::pointsman::types::setup::Guest for Glue {
             fn configure(json: ::std::string::String) -> ::std::result::Result<(), ::std::string::String> {
+                $crate::setup::report_panics();
                 SLOT.with(|slot| slot.configure(&json))
             }
         }
         $crate::bindings::setup::export!(Glue with_types_in $crate::bindings::setup);
+        $crate::__schema!(<$plugin as $crate::setup::Plugin>::Config);
     };
+}
+
+/// Declares the function that hands the configuration's schema to `pointsman plugin build`.
+#[cfg(feature = "schema-export")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __schema {
+    ($config:ty) => {
+        #[unsafe(export_name = "pointsman-config-schema")]
+        extern "C" fn config_schema() -> u64 {
+            #[allow(unused_imports, reason = "needed where the type has no schema")]
+            use $crate::schema::Absent as _;
+            $crate::schema::hand_over($crate::schema::Of::<$config>::config().schema())
+        }
+    };
+}
+
+/// Declares nothing: this is the build whose bytes are kept.
+#[cfg(not(feature = "schema-export"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __schema {
+    ($config:ty) => {};
 }
 
 #[cfg(test)]

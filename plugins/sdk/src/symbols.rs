@@ -1,5 +1,10 @@
 //! Interned text. In a component the host keeps the table; natively this module does.
 
+use std::borrow::Cow;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
 /// A text by its number. Comparing two is comparing numbers; a name costs a call, so ask for it late.
 ///
 /// A symbol means nothing beyond the life of an instance.
@@ -52,6 +57,29 @@ impl Symbol {
     #[must_use]
     pub fn name(self) -> String {
         table::symbol_name(self.0)
+    }
+}
+
+/// In a configuration a symbol is written as its text, and interned as it is read.
+impl<'de> Deserialize<'de> for Symbol {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        Self::intern(&text).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Symbol {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Borrowed("Name")
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "string", "minLength": 1})
     }
 }
 
@@ -118,5 +146,7 @@ mod tests {
         assert!(Symbol::intern("").is_err());
         assert!(Symbol::intern(&"x".repeat(257)).is_err());
         assert_eq!(Symbol::from_raw(u32::MAX).name(), "");
+        assert_eq!(serde_json::from_str::<Vec<Symbol>>(r#"["ana", "\u0061na"]"#).expect("texts"), [ana, ana]);
+        assert!(serde_json::from_str::<Symbol>("\"\"").is_err());
     }
 }

@@ -84,7 +84,7 @@ impl Workflow for WorkflowDefault {
     }
 }
 
-pointsman_sdk::workflow!(WorkflowDefault);
+pointsman_sdk::export_workflow!(WorkflowDefault);
 
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,8 @@ pub(super) const COMPONENT_BYTES_MAX: usize = 32 << 20;
 
 /// What a component imports to read the project; its world gives it, and the operator has to.
 pub(super) const LOOKUPS: &str = "pointsman:agent/lookups@0.1.0";
+/// What every world gives besides its own.
+const OF_ALL_WORLDS: [&str; 1] = [super::panics::INTERFACE];
 
 /// What a world gives and asks for, by interface names with versions.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +35,8 @@ pub(super) fn admit(component: &[u8], shape: &Shape, lookups: Grant) -> Result<(
         return Err(format!("the component has {} bytes; at most {COMPONENT_BYTES_MAX} are taken", component.len()));
     }
     let (imports, exports) = names(component)?;
-    let foreign: Vec<&str> = imports.iter().copied().filter(|name| !shape.imports.iter().any(|own| same(own, name))).collect();
+    let given = |name: &str| shape.imports.iter().chain(&OF_ALL_WORLDS).any(|own| same(own, name));
+    let foreign: Vec<&str> = imports.iter().copied().filter(|name| !given(name)).collect();
     if !foreign.is_empty() {
         return Err(format!("it imports {}, which the world `{}` does not give", quoted(&foreign), shape.world));
     }
@@ -55,6 +58,30 @@ pub(super) fn admit(component: &[u8], shape: &Shape, lookups: Grant) -> Result<(
 /// It is no component.
 pub(super) fn exports(component: &[u8], interface: &str) -> Result<bool, String> {
     Ok(names(component)?.1.iter().any(|name| same(interface, name)))
+}
+
+/// Returns the content of a custom section of the component's own, those of what is nested in it left out.
+///
+/// # Errors
+/// It is no component, or the section is there twice.
+pub(super) fn section<'a>(component: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, String> {
+    let mut found = None;
+    let mut depth = 0_u32;
+    for payload in Parser::new(0).parse_all(component) {
+        let payload = payload.map_err(|error| format!("it is no component: {error}"))?;
+        if let Payload::Version { .. } = &payload {
+            depth += 1;
+        } else if let Payload::End(_) = &payload {
+            depth = depth.saturating_sub(1);
+        } else if let Payload::CustomSection(section) = &payload
+            && depth <= 1
+            && section.name() == name
+            && found.replace(section.data()).is_some()
+        {
+            return Err(format!("its section `{name}` is there twice"));
+        }
+    }
+    Ok(found)
 }
 
 /// Returns the names a component imports and exports itself, those of nested ones left out.

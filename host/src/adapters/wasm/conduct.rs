@@ -48,11 +48,12 @@ impl Conduct {
 
 #[cfg(test)]
 mod tests {
+    use super::super::engine::Layout;
     use super::*;
     use crate::ports::plugins::{PluginLimits, World};
 
     fn limits(world: World) -> Limits {
-        Limits::new(world, PluginLimits::default()).expect("the defaults")
+        Limits::new(world, Layout::Compiled, PluginLimits::default()).expect("the defaults")
     }
 
     #[test]

@@ -18,8 +18,9 @@ pub(super) fn invalid(plugin: &str, why: impl Into<String>) -> PluginFailure {
     PluginFailure::Invalid { plugin: plugin.to_owned(), why: why.into() }
 }
 
-/// Says what an error of a call means. `exceeded` is the limit, if any, for which the instance was turned down before.
-pub(super) fn classify(plugin: &str, error: &wasmtime::Error, exceeded: Option<&'static str>) -> PluginFailure {
+/// Says what an error of a call means. `exceeded` is the limit, if any, for which the instance was turned down before;
+/// `last_words` what the guest said before it ended itself.
+pub(super) fn classify(plugin: &str, error: &wasmtime::Error, exceeded: Option<&'static str>, last_words: Option<&str>) -> PluginFailure {
     tracing::debug!(plugin, error = ?error, "a plugin call failed");
     if let Some(trap) = error.downcast_ref::<Trap>() {
         if *trap == Trap::Interrupt {
@@ -29,8 +30,8 @@ pub(super) fn classify(plugin: &str, error: &wasmtime::Error, exceeded: Option<&
             return limit(plugin, "stack");
         }
         // A guest that gets no memory ends itself by a trap: the cause is the limit.
-        return exceeded
-            .map_or_else(|| PluginFailure::Trapped { plugin: plugin.to_owned(), why: trap.to_string() }, |which| limit(plugin, which));
+        let why = || last_words.map_or_else(|| trap.to_string(), str::to_owned);
+        return exceeded.map_or_else(|| PluginFailure::Trapped { plugin: plugin.to_owned(), why: why() }, |which| limit(plugin, which));
     }
     if error.is::<PoolConcurrencyLimitError>() {
         return limit(plugin, "concurrency");

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use super::engine::MEMORY_BYTES_MAX;
+use super::engine::{Layout, MEMORY_BYTES_MAX};
 use crate::ports::plugins::{PluginLimits, World};
 
 /// The longest deadline of a call that answers a question.
 const DEADLINE_MS_MAX: u64 = 60_000;
 /// The largest result.
 const RESULT_BYTES_MAX: usize = 128 << 20;
+/// A guest with an interpreter takes about so many times as long, its start included.
+const INTERPRETED_DEADLINE_FACTOR: u64 = 10;
+/// Memory of such a guest: the interpreter itself takes tens of megabytes.
+const INTERPRETED_MEMORY_BYTES: usize = 128 << 20;
 /// The most calls of one plugin at once.
 const CONCURRENCY_MAX: usize = 128;
 
@@ -34,20 +38,23 @@ pub(super) struct Limits {
     pub(super) result_bytes_max: usize,
     /// Calls at once.
     pub(super) concurrency_max: usize,
+    /// Elements of all tables of an instance.
+    pub(super) table_elements_max: usize,
 }
 
 impl Limits {
-    /// Returns a world's defaults with an operator's settings over them.
+    /// Returns the defaults of a world and a layout, with an operator's settings over them.
     ///
     /// # Errors
     /// Says which setting is out of range.
-    pub(super) fn new(world: World, set: PluginLimits) -> Result<Self, String> {
-        let default = defaults(world);
+    pub(super) fn new(world: World, layout: Layout, set: PluginLimits) -> Result<Self, String> {
+        let default = defaults(world, layout);
         let limits = Self {
             memory_bytes_max: set.memory_bytes_max.unwrap_or(default.memory_bytes_max),
             deadline_ms: set.deadline_ms.unwrap_or(default.deadline_ms),
             result_bytes_max: set.result_bytes_max.unwrap_or(default.result_bytes_max),
             concurrency_max: set.concurrency_max.unwrap_or(default.concurrency_max),
+            table_elements_max: default.table_elements_max,
         };
         within("memory_bytes_max", limits.memory_bytes_max, MEMORY_BYTES_MAX)?;
         within("deadline_ms", limits.deadline_ms, DEADLINE_MS_MAX)?;
@@ -72,17 +79,23 @@ fn within<N: PartialOrd + From<u8> + std::fmt::Display>(name: &str, value: N, ma
     if value >= N::from(1) && value <= max { Ok(()) } else { Err(format!("its limit `{name}` is {value}; it must be 1 to {max}")) }
 }
 
-const fn defaults(world: World) -> Limits {
-    match world {
-        World::Router => Limits { memory_bytes_max: 32 << 20, deadline_ms: 2, result_bytes_max: 256 << 10, concurrency_max: 32 },
-        World::Merger | World::Reconciler => {
-            Limits { memory_bytes_max: 128 << 20, deadline_ms: 2_000, result_bytes_max: 32 << 20, concurrency_max: 4 }
-        }
-        World::Workflow | World::Policy => {
-            Limits { memory_bytes_max: 32 << 20, deadline_ms: 500, result_bytes_max: 1 << 20, concurrency_max: 8 }
-        }
-        World::Agent => Limits { memory_bytes_max: 64 << 20, deadline_ms: 1_000, result_bytes_max: 4 << 20, concurrency_max: 4 },
-        World::McpProvider => Limits { memory_bytes_max: 64 << 20, deadline_ms: 1_000, result_bytes_max: 4 << 20, concurrency_max: 8 },
+fn defaults(world: World, layout: Layout) -> Limits {
+    let (memory_bytes_max, deadline_ms, result_bytes_max, concurrency_max) = match world {
+        World::Router => (32 << 20, 2, 256 << 10, 32),
+        World::Merger | World::Reconciler => (128 << 20, 2_000, 32 << 20, 4),
+        World::Workflow | World::Policy => (32 << 20, 500, 1 << 20, 8),
+        World::Agent => (64 << 20, 1_000, 4 << 20, 4),
+        World::McpProvider => (64 << 20, 1_000, 4 << 20, 8),
+    };
+    let table_elements_max = layout.sizes().table_elements;
+    let compiled = Limits { memory_bytes_max, deadline_ms, result_bytes_max, concurrency_max, table_elements_max };
+    match layout {
+        Layout::Compiled => compiled,
+        Layout::Interpreted => Limits {
+            memory_bytes_max: memory_bytes_max.max(INTERPRETED_MEMORY_BYTES),
+            deadline_ms: deadline_ms * INTERPRETED_DEADLINE_FACTOR,
+            ..compiled
+        },
     }
 }
 
@@ -93,11 +106,18 @@ mod tests {
     #[test]
     fn settings_go_over_defaults_and_stay_in_range() {
         let set = PluginLimits { deadline_ms: Some(7), ..PluginLimits::default() };
-        let limits = Limits::new(World::Router, set).expect("in range");
+        let limits = Limits::new(World::Router, Layout::Compiled, set).expect("in range");
         assert_eq!((limits.deadline_ms, limits.concurrency_max), (7, 32));
+        let limits = Limits::new(World::Router, Layout::Interpreted, set).expect("in range");
+        assert_eq!((limits.deadline_ms, limits.memory_bytes_max), (7, INTERPRETED_MEMORY_BYTES), "what is set holds");
+        let limits = Limits::new(World::Router, Layout::Interpreted, PluginLimits::default()).expect("in range");
+        assert_eq!(limits.deadline_ms, 20);
         let none = PluginLimits { concurrency_max: Some(0), ..PluginLimits::default() };
-        assert_eq!(Limits::new(World::Router, none), Err("its limit `concurrency_max` is 0; it must be 1 to 128".to_owned()));
+        assert_eq!(
+            Limits::new(World::Router, Layout::Compiled, none),
+            Err("its limit `concurrency_max` is 0; it must be 1 to 128".to_owned())
+        );
         let huge = PluginLimits { memory_bytes_max: Some(usize::MAX), ..PluginLimits::default() };
-        assert!(Limits::new(World::Merger, huge).is_err());
+        assert!(Limits::new(World::Merger, Layout::Compiled, huge).is_err());
     }
 }

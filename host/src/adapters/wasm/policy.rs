@@ -29,7 +29,7 @@ guest!(
         imports: &["pointsman:types/origin@0.1.0"],
         exports: &["pointsman:types/setup@0.1.0", "pointsman:policy/gates@0.1.0"],
     },
-    |linker| bindings::Policy::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
+    |linker| origin::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
 );
 
 impl origin::Host for State {}

@@ -181,6 +181,7 @@ impl<G: Guest> Pool<G> {
         let mut idle = match kept.filter(|idle| idle.store.data().scope.holds()) {
             Some(mut idle) => {
                 idle.store.data_mut().account.exceeded = None;
+                idle.store.data_mut().last_words = None;
                 start_deadline(&mut idle.store, deadline_ms);
                 idle
             }
@@ -301,7 +302,8 @@ impl<G: Guest> Pool<G> {
     }
 
     fn failed(&self, error: &wasmtime::Error, store: &Store<State>) -> PluginFailure {
-        self.count(classify(&self.terms.name, error, store.data().account.exceeded))
+        let state = store.data();
+        self.count(classify(&self.terms.name, error, state.account.exceeded, state.last_words.as_deref()))
     }
 }
 

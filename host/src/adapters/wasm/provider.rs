@@ -187,6 +187,7 @@ impl Providers for Wasm {
 mod tests {
     use parking_lot::Mutex;
 
+    use super::super::engine::{Layout, engine};
     use super::super::limits::Limits;
     use super::super::log_lines::LogLines;
     use super::super::symbols::{Quota, Scope, SymbolTable};
@@ -206,9 +207,9 @@ mod tests {
 
     #[test]
     fn what_a_component_tells_is_cut_or_dropped() {
-        let limits = Limits::new(World::McpProvider, PluginLimits::default()).expect("the defaults");
+        let limits = Limits::new(World::McpProvider, Layout::Compiled, PluginLimits::default()).expect("the defaults");
         let scope = Scope::new(Arc::new(SymbolTable::new()), Arc::<Quota>::default());
-        let engine = super::super::engine::engine(crate::ports::plugins::Meter::Off).expect("this machine runs components");
+        let engine = engine(Layout::Compiled, crate::ports::plugins::Meter::Off).expect("this machine runs components");
         let mut store = State::store(&engine, &limits, scope, Arc::new(LogLines::new("p".to_owned())));
         let ear = Arc::new(Ear::default());
         let state = store.data_mut();

@@ -34,7 +34,10 @@ guest!(
         imports: &["pointsman:types/symbols@0.1.0", "pointsman:types/origin@0.1.0"],
         exports: &["pointsman:types/setup@0.1.0", "pointsman:router/routing@0.1.0"],
     },
-    |linker| bindings::Router::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
+    |linker| {
+        origin::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+        symbols::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
+    }
 );
 
 impl symbols::Host for State {

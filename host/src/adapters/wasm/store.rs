@@ -10,7 +10,6 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{Engine, ResourceLimiter, Store, UpdateDeadline};
 
-use super::engine::TABLE_ELEMENTS_MAX;
 use super::limits::{Limits, is_short};
 use super::log_lines::LogLines;
 use super::symbols::Scope;
@@ -32,6 +31,8 @@ pub(super) struct State {
     pub(super) reach: Reach,
     /// The plugin's lines in the host's log.
     pub(super) log: Arc<LogLines>,
+    /// What the guest said, in the running call, of the trap that is to come.
+    pub(super) last_words: Option<String>,
     deadline: Deadline,
 }
 
@@ -49,8 +50,10 @@ pub(super) struct Reach {
 impl State {
     /// Returns a store for one instance.
     pub(super) fn store(engine: &Engine, limits: &Limits, scope: Scope, log: Arc<LogLines>) -> Store<Self> {
-        let account = Account { memory_bytes_max: limits.memory_bytes_max, ..Account::default() };
-        let mut store = Store::new(engine, Self { scope, account, reach: Reach::default(), log, deadline: Deadline::default() });
+        let account =
+            Account { memory_bytes_max: limits.memory_bytes_max, table_elements_max: limits.table_elements_max, ..Account::default() };
+        let mut store =
+            Store::new(engine, Self { scope, account, reach: Reach::default(), log, last_words: None, deadline: Deadline::default() });
         store.limiter(|state| &mut state.account);
         store.set_hostcall_fuel(limits.result_bytes_max);
         store.epoch_deadline_callback(|mut context| Ok(context.data_mut().deadline.reached()));
@@ -75,6 +78,7 @@ pub(super) struct Account {
     memory_bytes_max: usize,
     memory_bytes: usize,
     memory_asked: usize,
+    table_elements_max: usize,
     table_elements: usize,
     table_asked: usize,
     /// The limit that a request was turned down for, if one was.
@@ -110,7 +114,7 @@ impl ResourceLimiter for Account {
     fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let asked = desired.saturating_sub(current);
         let sum = self.table_elements.saturating_add(asked);
-        if sum > TABLE_ELEMENTS_MAX {
+        if sum > self.table_elements_max {
             self.exceeded = Some("tables");
             return Ok(false);
         }

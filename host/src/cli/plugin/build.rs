@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{Trouble, print_json};
+use crate::app;
 use crate::plugin_build::{self, Options, Progress, Verified};
 
 #[derive(Debug, Args)]
@@ -24,7 +25,7 @@ pub(in crate::cli) struct BuildArgs {
 impl BuildArgs {
     fn options(&self) -> Options {
         let progress = if self.json { Progress::Silent } else { Progress::Stderr };
-        Options { progress, ..Options::new(&self.dir, &self.out) }
+        Options { progress, schema_of: Some(app::config_schema), ..Options::new(&self.dir, &self.out) }
     }
 }
 

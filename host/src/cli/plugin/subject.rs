@@ -30,7 +30,7 @@ impl Subject {
     /// Opens a plugin: builds a folder, reads a file, takes one that is shipped.
     pub(in crate::cli) fn open(path: &Path, progress: Progress) -> Result<Self, Trouble> {
         if path.is_dir() {
-            let options = Options { progress, ..Options::new(path, path) };
+            let options = Options { progress, schema_of: Some(app::config_schema), ..Options::new(path, path) };
             let (manifest, component) = plugin_build::build_in_memory(&options).map_err(|error| Trouble::caused(&error))?;
             return Ok(Self { manifest, component: component.into(), folder: Some(path.to_owned()) });
         }

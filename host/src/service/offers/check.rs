@@ -8,8 +8,8 @@ use std::sync::Arc;
 use jsonschema::Validator;
 use serde_json::{Map, Value};
 
-use super::schema::validator;
 use super::template::Pattern;
+use crate::json_schema::validator;
 use crate::ports::offering::{News, ParamHeader};
 use crate::ports::provider::Offers;
 use crate::service::surface::own;

@@ -110,6 +110,14 @@ impl Question {
         router.route_raw(&self.message, &self.candidates)
     }
 
+    /// Has a function decide it, as the one under `#[pointsman_sdk::router]`.
+    pub fn decide(&self, route: impl FnOnce(&Message<'_>, &Candidates<'_>) -> Verdict) -> Verdict {
+        match Candidates::new(&self.candidates) {
+            Ok(candidates) => route(&Message::new(&self.message), &candidates),
+            Err(uneven) => Verdict::pass(uneven.to_string()),
+        }
+    }
+
     /// Returns the views a router sees; none when the lists were made uneven.
     #[must_use]
     pub fn views(&self) -> Option<(Message<'_>, Candidates<'_>)> {

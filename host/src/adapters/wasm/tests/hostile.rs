@@ -181,6 +181,74 @@ async fn every_guest_ends_in_its_own_outcome_and_costs_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_trap_is_told_in_the_words_of_the_guest() {
+    let said = |route| RouterText {
+        fields: r#"
+            (import "pointsman:types/panics@0.1.0" "report" (func $report (param i32 i32 i32 i32)))
+            (data (i32.const 64) "no rulessrc/lib.rs:12:5")"#,
+        route,
+        world: "import pointsman:types/panics@0.1.0;",
+        ..PASS
+    };
+    let trap = said("(call $report (i32.const 64) (i32.const 8) (i32.const 72) (i32.const 15)) (unreachable)");
+    let why = "panicked at src/lib.rs:12:5: no rules".to_owned();
+    let wasm = runtime();
+    load(&wasm, "dies", &trap).await.expect("it loads");
+    assert_eq!(ask(&wasm, "dies"), Err(PluginFailure::Trapped { plugin: "dies".to_owned(), why }));
+    let none = "(call $report (i32.const 64) (i32.const 8) (i32.const 72) (i32.const 15))
+        (global.set $next (i32.const 65536)) (call $pass)";
+    load(&wasm, "talks", &said(none)).await.expect("it loads");
+    assert_eq!(ask(&wasm, "talks"), Ok(pass()), "words alone are no failure");
+}
+
+/// Returns a component with a custom section behind it (binary format of WebAssembly, 5.5.3).
+fn with_section(component: &[u8], name: &str, data: &str) -> Arc<[u8]> {
+    let leb = |number: usize| [u8::try_from(number & 0x7f).expect("seven bits") | 0x80, u8::try_from(number >> 7).expect("short")];
+    let content = [&[u8::try_from(name.len()).expect("short")], name.as_bytes(), data.as_bytes()].concat();
+    [component, &[0], &leb(content.len()), &content].concat().into()
+}
+
+#[tokio::test]
+async fn a_configuration_is_held_against_its_schema_before_anything_runs() {
+    let schema = r#"{"type": "object", "additionalProperties": false, "properties": {"max": {"type": "integer", "minimum": 1}}}"#;
+    let never = RouterText { configure: "(unreachable)", ..PASS };
+    let wasm = runtime();
+    let attempt = async |config: &str, text: &RouterText| {
+        let component = with_section(&text.component(), "pointsman.config-schema", schema);
+        let source = PluginSource { config_json: config.to_owned(), ..source("router", World::Router, component) };
+        wasm.load(source).await.map(drop)
+    };
+    let refused = |why: &str| Err(PluginFailure::Refused { plugin: "router".to_owned(), why: why.to_owned() });
+    assert_eq!(
+        attempt(r#"{"max": 0}"#, &never).await,
+        refused("its configuration does not fit at `/max`: 0 is less than the minimum of 1")
+    );
+    let misspelt =
+        "its configuration does not fit at the top: Additional properties are not allowed ('mux' was unexpected); it knows `max`";
+    assert_eq!(attempt(r#"{"mux": 3}"#, &never).await, refused(misspelt));
+    assert_eq!(attempt(r#"{"max": 3}"#, &PASS).await, Ok(()));
+    assert_eq!(attempt("", &PASS).await, Ok(()));
+    let broken = with_section(&PASS.component(), "pointsman.config-schema", "no JSON");
+    let failure = wasm.load(source("router", World::Router, broken)).await.expect_err("no schema");
+    assert!(failure.to_string().contains("is no JSON"), "{failure}");
+}
+
+#[tokio::test]
+async fn what_does_not_fit_the_tight_engine_runs_on_the_roomy_one() {
+    let wasm = runtime();
+    load(&wasm, "small", &PASS).await.expect("it loads");
+    load(&wasm, "large", &RouterText { fields: "(table 30000 funcref)", ..PASS }).await.expect("it loads");
+    for name in ["small", "large", "small", "large"] {
+        assert_eq!(ask(&wasm, name), Ok(pass()), "{name}");
+    }
+    let failure = load(&wasm, "huge", &RouterText { fields: "(table 200000 funcref)", ..PASS }).await.expect_err("no engine has so much");
+    assert!(matches!(failure, PluginFailure::Invalid { .. } | PluginFailure::Limit { limit: "tables", .. }), "{failure:?}");
+    let spinning = RouterText { fields: "(table 30000 funcref)", route: "(loop $on (br $on)) (unreachable)", ..PASS };
+    load(&wasm, "spinning", &spinning).await.expect("it loads");
+    assert_eq!(ask(&wasm, "spinning"), Err(PluginFailure::Limit { plugin: "spinning".to_owned(), limit: "time" }), "it has a clock, too");
+}
+
+#[tokio::test]
 async fn what_must_not_load_is_refused_and_the_one_before_stays() {
     let wasm = runtime();
     for world in ["router", "merger"] {

@@ -1,4 +1,4 @@
-//! JSON Schemas of components: what a tool's arguments and results must fit.
+//! JSON Schemas of components: what a tool's arguments and results must fit, and a plugin's configuration.
 //!
 //! **Invariant:** a schema that was taken in needs no network, and validating one place of a value visits at most
 //! [`EXPANDED_MAX`] places of the schema.
@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::ptr;
 
 use jsonschema::Validator;
+use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
 
 /// Levels of a schema.
@@ -15,12 +16,16 @@ const DEPTH_MAX: usize = 32;
 const EXPANDED_MAX: u64 = 10_000;
 /// Levels of a schema, those that `$ref` leads to counted in: compiling and validating go down as far.
 const EXPANDED_DEPTH_MAX: usize = 64;
+/// Findings about one value.
+const FINDINGS_MAX: usize = 8;
+/// Bytes of one finding.
+const FINDING_BYTES_MAX: usize = 400;
 
 /// Returns what validates against a component's schema.
 ///
 /// # Errors
 /// What is wrong with it, under the name `what`.
-pub(super) fn validator(what: &str, schema: &Value) -> Result<Validator, String> {
+pub(crate) fn validator(what: &str, schema: &Value) -> Result<Validator, String> {
     if depth(schema) > DEPTH_MAX {
         return Err(format!("`{what}` is deeper than {DEPTH_MAX} levels"));
     }
@@ -30,6 +35,35 @@ pub(super) fn validator(what: &str, schema: &Value) -> Result<Validator, String>
         return Err(format!("`{what}` has more than {EXPANDED_MAX} places once each `$ref` is followed"));
     }
     jsonschema::options().build(schema).map_err(|error| unusable(error.to_string()))
+}
+
+/// Returns what of a value does not fit a schema: a text for each finding, with its JSON pointer and what is expected there.
+///
+/// # Errors
+/// What is wrong with the schema, under the name `what`.
+pub(crate) fn misfits(what: &str, schema: &Value, value: &Value) -> Result<Vec<String>, String> {
+    let validator = validator(what, schema)?;
+    let finding = |error: jsonschema::ValidationError<'_>| {
+        let at = error.instance_path().to_string();
+        let place = if at.is_empty() { "at the top".to_owned() } else { format!("at `{at}`") };
+        let mut said = error.to_string();
+        said.truncate(said.floor_char_boundary(FINDING_BYTES_MAX));
+        if let ValidationErrorKind::AdditionalProperties { .. } = error.kind() {
+            said.push_str(&known(schema, &error.schema_path().to_string()));
+        }
+        format!("{place}: {said}")
+    };
+    Ok(validator.iter_errors(value).take(FINDINGS_MAX).map(finding).collect())
+}
+
+/// Returns the keys that a table knows, in words. `keyword` is the place of the rule that was broken.
+fn known(schema: &Value, keyword: &str) -> String {
+    let table = keyword.rsplit_once('/').and_then(|(table, _)| schema.pointer(table));
+    let keys: Vec<String> = table
+        .and_then(|table| table.get("properties")?.as_object())
+        .map(|keys| keys.keys().map(|key| format!("`{key}`")).collect())
+        .unwrap_or_default();
+    if keys.is_empty() { String::new() } else { format!("; it knows {}", keys.join(", ")) }
 }
 
 fn depth(value: &Value) -> usize {
@@ -186,6 +220,20 @@ mod tests {
         defs.insert("a2000".to_owned(), json!(true));
         let chain = json!({"type": "object", "$defs": defs});
         assert!(validator("inputSchema", &chain).expect_err("deep").contains("deeper than 64 levels"));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_said_with_its_place_and_what_is_expected() {
+        let schema = json!({"type": "object", "additionalProperties": false, "properties": {
+            "max": {"type": "integer", "minimum": 1}, "weights": {"$ref": "#/$defs/weights"}},
+            "$defs": {"weights": {"type": "object", "additionalProperties": false, "properties": {"load": {"type": "number"}}}}});
+        let of = |value| misfits("config", &schema, &value).expect("a schema");
+        assert_eq!(of(json!({"max": 3, "weights": {"load": 1.5}})), Vec::<String>::new());
+        assert_eq!(of(json!({"max": 0})), ["at `/max`: 0 is less than the minimum of 1"]);
+        assert_eq!(of(json!({"weights": {"load": "x"}})), ["at `/weights/load`: \"x\" is not of type \"number\""]);
+        let misspelt = of(json!({"weights": {"laod": 1}}));
+        assert_eq!(misspelt, ["at `/weights`: Additional properties are not allowed ('laod' was unexpected); it knows `load`"]);
+        assert!(misfits("config", &json!({"$ref": "#/none"}), &json!({})).is_err());
     }
 
     #[test]

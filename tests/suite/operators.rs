@@ -113,7 +113,7 @@ async fn a_plugin_is_added_asked_switched_and_taken_away() {
     let file = folder.path().join("x.wasm");
     std::fs::write(&file, router("0.2.0")).expect("written");
     let file = file.to_string_lossy().into_owned();
-    let added = plugin(&host, &["add", "mine", &file, "--config", "{\"rules\": []}"]);
+    let added = plugin(&host, &["add", "mine", &file, "--plugin-config", "{\"rules\": []}"]);
     assert_eq!((&added["world"], &added["state"], &added["version"]), (&json!("router"), &json!("loaded"), &json!("0.2.0")), "{added}");
     assert!(refused(&host, &["add", "mine", &file]).contains("there is a plugin `mine` already"));
     assert!(refused(&host, &["add", "other", "/nowhere.wasm"]).contains("/nowhere.wasm"));
@@ -178,7 +178,8 @@ async fn the_configuration_is_taken_in_when_it_changes_and_a_wrong_one_is_not() 
     std::fs::write(&file, format!("{before}{}", mine.setup("").config)).expect("written");
     until(&host, "mine", "the plugin that was named", |row| row["state"] == "loaded").await;
     std::fs::write(&file, format!("{before}[routing]\nplugins = [\"nobody\"]\n")).expect("written");
-    host.eventually("the refusal", || async { said(&host.command(&["status"])).contains("nobody") || host.log().contains("not taken in") }).await;
+    host.eventually("the refusal", || async { said(&host.command(&["status"])).contains("nobody") || host.log().contains("not taken in") })
+        .await;
     std::fs::write(&file, format!("{before}[routing]\nplugins = []\n")).expect("written");
     host.eventually("the plugin's end", || async { row(&host, "mine") == Value::Null }).await;
 }
@@ -250,7 +251,8 @@ async fn serve(bytes: Vec<u8>) -> (String, tokio::task::JoinHandle<()>) {
     (url, serving)
 }
 
-#[tokio::test]
+// The command line blocks the test's thread; whoever serves the component needs another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_component_of_the_web_needs_its_digest_and_is_kept() {
     let mut host = Host::start().await;
     let (url, serving) = serve(router("3.0.0")).await;
@@ -266,7 +268,7 @@ async fn a_component_of_the_web_needs_its_digest_and_is_kept() {
 #[tokio::test]
 async fn what_the_file_says_the_api_does_not_change() {
     let mine = Mine::new(&router("1.0.0"));
-    let host = Host::start_with(mine.setup("mode = \"live\"\n[plugins.policy-default]\n")).await;
+    let host = Host::start_with(mine.setup("mode = \"live\"\n")).await;
     let mode = refused(&host, &["disable", "mine"]);
     assert!(mode.contains("`plugins.mine.mode` is written at") && mode.contains("pointsman.toml:"), "{mode}");
     assert!(refused(&host, &["remove", "mine"]).contains("is named at"));
@@ -277,11 +279,8 @@ async fn what_the_file_says_the_api_does_not_change() {
 
 #[tokio::test]
 async fn a_component_gets_what_it_asks_for_only_when_it_is_granted_and_its_configuration_fits() {
-    let asking = replaced(
-        router("1.0.0"),
-        b"# Pure: it asks for nothing.\ncapabilities = []",
-        b"# Pure: it asks for noth\ncapabilities = [\"kv\"]",
-    );
+    let asking =
+        replaced(router("1.0.0"), b"# Pure: it asks for nothing.\ncapabilities = []", b"# Pure: it asks for noth\ncapabilities = [\"kv\"]");
     let schema = br#"{"type": "object", "properties": {"rules": {"type": "array"}}}"#;
     let asking = with_section(asking, "pointsman.config-schema", schema);
     let mut host = Host::start().await;
@@ -290,7 +289,7 @@ async fn a_component_gets_what_it_asks_for_only_when_it_is_granted_and_its_confi
     let file = file.to_string_lossy().into_owned();
     let ungranted = refused(&host, &["add", "asking", &file]);
     assert!(ungranted.contains("asks for `kv`, which it is not granted") && ungranted.contains("--grant kv"), "{ungranted}");
-    let misfit = refused(&host, &["add", "asking", &file, "--grant", "kv", "--config", "{\"rules\": 1}"]);
+    let misfit = refused(&host, &["add", "asking", &file, "--grant", "kv", "--plugin-config", "{\"rules\": 1}"]);
     assert!(misfit.contains("`/rules`"), "{misfit}");
     plugin(&host, &["add", "asking", &file, "--grant", "kv"]);
     assert_eq!(plugin(&host, &["grants", "asking"]), json!({"name": "asking", "asked": ["kv"], "granted": ["kv"]}));
@@ -322,7 +321,9 @@ async fn the_api_is_for_tokens_with_the_toolset_admin() {
     let out = host.command(&["agent", "add", "ops", "--toolset", "admin", "--json"]);
     let ops = serde_json::from_slice::<Value>(&out.stdout).expect("JSON")["secret"].as_str().expect("a secret").to_owned();
     let ana = host.token("ana");
-    for (token, status, code) in [(None, 401, "unauthorized"), (Some("pmt_wrong"), 401, "unauthorized"), (Some(ana.as_str()), 403, "not_an_operator")] {
+    for (token, status, code) in
+        [(None, 401, "unauthorized"), (Some("pmt_wrong"), 401, "unauthorized"), (Some(ana.as_str()), 403, "not_an_operator")]
+    {
         let answer = ask(&host, "GET", "/api/v1/plugins", token, Value::Null).await;
         assert_eq!((answer.status, answer.json()["code"].clone()), (status, json!(code)), "{token:?}");
         assert_eq!(answer.header("content-type"), Some("application/problem+json"));

@@ -176,6 +176,7 @@ impl Components for FileComponents {
         let manifest = embedded_manifest(component)?.map(|text| Manifest::parse(&text)).transpose()?;
         Ok(manifest.map_or_else(Facts::default, |manifest| Facts {
             world: Some(manifest.world),
+            config_json: Some(manifest.config_json()),
             version: Some(manifest.version.to_string()),
             capabilities: manifest.capabilities,
         }))

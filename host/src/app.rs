@@ -15,9 +15,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pointsman_core::breaker::Tolerance;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -45,7 +47,7 @@ use crate::service::decisions::DecisionLog;
 use crate::service::due;
 use crate::service::failure::Failure;
 use crate::service::git_access::GitAccess;
-use crate::service::governor::{Governor, Recording, Watcher};
+use crate::service::governor::{GivenUp, Governor, Recording, Watcher};
 use crate::service::kit::Kit;
 use crate::service::registry::{self, Registry, Reread, StartError};
 use crate::service::residents::Residency;
@@ -130,6 +132,9 @@ impl Opened {
     }
 }
 
+/// What the governor saw, to be looked at while the host runs.
+type Watching = (Watcher, mpsc::Receiver<GivenUp>);
+
 /// Whether the plugins are loaded when a data folder is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loading {
@@ -145,7 +150,7 @@ async fn open(
     access: Access,
     loading: Loading,
     reread: Option<Reread>,
-) -> Result<(Opened, Watcher), AppError> {
+) -> Result<(Opened, Watching), AppError> {
     let system: Arc<dyn System> = Arc::new(OsSystem);
     let folder = config.data_dir.join("store");
     let options = Options::new(wall_clock_ms, Arc::clone(&system));
@@ -154,7 +159,8 @@ async fn open(
     let keys: Arc<dyn Keys> = Arc::new(FileKeys::open(&config.data_dir, system.as_ref())?);
     let wasm = Arc::new(Wasm::new(WasmOptions::new(Some(config.data_dir.join("code-cache")), keys.derive("code cache")))?);
     let recording = if config.decisions.kept_max > 0 { Recording::On } else { Recording::Off };
-    let (governor, watcher) = Governor::new(Arc::clone(&wasm) as Arc<dyn Plugins>, Arc::clone(&system), recording);
+    let inner = Arc::clone(&wasm) as Arc<dyn Plugins>;
+    let (governor, watcher, given_up) = Governor::new(inner, Arc::clone(&system), recording, Tolerance::default());
     let git = GitRepositories::open(git_options(config)?, Arc::clone(&system)).await?;
     let (wanted, mut settings) = (config.wanted(), config.settings(public_url));
     registry::settle(store.as_ref(), &wanted, &mut settings).await.map_err(AppError::State)?;
@@ -175,7 +181,7 @@ async fn open(
     if loading == Loading::All {
         registry.start().await?;
     }
-    Ok((Opened { services: Services::new(kit, access), registry, store, git, governor, decisions }, watcher))
+    Ok((Opened { services: Services::new(kit, access), registry, store, git, governor, decisions }, (watcher, given_up)))
 }
 
 fn git_options(config: &Config) -> Result<GitOptions, AppError> {
@@ -235,11 +241,11 @@ pub async fn up(config: Config, reread: Option<Reread>) -> Result<(), AppError> 
     let url = config.public_url(bound);
     let system: Arc<dyn System> = Arc::new(OsSystem);
     let gate = access::Gate::open(&config, &system)?;
-    let (opened, mut watcher) = open(&config, url.clone(), gate.access(&config), Loading::All, reread).await?;
+    let (opened, (watcher, given_up)) = open(&config, url.clone(), gate.access(&config), Loading::All, reread).await?;
     make_ready(&config, &opened).await?;
     let stop = CancellationToken::new();
     let mut background = JoinSet::new();
-    background.spawn(Arc::clone(&opened.registry).keep_quarantines(watcher.given_up(), stop.clone()));
+    background.spawn(Arc::clone(&opened.registry).keep_quarantines(given_up, stop.clone()));
     background.spawn(watcher.run(opened.decisions.clone(), stop.clone()));
     if let Some(issuer) = &gate.issuer {
         background.spawn(Arc::clone(issuer).keep_keys(stop.clone()));

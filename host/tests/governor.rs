@@ -17,12 +17,14 @@ use pointsman::ports::plugins::{
 use pointsman::ports::registry::{Mode, OnFailure};
 use pointsman::ports::store::Store;
 use pointsman::service::decisions::DecisionLog;
-use pointsman::service::governor::{Governor, Recording, Share, Terms};
+use pointsman::service::governor::{GivenUp, Governor, Recording};
+use pointsman::service::settings::Rule;
 use pointsman::shipped;
 use pointsman_core::breaker::Tolerance;
 use pointsman_core::time::TimeMs;
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -48,21 +50,26 @@ struct Stage {
     stop: CancellationToken,
     watching: JoinHandle<()>,
     store: Arc<EmbeddedStore>,
+    given_up: mpsc::Receiver<GivenUp>,
     _folder: TempDir,
 }
 
 impl Stage {
     fn new(recording: Recording, kept_max: usize) -> Self {
+        Self::with_tolerance(recording, kept_max, Tolerance::default())
+    }
+
+    fn with_tolerance(recording: Recording, kept_max: usize, tolerance: Tolerance) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let system: Arc<dyn System> = Arc::new(OsSystem);
         let options = Options::new(wall_clock_ms, Arc::clone(&system));
         let store = Arc::new(EmbeddedStore::open(&folder.path().join("store"), options).expect("a store"));
         let wasm = Wasm::new(WasmOptions::new(None, [7; 32])).expect("this machine runs components");
-        let (governor, watcher) = Governor::new(Arc::new(wasm), system, recording);
+        let (governor, watcher, given_up) = Governor::new(Arc::new(wasm), system, recording, tolerance);
         let log = DecisionLog::new(Arc::clone(&store) as Arc<dyn Store>, kept_max);
         let stop = CancellationToken::new();
         let watching = tokio::spawn(watcher.run(log.clone(), stop.clone()));
-        Self { governor, log, stop, watching, store, _folder: folder }
+        Self { governor, log, stop, watching, store, given_up, _folder: folder }
     }
 
     async fn load(&self, name: &str, world: World, component: Arc<[u8]>, config: &str) {
@@ -141,11 +148,9 @@ async fn who_fails_again_and_again_is_left_alone_until_a_better_one_comes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_fails_after_every_rest_waits_for_an_operator() {
-    let stage = Stage::new(Recording::Off, 0);
-    stage.load("r", World::Router, TRAPS.component(), "{}").await;
     let tolerance = Tolerance { failures_max: 1, rest_ms: 1, rest_ms_max: 1, rests_max: 2 };
-    stage.governor.set_terms("r", World::Router, Terms { tolerance, ..Terms::default() });
-    stage.governor.absolve("r");
+    let mut stage = Stage::with_tolerance(Recording::Off, 0, tolerance);
+    stage.load("r", World::Router, TRAPS.component(), "{}").await;
     let mut last = String::new();
     stage
         .until("the quarantine", async || {
@@ -157,20 +162,23 @@ async fn who_fails_after_every_rest_waits_for_an_operator() {
         .await;
     let Err(PluginFailure::Resting { why, .. }) = stage.route("r") else { panic!("it is not asked: {last}") };
     assert!(why.contains("`pointsman plugin enable r`"), "{why}");
-    stage.governor.absolve("r");
+    let told = stage.given_up.recv().await.expect("whoever listens is told");
+    assert!(told.plugin == "r" && told.why.contains("unreachable"), "{told:?}");
+    // What `enable` does.
+    stage.load("r", World::Router, TRAPS.component(), "{}").await;
     assert!(matches!(stage.route("r"), Err(PluginFailure::Trapped { .. })), "it is asked again");
     stage.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn terms_say_who_is_asked_and_what_is_done_without_an_answer() {
+async fn rules_say_who_is_asked_and_what_is_done_without_an_answer() {
     let stage = Stage::new(Recording::Off, 0);
     stage.load("r", World::Router, PASS.component(), "{}").await;
     assert_eq!((stage.governor.on_failure("r"), stage.governor.on_failure("nobody")), (OnFailure::FallBack, OnFailure::FallBack));
-    stage.governor.set_terms("p", World::Policy, Terms::default());
+    stage.governor.set_rule("p", World::Policy, Rule::default());
     assert_eq!(stage.governor.on_failure("p"), OnFailure::Refuse, "whoever guards refuses");
-    let off = Terms { mode: Mode::Off, on_failure: Some(OnFailure::Defer), ..Terms::default() };
-    stage.governor.set_terms("r", World::Router, off);
+    let off = Rule { mode: Mode::Off, on_failure: Some(OnFailure::Defer), ..Rule::default() };
+    stage.governor.set_rule("r", World::Router, off);
     let Err(PluginFailure::Resting { why, .. }) = stage.route("r") else { panic!("it is off") };
     assert_eq!((why.as_str(), stage.governor.on_failure("r")), ("it is switched off", OnFailure::Defer));
     stage.end().await;
@@ -181,8 +189,8 @@ async fn a_shadow_hears_its_share_and_each_difference_is_found() {
     let stage = Stage::new(Recording::Off, 0);
     stage.load_shipped("live", "routing-capability", World::Router, "{}").await;
     stage.load_shipped("next", "routing-capability", World::Router, r#"{"ranked_max":1}"#).await;
-    let shadow = Terms { mode: Mode::Shadow, shadow_of: Some("live".to_owned()), share: Share::of(0.5), ..Terms::default() };
-    stage.governor.set_terms("next", World::Router, shadow);
+    let shadow = Rule { mode: Mode::Shadow, shadow_of: Some("live".to_owned()), share_permille: 500, ..Rule::default() };
+    stage.governor.set_rule("next", World::Router, shadow);
     // Of one candidate both rank the one; of two they differ. Every second call is heard: half of each kind.
     for call in 0..80 {
         let names: &[&str] = if call < 40 { &["ana"] } else { &["ana", "bob"] };

@@ -170,9 +170,13 @@ impl Components for FileComponents {
     }
 
     fn facts(&self, component: &[u8]) -> Result<Facts, String> {
+        if !component.starts_with(b"\0asm") {
+            return Err("it is no WebAssembly component".to_owned());
+        }
         let manifest = embedded_manifest(component)?.map(|text| Manifest::parse(&text)).transpose()?;
         Ok(manifest.map_or_else(Facts::default, |manifest| Facts {
             world: Some(manifest.world),
+            config_json: Some(manifest.config_json()),
             version: Some(manifest.version.to_string()),
             capabilities: manifest.capabilities,
         }))

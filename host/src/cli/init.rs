@@ -227,7 +227,10 @@ mod tests {
         let source = Some(folder.path().to_owned());
         assert_eq!(config.projects, [ProjectConfig { slug: "web".to_owned(), source, target: "trunk".to_owned() }]);
         let shipped = Config::shipped(&config.data_dir).expect("whole");
-        assert_eq!(config, Config { file: config.file.clone(), projects: config.projects.clone(), ..shipped });
+        assert_eq!(
+            config,
+            Config { file: config.file.clone(), lock_file: config.lock_file.clone(), projects: config.projects.clone(), ..shipped }
+        );
         let wanted = project_of(&config, None, folder.path(), "other");
         assert_eq!(wanted.slug, "web", "the configured project of this checkout is meant");
         assert_eq!(project_of(&config, Some("new"), folder.path(), "new").slug, "new");

@@ -39,7 +39,7 @@ pub(super) struct ReplayArgs {
     /// The newest N of them
     #[arg(long, value_name = "N")]
     last: Option<usize>,
-    /// Its configuration: a JSON object, or @FILE [default: that of the binding, else of the manifest]
+    /// Its configuration: a JSON object, or @FILE [default: that of the binding when the names are the same, else of the manifest]
     #[arg(long, value_name = "JSON")]
     plugin_config: Option<String>,
     /// Count a decision as changed when only its words differ
@@ -111,7 +111,8 @@ pub(super) fn run(environment: &Environment, args: &ReplayArgs) -> Result<ExitCo
     let subject = Subject::open(&args.plugin, if args.json { Progress::Silent } else { Progress::Stderr })?;
     let of = args.of.clone().unwrap_or_else(|| subject.manifest.name.to_string());
     let given = args.plugin_config.as_deref().map(|given| object("--plugin-config", given)).transpose()?;
-    let binding = config.plugins.iter().find(|spec| spec.name == of);
+    // Another plugin has a configuration of its own form.
+    let binding = config.plugins.iter().find(|spec| spec.name == of && of == subject.manifest.name.as_str());
     let plugin_config = match (given, binding) {
         (Some(given), _) => Value::Object(given).to_string(),
         (None, Some(spec)) if spec.config_json != "{}" => spec.config_json.clone(),

@@ -199,6 +199,8 @@ pub struct Facts {
     pub version: Option<String>,
     /// What it asks for.
     pub capabilities: Vec<String>,
+    /// The configuration of a binding that gives none, a JSON object as text.
+    pub config_json: Option<String>,
 }
 
 /// Why a component is not at hand.

@@ -28,7 +28,6 @@ pub mod option {
     ///
     /// # Errors
     /// Those of the serializer.
-    #[expect(clippy::ref_option, reason = "the form that serde asks for")]
     pub fn serialize<S: Serializer>(at: &Option<TimeMs>, to: S) -> Result<S::Ok, S::Error> {
         match at {
             Some(at) => to.serialize_some(&at.to_rfc3339()),

@@ -4,7 +4,7 @@
 //!
 //! **Invariant:** of each binding at most the configured number is kept, the newest ones, in the order they were decided.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,6 +22,10 @@ use crate::ports::store::{Commit, Store};
 const DECISIONS: &str = "decision/";
 /// Entries read at once.
 const PAGE: usize = 512;
+/// Bytes of a record beyond which it is left out.
+const RECORD_BYTES_MAX: usize = 512 << 10;
+/// Bytes of one commit of records.
+const COMMIT_BYTES: usize = 4 << 20;
 /// Records one answer lists.
 pub const LISTED_MAX: usize = 1_000;
 
@@ -40,19 +44,14 @@ impl Stored for StoredDecision {
     const NAME: &'static str = "recorded decision";
 }
 
-/// The keys of one binding's records, oldest first, as far as they are known here.
-#[derive(Debug, Default)]
-struct Kept {
-    keys: std::collections::VecDeque<String>,
-}
-
 /// The records.
 #[derive(Clone)]
 pub struct DecisionLog {
     store: Arc<dyn Store>,
     /// Records kept of each binding; 0: none is written.
     kept_max: usize,
-    kept: Arc<Mutex<HashMap<String, Kept>>>,
+    /// The keys of a binding's records, oldest first, once they were read.
+    kept: Arc<Mutex<HashMap<String, VecDeque<String>>>>,
     /// Tells records of one millisecond apart.
     written: Arc<AtomicU64>,
 }
@@ -73,38 +72,48 @@ impl DecisionLog {
             return Ok(());
         }
         let at = self.store.now();
-        let mut puts = Vec::with_capacity(records.len());
+        let (mut puts, mut bytes) = (Vec::with_capacity(records.len()), 0);
         for record in records {
-            if !self.kept.lock().contains_key(&record.plugin) {
-                let keys = self.keys_of(&record.plugin).await?;
-                self.kept.lock().insert(record.plugin.clone(), Kept { keys: keys.into() });
-            }
-            // Digits of one length, so that the order of the keys is that of time.
-            let key = format!("{DECISIONS}{}/{:015}-{:012}", record.plugin, at.0, self.written.fetch_add(1, Ordering::Relaxed));
+            let key = format!("{}{:015}-{:012}", prefix(&record.plugin), at.0, self.written.fetch_add(1, Ordering::Relaxed));
             let Recorded { plugin, digest, question, outcome, took_us, .. } = record;
-            let stored = StoredDecision {
-                at,
-                plugin: plugin.clone(),
-                digest,
-                question: question.to_string(),
-                outcome: outcome.to_string(),
-                took_us,
-            };
-            puts.push((plugin, key, value::encode(&stored)));
-        }
-        let mut deletes = Vec::new();
-        {
-            let mut kept = self.kept.lock();
-            for (plugin, key, _) in &puts {
-                let known = kept.entry(plugin.clone()).or_default();
-                known.keys.push_back(key.clone());
-                while known.keys.len() > self.kept_max {
-                    deletes.extend(known.keys.pop_front());
-                }
+            let (question, outcome) = (question.to_string(), outcome.to_string());
+            if question.len() + outcome.len() > RECORD_BYTES_MAX {
+                continue;
+            }
+            let value = value::encode(&StoredDecision { at, plugin: plugin.clone(), digest, question, outcome, took_us });
+            bytes += value.len();
+            puts.push((plugin, key, value));
+            if bytes > COMMIT_BYTES {
+                self.write(std::mem::take(&mut puts)).await?;
+                bytes = 0;
             }
         }
+        self.write(puts).await
+    }
+
+    /// Writes records by plugin and key, and removes what is too many then.
+    async fn write(&self, puts: Vec<(String, String, Vec<u8>)>) -> Result<(), Failure> {
+        let mut deletes = Vec::new();
+        for (plugin, key, _) in &puts {
+            let known = self.kept.lock().remove(plugin);
+            let mut keys = match known {
+                Some(known) => known,
+                None => self.read_keys(plugin).await?,
+            };
+            keys.push_back(key.clone());
+            while keys.len() > self.kept_max {
+                deletes.extend(keys.pop_front());
+            }
+            self.kept.lock().insert(plugin.clone(), keys);
+        }
+        let plugins: Vec<String> = puts.iter().map(|(plugin, ..)| plugin.clone()).collect();
         let puts = puts.into_iter().map(|(_, key, bytes)| (key, bytes)).collect();
-        self.store.commit(Commit { puts, deletes, ..Commit::default() }).await?;
+        let written = self.store.commit(Commit { puts, deletes, ..Commit::default() }).await;
+        if written.is_err() {
+            // What is there is read again next time.
+            self.kept.lock().retain(|plugin, _| !plugins.contains(plugin));
+        }
+        written?;
         Ok(())
     }
 
@@ -113,7 +122,7 @@ impl DecisionLog {
     /// # Errors
     /// [`Failure`].
     pub async fn list(&self, plugin: &str, since: TimeMs, after: Option<&str>, limit: usize) -> Result<DecisionPage, Failure> {
-        let prefix = format!("{DECISIONS}{plugin}/");
+        let prefix = prefix(plugin);
         let from = match after {
             Some(after) => format!("{prefix}{after}"),
             None => format!("{prefix}{:015}", since.0.max(0)),
@@ -133,15 +142,20 @@ impl DecisionLog {
     /// # Errors
     /// [`Failure`].
     pub async fn newest(&self, plugin: &str, limit: usize) -> Result<Vec<Recorded>, Failure> {
-        let keys = self.keys_of(plugin).await?;
-        let Some(first) = keys.get(keys.len().saturating_sub(limit.clamp(1, LISTED_MAX))) else { return Ok(Vec::new()) };
+        let first = |keys: &VecDeque<String>| keys.get(keys.len().saturating_sub(limit.clamp(1, LISTED_MAX))).cloned();
+        let known = self.kept.lock().get(plugin).map(first);
+        let first = match known {
+            Some(known) => known,
+            None => first(&self.read_keys(plugin).await?),
+        };
+        let Some(first) = first else { return Ok(Vec::new()) };
         let after = first.rsplit('/').next().map(str::to_owned);
         Ok(self.list(plugin, TimeMs(0), after.as_deref(), limit).await?.decisions)
     }
 
-    async fn keys_of(&self, plugin: &str) -> Result<Vec<String>, Failure> {
-        let prefix = format!("{DECISIONS}{plugin}/");
-        let (mut keys, mut from) = (Vec::new(), String::new());
+    async fn read_keys(&self, plugin: &str) -> Result<VecDeque<String>, Failure> {
+        let prefix = prefix(plugin);
+        let (mut keys, mut from) = (VecDeque::new(), String::new());
         loop {
             let page = self.store.range(None, &prefix, &from, PAGE).await?;
             keys.extend(page.entries.into_iter().map(|(key, _)| key));
@@ -151,6 +165,10 @@ impl DecisionLog {
             }
         }
     }
+}
+
+fn prefix(plugin: &str) -> String {
+    format!("{DECISIONS}{plugin}/")
 }
 
 fn read(bytes: &[u8]) -> Result<Recorded, Failure> {

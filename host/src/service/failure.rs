@@ -66,6 +66,12 @@ impl Failure {
         Self::Refused(Box::new(Refusal { code, why: why.into(), advice: advice.into(), data: None }))
     }
 
+    /// Returns that nothing can be said now, and to try again soon.
+    #[must_use]
+    pub const fn later() -> Self {
+        Self::Unavailable { retry_after_ms: RETRY_MS }
+    }
+
     /// Returns a refusal with data for programs.
     #[must_use]
     pub fn refused_with(code: &'static str, why: impl Into<String>, advice: impl Into<String>, data: serde_json::Value) -> Self {

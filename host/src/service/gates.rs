@@ -1,12 +1,13 @@
 //! Gates: the policies of a project asked in their order.
 //!
-//! **Invariant:** the first that does not allow decides; one that cannot be asked keeps the gate shut.
+//! **Invariant:** the first that does not allow decides; one that fails keeps the gate shut, unless the operator said otherwise.
 
 use pointsman_core::ids::ProjectId;
 
 use super::failure::Failure;
 use super::kit::Kit;
 use crate::ports::plugins::{Gate, GateFacts, GateVerdict};
+use crate::ports::registry::OnFailure;
 
 /// Asks the policies of a project at a gate, until one does not allow. At `submit` a want of approvals is none yet: a branch is
 /// submitted to get them, so that a later policy's refusal counts before it.
@@ -24,7 +25,21 @@ pub(super) async fn ask(kit: &Kit, project: ProjectId, gate: Gate, facts: GateFa
                 advice: format!("An operator lifts it by `pointsman plugin enable {policy}`, or takes it out of the policies."),
             });
         }
-        match kit.plugins.check(policy, gate, facts.clone()).await? {
+        let verdict = match kit.plugins.check(policy, gate, facts.clone()).await {
+            Ok(verdict) => verdict,
+            Err(failure) => match kit.plugins.on_failure(policy) {
+                OnFailure::Refuse => return Err(failure.into()),
+                OnFailure::Defer => {
+                    tracing::warn!(policy, %failure, "a policy failed; what was asked waits");
+                    return Err(Failure::later());
+                }
+                OnFailure::FallBack => {
+                    tracing::warn!(policy, %failure, "a policy failed; the others decide");
+                    continue;
+                }
+            },
+        };
+        match verdict {
             GateVerdict::Allow => {}
             GateVerdict::Need { .. } if gate == Gate::Submit => {}
             verdict @ (GateVerdict::Deny { .. } | GateVerdict::Need { .. }) => return Ok(verdict),

@@ -10,7 +10,7 @@
 mod post;
 mod watcher;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,11 +18,10 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use pointsman_core::breaker::{Change, Held, State};
+use pointsman_core::breaker::{Change, Held, Tolerance};
 use tokio::sync::mpsc;
 
 use self::post::Post;
-pub use self::post::{Share, Terms};
 pub use self::watcher::Watcher;
 use self::watcher::{Seen, Subject};
 use super::meters::seconds;
@@ -73,8 +72,8 @@ impl Posts {
         };
         let mut shadows: BTreeMap<String, Vec<Arc<Post>>> = BTreeMap::new();
         for post in by_name.values() {
-            let terms = post.terms.load();
-            if let (Mode::Shadow, Some(of)) = (terms.mode, &terms.shadow_of) {
+            let rule = post.rule.load();
+            if let (Mode::Shadow, Some(of)) = (rule.mode, &rule.shadow_of) {
                 shadows.entry(of.clone()).or_default().push(Arc::clone(post));
             }
         }
@@ -93,55 +92,52 @@ pub struct Governor {
     recording: Recording,
     seen: mpsc::Sender<Seen>,
     /// Who failed after every rest, and why.
-    stuck: mpsc::Sender<(String, String)>,
-    /// Those whose quarantine is on record.
-    told: Mutex<BTreeSet<String>>,
+    stuck: mpsc::Sender<GivenUp>,
+    tolerance: Tolerance,
+}
+
+/// A plugin that fails after every rest, and how it failed last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenUp {
+    /// Which.
+    pub plugin: String,
+    /// Why.
+    pub why: String,
 }
 
 impl Governor {
-    /// Returns a governor, and the one who looks at what it saw; that one must run for shadows and records to come about.
+    /// Returns a governor; the one who looks at what it saw, who must run for shadows and records to come about; and who is given
+    /// up, as it comes to pass: whoever listens puts it on record.
     #[must_use]
-    pub fn new(inner: Arc<dyn Plugins>, system: Arc<dyn System>, recording: Recording) -> (Arc<Self>, Watcher) {
+    pub fn new(
+        inner: Arc<dyn Plugins>,
+        system: Arc<dyn System>,
+        recording: Recording,
+        tolerance: Tolerance,
+    ) -> (Arc<Self>, Watcher, mpsc::Receiver<GivenUp>) {
         let (seen, queue) = mpsc::channel(SEEN_MAX);
         let (stuck, given_up) = mpsc::channel(STUCK_MAX);
         let since = system.instant();
-        let posts = ArcSwap::default();
-        let governor =
-            Arc::new(Self { inner, system, since, posts, changing: Mutex::new(()), recording, seen, stuck, told: Mutex::default() });
-        let watcher = Watcher::new(Arc::clone(&governor), queue, given_up);
-        (governor, watcher)
+        let (posts, changing) = (ArcSwap::default(), Mutex::new(()));
+        let governor = Arc::new(Self { inner, system, since, posts, changing, recording, seen, stuck, tolerance });
+        let watcher = Watcher::new(Arc::clone(&governor), queue);
+        (governor, watcher, given_up)
     }
 
-    /// Sets on which terms a binding is asked; of one that is not loaded yet, too.
-    pub fn set_terms(&self, plugin: &str, world: World, terms: Terms) {
+    /// Sets by which rule a binding is asked; of one that is not loaded yet, too.
+    pub fn set_rule(&self, plugin: &str, world: World, rule: Rule) {
         let _changing = self.changing.lock();
         let posts = self.posts.load();
-        let post = posts.by_name.get(plugin).map_or_else(|| Arc::new(Post::new(plugin, world)), Arc::clone);
-        post.terms.store(Arc::new(terms));
+        let post = posts.by_name.get(plugin).map_or_else(|| Arc::new(Post::new(plugin, world, self.tolerance)), Arc::clone);
+        post.rule.store(Arc::new(rule));
         self.posts.store(Arc::new(posts.with(plugin, Some(post))));
     }
 
-    /// Takes over what the operator wants now: whoever is shadowing, on what terms, and who may be asked again.
+    /// Takes over what the operator wants now of everything that is loaded.
     pub fn follow(&self, bindings: &Bindings) {
-        let loaded = self.inner.loaded();
-        for (name, (world, _, _)) in loaded.iter().filter(|(name, _)| !name.ends_with(FRESH_SUFFIX)) {
-            let Rule { mode, shadow_of, share_permille, on_failure, quarantine } = bindings.rule(name);
-            let tolerance = self.post(name).map(|post| post.terms.load().tolerance).unwrap_or_default();
-            let terms = Terms { mode, shadow_of, share: Share::permille(share_permille), on_failure, tolerance };
-            if self.post(name).is_none_or(|post| **post.terms.load() != terms) {
-                self.set_terms(name, *world, terms);
-            }
-            // Whoever is in quarantine is not asked at all; so one whose breaker is still shut for good was let out of it.
-            let is_stuck = self.post(name).is_some_and(|post| post.breaker.lock().state() == State::Stuck);
-            if is_stuck && quarantine.is_none() && self.told.lock().remove(name) {
-                self.absolve(name);
-            }
+        for (name, (world, _, _)) in self.loaded() {
+            self.set_rule(&name, world, bindings.rule(&name));
         }
-    }
-
-    /// Takes note that a plugin's quarantine is on record.
-    pub fn noted(&self, plugin: &str) {
-        self.told.lock().insert(plugin.to_owned());
     }
 
     /// Forgets a binding; the component stays loaded.
@@ -149,13 +145,6 @@ impl Governor {
         let _changing = self.changing.lock();
         let posts = self.posts.load();
         self.posts.store(Arc::new(posts.with(plugin, None)));
-    }
-
-    /// Lets a binding be asked again, whatever it did before.
-    pub fn absolve(&self, plugin: &str) {
-        if let Some(post) = self.posts.load().by_name.get(plugin) {
-            post.absolve();
-        }
     }
 
     /// Returns how each binding fares.
@@ -193,7 +182,7 @@ impl Governor {
     /// Lets a call through, if its binding may be asked now.
     fn admit(&self, post: &Post) -> Result<Instant, PluginFailure> {
         let resting = |why: String| PluginFailure::Resting { plugin: post.name.clone(), why };
-        if post.terms.load().mode == Mode::Off {
+        if post.rule.load().mode == Mode::Off {
             return Err(resting("it is switched off".to_owned()));
         }
         let now = self.system.instant();
@@ -230,7 +219,7 @@ impl Governor {
         if change == Change::Stuck {
             let why = post.why().unwrap_or_default();
             // Where there is no room it stays shut all the same, until the next start.
-            let _ = self.stuck.try_send((post.name.clone(), why));
+            let _ = self.stuck.try_send(GivenUp { plugin: post.name.clone(), why });
         }
         // Counted for every call, so that its turn comes whether or not the call is watched for anything else.
         let fresh = post.take_fresh_turn() && outcome.is_ok();
@@ -239,7 +228,7 @@ impl Governor {
         let shadows: Vec<Arc<Post>> = posts
             .shadows
             .get(&post.name)
-            .map_or_else(Vec::new, |all| all.iter().filter(|shadow| shadow.takes(shadow.terms.load().share)).map(Arc::clone).collect());
+            .map_or_else(Vec::new, |all| all.iter().filter(|shadow| shadow.takes_next()).map(Arc::clone).collect());
         if self.recording == Recording::Off && shadows.is_empty() && !fresh {
             return;
         }
@@ -364,7 +353,7 @@ impl Plugins for Governor {
         let post = match posts.by_name.get(&name) {
             Some(post) => Arc::clone(post),
             None => {
-                let post = Arc::new(Post::new(&name, world));
+                let post = Arc::new(Post::new(&name, world, self.tolerance));
                 self.posts.store(Arc::new(posts.with(&name, Some(Arc::clone(&post)))));
                 post
             }
@@ -390,11 +379,7 @@ impl Plugins for Governor {
     }
 
     fn on_failure(&self, plugin: &str) -> OnFailure {
-        self.posts
-            .load()
-            .by_name
-            .get(plugin)
-            .map_or(OnFailure::FallBack, |post| post.terms.load().on_failure.unwrap_or_else(|| post.world.on_failure()))
+        self.post(plugin).map_or(OnFailure::FallBack, |post| post.on_failure())
     }
 
     fn symbol(&self, text: &str) -> Symbol {

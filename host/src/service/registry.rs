@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use self::admit::{Admitted, Candidate};
 use self::record::{PLUGINS, PLUGINS_MAX, Past, PluginRecord, trouble};
 use super::failure::Failure;
-use super::governor::Governor;
+use super::governor::{GivenUp, Governor};
 use super::kit::{CommitExt, Kit, Loaded, chain};
 use super::settings::{Binding, Bindings, ProviderBinding, ResidentBinding, Rule, Settings};
 use crate::ports::plugins::{Grant, PluginSource, World};
@@ -152,23 +152,18 @@ impl Registry {
         self
     }
 
-    /// Puts on record who fails after every rest, until nobody tells any more.
-    pub async fn keep_quarantines(self: Arc<Self>, mut given_up: mpsc::Receiver<(String, String)>, stop: CancellationToken) {
+    /// Puts on record who is given up, until `stop`. Its load by `enable` is what lets it be asked again.
+    pub async fn keep_quarantines(self: Arc<Self>, mut given_up: mpsc::Receiver<GivenUp>, stop: CancellationToken) {
         loop {
-            let (name, why) = tokio::select! {
+            let GivenUp { plugin, why } = tokio::select! {
                 told = given_up.recv() => match told {
                     Some(told) => told,
                     None => return,
                 },
                 () = stop.cancelled() => return,
             };
-            match self.quarantine(&name, &why).await {
-                Ok(()) => {
-                    if let Some(governor) = &self.governor {
-                        governor.noted(&name);
-                    }
-                }
-                Err(failure) => tracing::error!(plugin = name, error = chain(&failure), "a quarantine could not be put on record"),
+            if let Err(failure) = self.quarantine(&plugin, &why).await {
+                tracing::error!(plugin, error = chain(&failure), "a quarantine could not be put on record");
             }
         }
     }
@@ -318,7 +313,7 @@ impl Registry {
             name: spec.name.clone(),
             world: admitted.world,
             component: Arc::clone(&candidate.component),
-            config_json: spec.config_json.clone(),
+            config_json: admitted.config_json.clone(),
             limits: spec.limits,
             instances: spec.instances,
             lookups: if spec.capabilities.iter().any(|granted| granted == "lookups") { Grant::Given } else { Grant::Withheld },

@@ -46,7 +46,7 @@ impl Text {
     pub fn component(&self, world: &str) -> Vec<u8> {
         let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
         let mut resolve = Resolve::default();
-        for package in ["types", "mcp-provider", "router", "merger", "reconciler", "workflow", "policy", "agent"] {
+        for package in ["types", "agent", "mcp-provider", "router", "merger", "reconciler", "workflow", "policy"] {
             resolve.push_dir(wit.join(package)).expect("the WIT resolves");
         }
         let own = format!("package test:guest; world guest {{ include pointsman:{world}/{world}@0.1.0; {} }}", self.world);

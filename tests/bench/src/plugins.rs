@@ -10,6 +10,7 @@ use pointsman::ports::lookups::{LookupRefusal, Lookups};
 use pointsman::ports::plugins::{FileOutcome, Grant, Instances, MergeFile, PluginLimits, PluginSource, Plugins, World};
 use pointsman::ports::resident::{Cause, ResidentEvent, ResidentMemory, Residents};
 use pointsman::service::governor::{Governor, Recording};
+use pointsman_core::breaker::Tolerance;
 use serde_json::json;
 
 use crate::figures::{BenchError, Figures, per_call_us, setup};
@@ -26,7 +27,8 @@ pub(crate) async fn measure() -> Result<Figures, BenchError> {
     let cache = tempfile::tempdir().map_err(setup)?;
     let wasm = Arc::new(Wasm::new(WasmOptions::new(Some(cache.path().to_owned()), [7; 32])).map_err(setup)?);
     // As in a host: calls are governed, and what they decide is kept for the record.
-    let (governor, _watcher) = Governor::new(Arc::clone(&wasm) as Arc<dyn Plugins>, Arc::new(OsSystem), Recording::On);
+    let inner = Arc::clone(&wasm) as Arc<dyn Plugins>;
+    let (governor, _watcher, _) = Governor::new(inner, Arc::new(OsSystem), Recording::On, Tolerance::default());
     for (name, world, component, instances) in [
         ("warm", World::Router, RULE, Instances::Warm),
         ("fresh", World::Router, RULE, Instances::Fresh),

@@ -15,7 +15,7 @@ use crate::ports::registry::{Mode, PERMILLE, Places, PluginAdd, PluginChange, Pl
 pub(super) const ADD_EXAMPLES: &str = "\
 Examples:
   pointsman plugin add my-router my-router.wasm
-  pointsman plugin add my-rules embedded --world router --config '{\"rules\": []}' --project web
+  pointsman plugin add my-rules embedded --world router --plugin-config '{\"rules\": []}' --project web
   pointsman plugin add my-policy https://example.com/my-policy.wasm --digest 3f9a…
   pointsman plugin add my-router my-router.wasm --shadow-of routing-capability --share 0.1";
 
@@ -28,9 +28,9 @@ pub(in crate::cli) struct AddArgs {
     /// World it is used for: router, merger, reconciler, workflow, policy, agent, mcp-provider [default: its own]
     #[arg(long, value_parser = world)]
     world: Option<World>,
-    /// Its configuration
+    /// Its own configuration (`--config` names the host's)
     #[arg(long, value_name = "JSON|@FILE", value_parser = object)]
-    config: Option<Map<String, Value>>,
+    plugin_config: Option<Map<String, Value>>,
     /// BLAKE3 the component must have; a URL needs it
     #[arg(long)]
     digest: Option<String>,
@@ -78,10 +78,10 @@ pub(in crate::cli) struct NameArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct PinArgs {
-    /// Digest, or the beginning of one that was loaded [default: the one that is loaded]
-    digest: Option<String>,
     #[command(flatten)]
     which: NameArgs,
+    /// Digest, or the beginning of one that was loaded [default: the one that is loaded]
+    digest: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -145,7 +145,7 @@ pub(super) fn add(environment: &Environment, args: &AddArgs) -> Result<ExitCode,
         name: args.name.clone(),
         source: source(environment, &args.source)?,
         world: args.world,
-        config: args.config.clone().unwrap_or_default(),
+        config: args.plugin_config.clone().unwrap_or_default(),
         digest: args.digest.clone(),
         signature: args.signature.clone(),
         capabilities: args.grant.clone(),

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{Contexts, stored_form};
 use crate::ports::plugins::{DocumentConflict, PluginFailure, PluginRef, ReconcileOutcome};
+use crate::ports::registry::OnFailure;
 use crate::service::failure::Failure;
 
 /// Bytes of each side that a conflict over the whole document shows.
@@ -52,6 +53,16 @@ impl Contexts {
             let sides = [&base_text, &ours.text, &theirs.text].map(|text| text.clone().into_bytes());
             let [base_bytes, ours_bytes, theirs_bytes] = sides;
             let answer = self.kit.plugins.reconcile(name, media_type, base_bytes, ours_bytes, theirs_bytes).await;
+            if let Err(failure) = &answer {
+                match self.kit.plugins.on_failure(name) {
+                    OnFailure::FallBack => {}
+                    OnFailure::Refuse => {
+                        let reason = format!("reconciler `{name}` failed: {failure}");
+                        return Ok(Reconciled::Conflict { places: vec![whole(base, ours, theirs, reason)], plugin: None, asked });
+                    }
+                    OnFailure::Defer => return Err(Failure::later()),
+                }
+            }
             match accept(media_type, answer) {
                 Ok(Answer::Merged(text)) => return Ok(Reconciled::Merged { text, plugin: self.plugin(name), asked }),
                 Ok(Answer::Conflicts(places)) => {

@@ -1,4 +1,4 @@
-//! One binding as the governor sees it: its terms, its breaker, its counts, what its shadow differed in.
+//! One binding as the governor sees it: its rule, its breaker, its counts, what its shadow differed in.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,64 +6,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pointsman_core::breaker::{Breaker, State, Tolerance};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ports::health::{BreakerView, Counts, Difference, Health, LATENCY_BOUNDS_US, ShadowReport};
 use crate::ports::plugins::{Instances, PluginFailure, PluginSource, World};
-use crate::ports::registry::{Mode, OnFailure};
+use crate::ports::registry::{Mode, OnFailure, PERMILLE};
+use crate::service::settings::Rule;
 
 /// One warm call in so many is asked again of a fresh instance.
 const FRESH_EVERY: u64 = 512;
 /// Differences of a shadow that are kept.
 const DIFFERENCES_MAX: usize = 100;
-/// A share of calls, in millionths.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Share(u32);
-
-impl Share {
-    /// All calls.
-    pub const ALL: Self = Self(1_000_000);
-
-    /// Returns a share; what lies outside 0 to 1 is brought there.
-    #[must_use]
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between 0 and a million")]
-    pub fn of(part: f64) -> Self {
-        Self((part.clamp(0.0, 1.0) * 1e6).round() as u32)
-    }
-
-    /// Returns a share of so many in a thousand.
-    #[must_use]
-    pub const fn permille(part: u16) -> Self {
-        Self(if part >= 1_000 { 1_000_000 } else { part as u32 * 1_000 })
-    }
-
-    /// Returns whether the `n`th call belongs to it: of any run of calls so many do as the share says, give or take one.
-    fn takes(self, n: u64) -> bool {
-        let upto = |n: u64| u128::from(n) * u128::from(self.0) / 1_000_000;
-        upto(n + 1) > upto(n)
-    }
-}
-
-/// On which terms a binding is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Terms {
-    /// Whether it decides.
-    pub mode: Mode,
-    /// Whom it shadows, in that mode.
-    pub shadow_of: Option<String>,
-    /// How many of those calls it hears.
-    pub share: Share,
-    /// What is done without its answer; none: what its world does.
-    pub on_failure: Option<OnFailure>,
-    /// How much failing is borne.
-    pub tolerance: Tolerance,
-}
-
-impl Default for Terms {
-    fn default() -> Self {
-        Self { mode: Mode::Live, shadow_of: None, share: Share::ALL, on_failure: None, tolerance: Tolerance::default() }
-    }
+/// Returns whether the `n`th call belongs to a share: of any run of calls so many do as it says, give or take one.
+fn belongs(n: u64, share_permille: u16) -> bool {
+    let upto = |n: u64| u128::from(n) * u128::from(share_permille.min(PERMILLE)) / u128::from(PERMILLE);
+    upto(n + 1) > upto(n)
 }
 
 #[derive(Debug, Default)]
@@ -93,7 +50,8 @@ struct ShadowTally {
 pub(super) struct Post {
     pub(super) name: String,
     pub(super) world: World,
-    pub(super) terms: ArcSwap<Terms>,
+    pub(super) rule: ArcSwap<Rule>,
+    tolerance: Tolerance,
     pub(super) breaker: Mutex<Breaker>,
     tally: Tally,
     why: Mutex<Option<String>>,
@@ -105,12 +63,13 @@ pub(super) struct Post {
 }
 
 impl Post {
-    pub(super) fn new(name: &str, world: World) -> Self {
+    pub(super) fn new(name: &str, world: World, tolerance: Tolerance) -> Self {
         Self {
             name: name.to_owned(),
             world,
-            terms: ArcSwap::default(),
-            breaker: Mutex::new(Breaker::new(Tolerance::default())),
+            rule: ArcSwap::default(),
+            tolerance,
+            breaker: Mutex::new(Breaker::new(tolerance)),
             tally: Tally::default(),
             why: Mutex::new(None),
             source: Mutex::new(None),
@@ -126,7 +85,8 @@ impl Post {
         *self.source.lock() = Some(source);
         self.generation.fetch_add(1, Ordering::Relaxed);
         *self.shadow.lock() = ShadowTally::default();
-        self.absolve();
+        *self.breaker.lock() = Breaker::new(self.tolerance);
+        *self.why.lock() = None;
     }
 
     /// Returns what it was loaded from, where instances are kept.
@@ -136,11 +96,6 @@ impl Post {
 
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn absolve(&self) {
-        *self.breaker.lock() = Breaker::new(self.terms.load().tolerance);
-        *self.why.lock() = None;
     }
 
     pub(super) fn why(&self) -> Option<String> {
@@ -175,8 +130,8 @@ impl Post {
     }
 
     /// Returns whether this shadow hears the next call.
-    pub(super) fn takes(&self, share: Share) -> bool {
-        share.takes(self.heard.fetch_add(1, Ordering::Relaxed))
+    pub(super) fn takes_next(&self) -> bool {
+        belongs(self.heard.fetch_add(1, Ordering::Relaxed), self.rule.load().share_permille)
     }
 
     /// Returns whether the next call is one of those that are repeated on a fresh instance.
@@ -213,14 +168,14 @@ impl Post {
     }
 
     pub(super) fn health(&self, now_ms: u64) -> Health {
-        let terms = self.terms.load();
-        let shadow = terms.shadow_of.as_ref().filter(|_| terms.mode == Mode::Shadow).map(|of| {
+        let rule = self.rule.load();
+        let shadow = rule.shadow_of.as_ref().filter(|_| rule.mode == Mode::Shadow).map(|of| {
             let tally = self.shadow.lock();
             ShadowReport { of: of.clone(), calls: tally.calls, same: tally.same, different: tally.different, failed: tally.failed }
         });
         Health {
-            mode: terms.mode,
-            on_failure: terms.on_failure.unwrap_or_else(|| self.world.on_failure()),
+            mode: rule.mode,
+            on_failure: self.on_failure(),
             breaker: match self.breaker.lock().state() {
                 State::Closed => BreakerView::Closed,
                 State::Open { until_ms } => BreakerView::Open { left_ms: until_ms.saturating_sub(now_ms) },
@@ -232,6 +187,11 @@ impl Post {
             shadow,
             generation: self.generation(),
         }
+    }
+
+    /// Returns what is done without its answer.
+    pub(super) fn on_failure(&self) -> OnFailure {
+        self.rule.load().on_failure.unwrap_or_else(|| self.world.on_failure())
     }
 
     fn counts(&self) -> Counts {
@@ -251,12 +211,6 @@ impl Post {
     }
 }
 
-impl Default for Share {
-    fn default() -> Self {
-        Self::ALL
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -265,16 +219,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_share_takes_as_many_as_it_says(part in 0.0_f64..=1.0, calls in 1_u64..5_000) {
-            let share = Share::of(part);
-            let taken = (0..calls).filter(|n| share.takes(*n)).count() as f64;
-            prop_assert!((taken - part * calls as f64).abs() <= 1.01, "{taken} of {calls} for {part}");
+        fn a_share_takes_as_many_as_it_says(share in 0_u16..=PERMILLE, calls in 1_u64..5_000) {
+            let taken = (0..calls).filter(|n| belongs(*n, share)).count() as f64;
+            prop_assert!((taken - f64::from(share) / 1e3 * calls as f64).abs() <= 1.01, "{taken} of {calls} for {share}");
         }
-    }
-
-    #[test]
-    fn shares_outside_their_range_are_brought_there() {
-        assert_eq!((Share::of(7.0), Share::of(-1.0).takes(0)), (Share::ALL, false));
-        assert!(!Share::of(f64::NAN).takes(0));
     }
 }

@@ -47,20 +47,11 @@ pub(super) struct Seen {
 pub struct Watcher {
     governor: Arc<Governor>,
     queue: mpsc::Receiver<Seen>,
-    given_up: Option<mpsc::Receiver<(String, String)>>,
 }
 
 impl Watcher {
-    pub(super) fn new(governor: Arc<Governor>, queue: mpsc::Receiver<Seen>, given_up: mpsc::Receiver<(String, String)>) -> Self {
-        Self { governor, queue, given_up: Some(given_up) }
-    }
-
-    /// Returns who fails after every rest, and why, as it comes to pass; whoever takes it puts them on record.
-    ///
-    /// # Panics
-    /// When it was taken before.
-    pub fn given_up(&mut self) -> mpsc::Receiver<(String, String)> {
-        self.given_up.take().expect("it is taken once")
+    pub(super) fn new(governor: Arc<Governor>, queue: mpsc::Receiver<Seen>) -> Self {
+        Self { governor, queue }
     }
 
     /// Looks at calls until `stop`, then at those that still wait.

@@ -1,6 +1,6 @@
 //! Who gets a message that is addressed to a capability: the configured routers in their order, then the host's default.
 //!
-//! A router that fails is passed over, and the record says so. The host's default takes those who satisfy the address:
+//! A router that fails is passed over unless the operator said otherwise (`on_failure`), and the record says so. The host's default takes those who satisfy the address:
 //! agents heard of lately first, then the least loaded, then the least idle, then by name.
 
 use std::cmp::Reverse;
@@ -16,11 +16,15 @@ use serde_json::{Value, json};
 
 use super::Messaging;
 use crate::ports::plugins::{PluginRef, RouteCandidate, RouteDecision, RouteMessage};
+use crate::ports::registry::OnFailure;
 use crate::service::agents::Seat;
 use crate::service::failure::Failure;
 
 /// Milliseconds after its last call within which an agent counts as being there.
 const PRESENT_MS: u64 = 10 * 60 * 1_000;
+
+/// Milliseconds after which a message is routed again whose router failed and is to be waited for.
+const FAILED_DEFER_MS: u32 = 5_000;
 
 /// What was decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,7 +123,16 @@ impl Messaging {
                     None => format!("passed: {}", verdict.reason),
                 },
                 Err(failure) => {
-                    tracing::warn!(message = %question.message.id, %router, %failure, "a router failed, the next one decides");
+                    let choice = match self.kit.plugins.on_failure(router) {
+                        OnFailure::FallBack => None,
+                        OnFailure::Refuse => Some(Choice::Drop),
+                        OnFailure::Defer => Some(Choice::Defer(FAILED_DEFER_MS)),
+                    };
+                    tracing::warn!(message = %question.message.id, %router, %failure, ?choice, "a router failed");
+                    if let Some(choice) = choice {
+                        let reason = format!("router `{router}` failed: {failure}");
+                        return Decision { asked, candidates: candidates.len(), ..Decision::host(choice, reason) };
+                    }
                     format!("failed: {failure}")
                 }
             };

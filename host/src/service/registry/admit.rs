@@ -7,6 +7,9 @@ use crate::ports::plugins::World;
 use crate::ports::registry::{CAPABILITIES_KEY, ComponentOrigin, Facts, PluginSpec};
 use std::sync::Arc;
 
+/// The configuration of whoever wrote none.
+const NO_CONFIG: &str = "{}";
+
 /// A component that may be loaded.
 #[derive(Debug, Clone)]
 pub(super) struct Candidate {
@@ -32,6 +35,8 @@ pub(super) struct Admitted {
     pub(super) world: World,
     /// What it says of itself.
     pub(super) facts: Facts,
+    /// The configuration it is given: its own where the operator wrote none.
+    pub(super) config_json: String,
 }
 
 impl Registry {
@@ -55,10 +60,14 @@ impl Registry {
             refused(why, format!("Bind it where a {says} is asked, or name another component."))
         })?;
         ungranted(name, &facts.capabilities, &spec.capabilities).map_err(|(why, advice)| refused(why, advice))?;
+        let config_json = match &facts.config_json {
+            Some(own) if spec.config_json == NO_CONFIG => own.clone(),
+            Some(_) | None => spec.config_json.clone(),
+        };
         self.components
-            .validate_config(&candidate.component, &spec.config_json)
+            .validate_config(&candidate.component, &config_json)
             .map_err(|why| refused(format!("its configuration does not fit: {why}"), format!("Correct `config` of [plugins.{name}].")))?;
-        Ok(Admitted { world, facts })
+        Ok(Admitted { world, facts, config_json })
     }
 
     fn held_by_lock(&self, wanted: &Wanted, spec: &PluginSpec, candidate: &Candidate, is_added: bool) -> Result<(), Refused> {

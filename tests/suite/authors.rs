@@ -50,7 +50,7 @@ impl Desk {
     }
 
     fn component(&self, name: &str) -> String {
-        let path = self.path().join("dist").join(format!("{name}.wasm"));
+        let path = self.path().join(name).join("dist").join(format!("{name}.wasm"));
         assert!(path.is_file(), "{} was not built", path.display());
         json!(path.to_string_lossy()).to_string()
     }
@@ -104,7 +104,7 @@ async fn a_router_in_rust_from_an_empty_folder() {
     assert!(desk.done(&["new", "router", "least-busy"]).contains("pointsman plugin build least-busy"));
     let again = desk.plugin(&["new", "router", "least-busy"]);
     assert!(!again.status.success() && said(&again).contains("not empty"), "{}", said(&again));
-    desk.done(&["build", "least-busy", "--out", "dist"]);
+    desk.done(&["build", "least-busy"]);
     let component = desk.component("least-busy");
     routes(&component, "least-busy").await;
     let misfit = refusal(&component, "ranked_max = 0");
@@ -122,7 +122,7 @@ async fn a_router_in_javascript_from_an_empty_folder() {
     desk.done(&["new", "router", "least-busy", "--lang", "js"]);
     desk.runs("least-busy", Command::new("node").arg("--test"));
     desk.equip("least-busy", "js");
-    desk.done(&["build", "least-busy", "--out", "dist"]);
+    desk.done(&["build", "least-busy"]);
     let component = desk.component("least-busy");
     routes(&component, "least-busy").await;
     let misfit = refusal(&component, "broadcast_kinds = \"notice\"");
@@ -137,7 +137,7 @@ async fn a_reconciler_in_python_from_an_empty_folder() {
     tests.args(["-B", "-m", "unittest", "discover", "-s", "tests"]).env("PYTHONPATH", "src:vendor");
     desk.runs("lists", &mut tests);
     desk.equip("lists", "python");
-    desk.done(&["build", "lists", "--out", "dist"]);
+    desk.done(&["build", "lists"]);
     let config = format!(
         "[[context.reconciler]]\nkeys = [\"lists/**\"]\nplugin = \"lists\"\n[plugins.lists]\nsource = {}\n[plugins.lists.config]\nmedia_type = \"text/plain\"\n",
         desk.component("lists")

@@ -315,15 +315,13 @@ impl Inner {
         self.pool_of(source, source.world, &code)
     }
 
-    /// Returns the code of a component that fits a shape, and whose configuration fits its schema.
+    /// Returns the code of a component that fits a shape.
     fn component(&self, source: &PluginSource, digest: &str, shape: &Shape) -> Result<Code, PluginFailure> {
         let name = source.name.as_str();
         let refused = |why: String| invalid(name, why);
         admission::admit(&source.component, shape, source.lookups).map_err(refused)?;
         let layout = Layout::of(&needs::needs(&source.component).map_err(refused)?);
         Limits::new(source.world, layout, source.limits).map_err(refused)?;
-        let misfit = |why| PluginFailure::Refused { plugin: source.name.clone(), why };
-        schema::check(&source.component, &source.config_json).map_err(misfit)?;
         let shared = self.shared(layout).map_err(|error| refused(error.to_string()))?;
         let component = self.cache.component(&shared.engine, digest, || {
             bounds::check(&source.component)?;

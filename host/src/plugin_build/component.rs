@@ -7,8 +7,8 @@ use wit_component::{ComponentEncoder, DecodedWasm};
 use wit_parser::{Resolve, WorldId};
 
 use super::BuildError;
+use super::config_schema::findings;
 use super::manifest::{MANIFEST_BYTES_MAX, Manifest, SECTION};
-use crate::json_schema::misfits;
 use crate::ports::plugins::World;
 
 /// The packages of `wit/`, those that others use first.
@@ -91,9 +91,8 @@ pub(super) fn finish(mut component: Vec<u8>, papers: Papers<'_>) -> Result<Vec<u
 
 /// Refuses a manifest whose own configuration its plugin would not take.
 fn refuse_misfit(manifest: &Manifest, schema: &str) -> Result<(), BuildError> {
-    let schema = serde_json::from_str(schema).map_err(|error| BuildError::Schema { why: error.to_string() })?;
     let config = serde_json::Value::Object(manifest.config.clone());
-    let findings = misfits(SCHEMA_SECTION, &schema, &config).map_err(|why| BuildError::Schema { why })?;
+    let findings = findings(schema, &config).map_err(|why| BuildError::Schema { why })?;
     if findings.is_empty() { Ok(()) } else { Err(BuildError::ManifestConfig { findings }) }
 }
 
@@ -112,7 +111,8 @@ pub fn check(component: &[u8], world: World) -> Result<(), BuildError> {
     let wants = Shape::of(&resolve, id);
     let difference = |a: &BTreeSet<String>, b: &BTreeSet<String>| -> Vec<String> { a.difference(b).cloned().collect() };
     let missing = difference(&wants.exports, &has.exports);
-    let extra = difference(&has.exports, &wants.exports);
+    // A plain name is a toolchain's own: componentize-py leaves one, and nobody asks for it.
+    let extra: Vec<String> = difference(&has.exports, &wants.exports).into_iter().filter(|name| name.contains(':')).collect();
     let foreign = difference(&has.imports, &wants.imports);
     if !missing.is_empty() || !extra.is_empty() || !foreign.is_empty() {
         return Err(BuildError::WorldMismatch { world, missing, extra, foreign });

@@ -130,7 +130,7 @@ fn files(new: &NewPlugin) -> Result<Vec<File>, ScaffoldError> {
         let package = file.trim_end_matches(".wit");
         files.push((format!("wit/{package}/{file}"), text.to_owned()));
     }
-    files.push((".gitignore".to_owned(), "/target/\n/.pointsman/\n__pycache__/\n".to_owned()));
+    files.push((".gitignore".to_owned(), "/target/\n/dist/\n/.pointsman/\n__pycache__/\n".to_owned()));
     files.push(("README.md".to_owned(), readme(new)));
     files.sort();
     Ok(files)
@@ -191,13 +191,15 @@ fn readme(new: &NewPlugin) -> String {
          is asked and may answer, `cases/` what it shall answer.\n\n\
          ```sh\n\
          {test}\n\
-         pointsman plugin build . --out dist\n\
-         pointsman plugin test .\n\
-         pointsman up --config pointsman.toml\n\
+         pointsman plugin test .     # its cases\n\
+         pointsman plugin check .    # what a host would say of it\n\
+         pointsman plugin build .    # dist/{name}.wasm\n\
          ```\n\n\
-         The last one takes a configuration that names it:\n\n\
+         A host asks it once its `pointsman.toml` names it (`pointsman init` writes one, `pointsman up` starts the host there):\n\n\
          ```toml\n{binding}\n\n[plugins.{name}]\nsource = \"dist/{name}.wasm\"\n```\n\n\
-         Its settings go below `[plugins.{name}.config]`, its limits below `[plugins.{name}.limits]`.\n"
+         A path is taken from the configuration's folder. Settings go below `[plugins.{name}.config]`, limits below\n\
+         `[plugins.{name}.limits]`. A running host takes a component that was built anew without losing a call, and says under\n\
+         `pointsman plugin list` what it thinks of it.\n"
     )
 }
 

@@ -60,30 +60,6 @@ pub(super) fn exports(component: &[u8], interface: &str) -> Result<bool, String>
     Ok(names(component)?.1.iter().any(|name| same(interface, name)))
 }
 
-/// Returns the content of a custom section of the component's own, those of what is nested in it left out.
-///
-/// # Errors
-/// It is no component, or the section is there twice.
-pub(super) fn section<'a>(component: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, String> {
-    let mut found = None;
-    let mut depth = 0_u32;
-    for payload in Parser::new(0).parse_all(component) {
-        let payload = payload.map_err(|error| format!("it is no component: {error}"))?;
-        if let Payload::Version { .. } = &payload {
-            depth += 1;
-        } else if let Payload::End(_) = &payload {
-            depth = depth.saturating_sub(1);
-        } else if let Payload::CustomSection(section) = &payload
-            && depth <= 1
-            && section.name() == name
-            && found.replace(section.data()).is_some()
-        {
-            return Err(format!("its section `{name}` is there twice"));
-        }
-    }
-    Ok(found)
-}
-
 /// Returns the names a component imports and exports itself, those of nested ones left out.
 fn names(component: &[u8]) -> Result<(Vec<&str>, Vec<&str>), String> {
     let malformed = |error: wasmparser::BinaryReaderError| format!("it is no component: {error}");

@@ -1,37 +1,13 @@
-//! The JSON Schema of a plugin's configuration: asked of a module as it is built, and held against what an operator set.
-//!
-//! **Invariant:** a configuration that does not fit is refused before any code of the component runs.
+//! The JSON Schema of a plugin's configuration, asked of a core module that was built to hand it over.
 
-use serde_json::Value;
 use wasmtime::{Config, Engine, Instance, Linker, Module, Store};
 
-use super::admission::section;
-use crate::json_schema::misfits;
-
-/// The custom section that carries a schema.
-pub(super) const SECTION: &str = "pointsman.config-schema";
 /// The function by which a module hands its schema over, as address and length in one number.
 const EXPORT: &str = "pointsman-config-schema";
 /// The longest schema.
 const SCHEMA_BYTES_MAX: usize = 256 << 10;
 /// Instructions that making a schema may take.
 const FUEL: u64 = 2_000_000_000;
-
-/// Holds a configuration against the schema that the component carries, if it carries one.
-///
-/// # Errors
-/// Says where it does not fit and what is expected there.
-pub(super) fn check(component: &[u8], config_json: &str) -> Result<(), String> {
-    let Some(schema) = section(component, SECTION)? else { return Ok(()) };
-    if schema.len() > SCHEMA_BYTES_MAX {
-        return Err(format!("the schema of its configuration has {} bytes; at most {SCHEMA_BYTES_MAX} are taken", schema.len()));
-    }
-    let schema: Value = serde_json::from_slice(schema).map_err(|error| format!("its section `{SECTION}` is no JSON: {error}"))?;
-    let config_json = if config_json.trim().is_empty() { "{}" } else { config_json };
-    let config: Value = serde_json::from_str(config_json).map_err(|error| format!("its configuration is no JSON: {error}"))?;
-    let findings = misfits(SECTION, &schema, &config)?;
-    if findings.is_empty() { Ok(()) } else { Err(format!("its configuration does not fit {}", findings.join("; and "))) }
-}
 
 /// Returns the schema that a core module, built for that, hands over; none when it has none.
 ///
@@ -94,10 +70,5 @@ mod tests {
         let endless = format!(r#"(memory (export "memory") 1) (func (export "{EXPORT}") (result i64) (loop $on (br $on)) (unreachable))"#);
         assert!(asked(&endless).expect_err("endless").contains("fuel"));
         assert!(config_schema(b"no wasm").is_err());
-    }
-
-    #[test]
-    fn a_component_without_a_schema_takes_any_configuration() {
-        assert_eq!(check(b"\0asm\x0d\0\x01\0", "{\"a\": 1}"), Ok(()));
     }
 }

@@ -1,7 +1,7 @@
 //! `plugin build` and `plugin verify`: from a folder to a component.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -10,13 +10,16 @@ use super::{Trouble, print_json};
 use crate::app;
 use crate::plugin_build::{self, Options, Progress, Verified};
 
+/// Where a repository of several plugins keeps their components.
+const SHARED_OUT: &str = "plugins/dist";
+
 #[derive(Debug, Args)]
 pub(in crate::cli) struct BuildArgs {
     /// Folder with the plugin's Cargo.toml and plugin.toml
     dir: PathBuf,
-    /// Folder to write the component and its lock entry to
-    #[arg(long, value_name = "DIR", default_value = "plugins/dist")]
-    out: PathBuf,
+    /// Folder to write the component and its lock entry to [default: plugins/dist where that stands, else `dist` in the plugin's folder]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Print one JSON object, and nothing of the compiler's unless it fails
     #[arg(long)]
     json: bool,
@@ -25,7 +28,10 @@ pub(in crate::cli) struct BuildArgs {
 impl BuildArgs {
     fn options(&self) -> Options {
         let progress = if self.json { Progress::Silent } else { Progress::Stderr };
-        Options { progress, schema_of: Some(app::config_schema), ..Options::new(&self.dir, &self.out) }
+        let shared = Path::new(SHARED_OUT);
+        let beside = || if shared.is_dir() { shared.to_owned() } else { self.dir.join("dist") };
+        let out = self.out.clone().unwrap_or_else(beside);
+        Options { progress, schema_of: Some(app::config_schema), ..Options::new(&self.dir, out) }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::app;
 use crate::cli::{Trouble, block_on};
 use crate::config::Environment;
 use crate::plugin_build::component::embedded_manifest;
+use crate::plugin_build::config_schema::validate_config;
 use crate::plugin_build::manifest::Manifest;
 use crate::plugin_build::{self, MANIFEST_FILE, Options, Progress};
 use crate::plugin_cases::{self, Bench, Case};
@@ -111,6 +112,8 @@ impl Tried {
             return Ok(name.clone());
         }
         let name = format!("{}#{}", subject.manifest.name, self.loaded.len());
+        validate_config(&subject.component, config_json)
+            .map_err(|why| PluginFailure::Refused { plugin: name.clone(), why: format!("its configuration does not fit: {why}") })?;
         self.bench.plugins.load(subject.source(&name, config_json.to_owned(), instances)).await?;
         self.loaded.insert(key, name.clone());
         Ok(name)

@@ -201,38 +201,6 @@ async fn a_trap_is_told_in_the_words_of_the_guest() {
     assert_eq!(ask(&wasm, "talks"), Ok(pass()), "words alone are no failure");
 }
 
-/// Returns a component with a custom section behind it (binary format of WebAssembly, 5.5.3).
-fn with_section(component: &[u8], name: &str, data: &str) -> Arc<[u8]> {
-    let leb = |number: usize| [u8::try_from(number & 0x7f).expect("seven bits") | 0x80, u8::try_from(number >> 7).expect("short")];
-    let content = [&[u8::try_from(name.len()).expect("short")], name.as_bytes(), data.as_bytes()].concat();
-    [component, &[0], &leb(content.len()), &content].concat().into()
-}
-
-#[tokio::test]
-async fn a_configuration_is_held_against_its_schema_before_anything_runs() {
-    let schema = r#"{"type": "object", "additionalProperties": false, "properties": {"max": {"type": "integer", "minimum": 1}}}"#;
-    let never = RouterText { configure: "(unreachable)", ..PASS };
-    let wasm = runtime();
-    let attempt = async |config: &str, text: &RouterText| {
-        let component = with_section(&text.component(), "pointsman.config-schema", schema);
-        let source = PluginSource { config_json: config.to_owned(), ..source("router", World::Router, component) };
-        wasm.load(source).await.map(drop)
-    };
-    let refused = |why: &str| Err(PluginFailure::Refused { plugin: "router".to_owned(), why: why.to_owned() });
-    assert_eq!(
-        attempt(r#"{"max": 0}"#, &never).await,
-        refused("its configuration does not fit at `/max`: 0 is less than the minimum of 1")
-    );
-    let misspelt =
-        "its configuration does not fit at the top: Additional properties are not allowed ('mux' was unexpected); it knows `max`";
-    assert_eq!(attempt(r#"{"mux": 3}"#, &never).await, refused(misspelt));
-    assert_eq!(attempt(r#"{"max": 3}"#, &PASS).await, Ok(()));
-    assert_eq!(attempt("", &PASS).await, Ok(()));
-    let broken = with_section(&PASS.component(), "pointsman.config-schema", "no JSON");
-    let failure = wasm.load(source("router", World::Router, broken)).await.expect_err("no schema");
-    assert!(failure.to_string().contains("is no JSON"), "{failure}");
-}
-
 #[tokio::test]
 async fn what_does_not_fit_the_tight_engine_runs_on_the_roomy_one() {
     let wasm = runtime();

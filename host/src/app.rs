@@ -26,9 +26,10 @@ use tokio_util::sync::CancellationToken;
 use crate::adapters::components::{FileComponents, KeyFileError, SigningKey, signature_file};
 use crate::adapters::embedded::{EmbeddedStore, OpenError, Options};
 use crate::adapters::git::{CheckOptions, GitLimits, GitOptions, GitRepositories, GitStartError};
-use crate::adapters::http::{self, AdminClient, Entry, PlainFetch, Rest, Routes, TlsError, WebDownload};
+use crate::adapters::http::{self, AdminClient, Entry, Figures, PlainFetch, Rest, Routes, TlsError, WebDownload};
 use crate::adapters::keys::{FileKeys, KeysError};
 use crate::adapters::mcp::{Mcp, McpConfig, SealingKey};
+use crate::adapters::metrics;
 use crate::adapters::oauth::OAuthSetupError;
 use crate::adapters::system::{OsSystem, wall_clock_ms};
 use crate::adapters::wasm::{self, Wasm, WasmError, WasmOptions};
@@ -37,6 +38,7 @@ use crate::plugin_cases::Bench;
 use crate::ports::admin::AdminSurface;
 use crate::ports::clock::System;
 use crate::ports::keys::Keys;
+use crate::ports::metrics::Measured;
 use crate::ports::plugins::{Meter, Plugins};
 use crate::ports::provider::Providers;
 use crate::ports::repository::Origin;
@@ -263,7 +265,7 @@ pub async fn up(config: Config, reread: Option<Reread>) -> Result<(), AppError> 
     let hang_up = signal(SignalKind::hangup()).map_err(|source| AppError::System { what: "signals cannot be taken", source })?;
     background.spawn(plugins::watch(Arc::clone(&opened.registry), plugins::files(&config), hang_up, stop.clone()));
     let socket = http::bind_socket(&config.data_dir).map_err(|source| AppError::System { what: "no socket in the data folder", source })?;
-    let rest = Rest::new(Arc::new(opened.admin(Some(url.clone()))));
+    let rest = Rest::new(Arc::new(opened.admin(Some(url.clone()))), metrics::MEDIA_TYPE, figures(&opened));
     background.spawn(http::serve_socket(socket, config.data_dir.clone(), rest.clone(), Arc::clone(&system), stop.clone()));
     let signalled = signalled(stop.clone())?;
     tracing::info!(%url, data = %config.data_dir.display(), git = opened.git.git_version(), "ready");
@@ -299,6 +301,15 @@ fn signalled(stop: CancellationToken) -> Result<tokio::task::JoinHandle<()>, App
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
         std::process::exit(130);
     }))
+}
+
+/// Returns what makes the text of all figures.
+fn figures(opened: &Opened) -> Figures {
+    let sources: [Arc<dyn Measured>; 2] = [Arc::clone(&opened.services.meters) as _, Arc::clone(&opened.governor) as _];
+    Arc::new(move || {
+        let families: Vec<_> = sources.iter().flat_map(|source| source.families()).collect();
+        metrics::text(&families)
+    })
 }
 
 fn routes(opened: &Opened, config: &Config, rest: Rest, entry: Entry, stop: CancellationToken) -> Routes {

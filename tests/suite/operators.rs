@@ -341,6 +341,13 @@ async fn the_api_is_for_tokens_with_the_toolset_admin() {
     assert_eq!(ask(&host, "GET", "/api/v1/plugins/nobody", ops, Value::Null).await.status, 404);
     assert_eq!(ask(&host, "PUT", "/api/v1/plugins", ops, Value::Null).await.status, 405);
 
+    let figures = ask(&host, "GET", "/metrics", ops, Value::Null).await;
+    let text = String::from_utf8_lossy(&figures.body).into_owned();
+    assert_eq!(figures.header("content-type"), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    assert!(text.contains("pointsman_plugin_loads_total{plugin=\"merge-text\"} 1\n") && text.ends_with("# EOF\n"), "{text}");
+    assert_eq!(ask(&host, "GET", "/metrics", None, Value::Null).await.status, 401);
+    assert_eq!(ask(&host, "POST", "/metrics", ops, json!({})).await.status, 405);
+
     let made = ask(&host, "POST", "/api/v1/agents", ops, json!({"name": "ben", "projects": ["demo"]})).await;
     assert_eq!((made.status, made.json()["name"].clone()), (201, json!("ben")), "{}", made.json());
     let agents = ask(&host, "GET", "/api/v1/agents", ops, Value::Null).await.json();

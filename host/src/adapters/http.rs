@@ -43,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::access::ProtectedResource;
 pub use self::download::WebDownload;
 pub use self::fetch::PlainFetch;
-pub use self::rest::Rest;
+pub use self::rest::{Figures, Rest};
 pub use self::socket::{AdminClient, bind as bind_socket, serve as serve_socket};
 pub use self::tls::{Tls, TlsError};
 

@@ -644,7 +644,7 @@ pub struct PluginStats {
     pub instances: u64,
     /// Instructions of all calls, where they are counted.
     pub instructions: u64,
-    /// The most memory an instance had after a call, where it is measured.
+    /// The most memory an instance had after a call.
     pub memory_bytes_max: u64,
 }
 

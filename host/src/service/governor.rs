@@ -317,6 +317,11 @@ impl Measured for Governor {
             Sample { labels: named(name), value }
         });
         let instances = worlds.iter().map(|(name, (_, _, stats))| Sample { labels: named(name), value: Value::Counter(stats.instances) });
+        #[expect(clippy::cast_precision_loss, reason = "a memory has at most 2^32 bytes")]
+        let memory = worlds.iter().map(|(name, (_, _, stats))| {
+            let value = Value::Gauge(stats.memory_bytes_max as f64);
+            Sample { labels: named(name), value }
+        });
         let loads = health.iter().map(|(name, health)| Sample { labels: named(name), value: Value::Counter(health.generation) });
         let missed = health.iter().map(|(name, health)| Sample { labels: named(name), value: Value::Counter(health.counts.missed) });
         let open = health.iter().map(|(name, health)| {
@@ -335,6 +340,7 @@ impl Measured for Governor {
             family("pointsman_plugin_calls", "Calls of plugins by outcome.", calls.collect()),
             family("pointsman_plugin_call_seconds", "How long calls of plugins took.", times.collect()),
             family("pointsman_plugin_instances", "Instances made of plugins.", instances.collect()),
+            family("pointsman_plugin_memory_bytes", "The most memory an instance of a plugin had after a call.", memory.collect()),
             family("pointsman_plugin_loads", "Components loaded under a plugin's name.", loads.collect()),
             family("pointsman_plugin_unwatched", "Calls that were neither recorded nor shadowed, for want of room.", missed.collect()),
             family("pointsman_plugin_resting", "1 while a plugin is not asked because it failed too often.", open.collect()),

@@ -1,5 +1,5 @@
 //! The operators' API: `/api/v1/…`, JSON in, JSON out; what goes wrong is a problem document (RFC 9457). `host/docs/rest.md`
-//! is its description.
+//! is its description. `/metrics` stands beside it: figures as text for those who watch the host.
 //!
 //! Served on the data folder's socket (`socket`) to whoever may open it, and on the main listener (`access`) to credentials
 //! with the toolset `admin`. Must not know what the requests do.
@@ -30,13 +30,20 @@ use crate::ports::registry::{PluginAdd, PluginChange};
 
 /// What every path begins with.
 pub(super) const PREFIX: &str = "/api/";
+/// Where the figures are.
+pub(super) const METRICS: &str = "/metrics";
 /// Where the resources of this version are.
 pub(super) const BASE: &str = "/api/v1";
+
+/// Makes the text of the figures as they are now.
+pub type Figures = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// The API over a surface. Clones are one.
 #[derive(Clone)]
 pub struct Rest {
     surface: Arc<dyn AdminSurface>,
+    /// The media type of the figures, and what makes them.
+    figures: (&'static str, Figures),
     under_way: TaskTracker,
 }
 
@@ -132,10 +139,10 @@ impl Resource {
 }
 
 impl Rest {
-    /// Returns the API over a surface.
+    /// Returns the API over a surface, with figures of this media type.
     #[must_use]
-    pub fn new(surface: Arc<dyn AdminSurface>) -> Self {
-        Self { surface, under_way: TaskTracker::new() }
+    pub fn new(surface: Arc<dyn AdminSurface>, media_type: &'static str, figures: Figures) -> Self {
+        Self { surface, figures: (media_type, figures), under_way: TaskTracker::new() }
     }
 
     /// Waits for what is under way. Nothing new may come any more.
@@ -146,6 +153,13 @@ impl Rest {
 
     /// Answers a request whose caller may do all.
     pub(super) async fn answer(&self, request: Request<Incoming>, limits: &HttpLimits, trace: &str) -> Response<ReplyBody> {
+        if request.uri().path() == METRICS {
+            if !matches!(*request.method(), Method::GET | Method::HEAD) {
+                return Problem::MethodNotAllowed { allow: "GET, HEAD" }.response(trace);
+            }
+            let (media_type, figures) = &self.figures;
+            return plain::with_type(StatusCode::OK, media_type, figures().into());
+        }
         match self.answered(request, limits).await {
             Ok((status, value)) => plain::json(status, &value),
             Err(problem) => problem.response(trace),

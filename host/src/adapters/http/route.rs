@@ -64,7 +64,7 @@ fn route<'a>(path: &'a str, base: &str) -> Option<Route<'a>> {
         access::METADATA_PATH => return Some(Route::Metadata(None)),
         _ => {}
     }
-    if path.starts_with(rest::PREFIX) {
+    if path.starts_with(rest::PREFIX) || path == rest::METRICS {
         return Some(Route::Api);
     }
     if let Some(of) = path.strip_prefix(access::METADATA_PATH) {

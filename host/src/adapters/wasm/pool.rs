@@ -260,6 +260,10 @@ impl<G: Guest> Pool<G> {
         idle.calls += 1;
         let end = question(&idle.guest, &mut idle.store);
         self.note(&idle.store);
+        let memory_bytes = idle.store.data().account.memory_bytes();
+        if memory_bytes > self.counters.memory_bytes_max.load(Ordering::Relaxed) {
+            self.counters.memory_bytes_max.fetch_max(memory_bytes, Ordering::Relaxed);
+        }
         if self.shared.meter == Meter::On {
             self.measure(&mut idle.store)?;
         }
@@ -275,7 +279,6 @@ impl<G: Guest> Pool<G> {
         let broken = |error: wasmtime::Error| invalid(&self.terms.name, error.to_string());
         let left = store.get_fuel().map_err(broken)?;
         self.counters.instructions.fetch_add(u64::MAX - left, Ordering::Relaxed);
-        self.counters.memory_bytes_max.fetch_max(store.data().account.memory_bytes(), Ordering::Relaxed);
         store.set_fuel(u64::MAX).map_err(broken)
     }
 

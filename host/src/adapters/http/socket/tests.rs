@@ -131,7 +131,7 @@ fn run() -> Running {
     std::fs::create_dir(&data_dir).expect("a folder in it");
     let stop = CancellationToken::new();
     let listener = bind(&data_dir).expect("the socket binds");
-    let rest = Rest::new(Arc::new(Memory::default()));
+    let rest = Rest::new(Arc::new(Memory::default()), "text/plain", Arc::new(|| "some_figure 1\n".to_owned()));
     let task = tokio::spawn(serve(listener, data_dir.clone(), rest, Arc::new(Randomness), stop.clone()));
     Running { folder, data_dir, stop, task }
 }

@@ -12,6 +12,7 @@ mod compile;
 pub mod component;
 pub mod lock;
 pub mod manifest;
+pub mod reference;
 pub mod toolchain;
 
 use crate::ports::plugins::World;

@@ -1,5 +1,7 @@
 //! `pointsman plugin`: from a folder to a component, and what is loaded.
 
+mod reference;
+
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,6 +27,9 @@ pub(super) enum PluginCommand {
     Verify(BuildArgs),
     /// List the plugins that the configuration names, and how they fare in the running host
     List(ListArgs),
+    /// Print what a world asks of a plugin and gives it, from its WIT
+    #[command(after_help = "Examples:\n  pointsman plugin reference router\n  pointsman plugin reference --out host/docs/book/src/reference")]
+    Reference(reference::ReferenceArgs),
 }
 
 #[derive(Debug, Args)]
@@ -60,6 +65,7 @@ pub(super) fn run(environment: &Environment, command: &PluginCommand) -> Result<
         PluginCommand::Build(args) => build(args),
         PluginCommand::Verify(args) => verify(args),
         PluginCommand::List(args) => list(environment, args),
+        PluginCommand::Reference(args) => reference::run(args),
     }
 }
 

@@ -22,6 +22,8 @@ need() { has "$1" || packages+=("${@:2}"); }
 
 need git git ca-certificates
 need cc gcc libc6-dev
+# The tutorial of the plugin book calls the host by it.
+need curl curl
 
 # Guests build with the installed target, else with Debian's standard library sources.
 has_wasm_target() { [ -d "$(rustc --print sysroot)/lib/rustlib/wasm32-unknown-unknown/lib" ]; }

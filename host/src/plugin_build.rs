@@ -15,6 +15,7 @@ pub mod digest_lock;
 mod interpreted;
 pub mod lock;
 pub mod manifest;
+pub mod reference;
 pub mod scaffold;
 mod sources;
 pub mod toolchain;

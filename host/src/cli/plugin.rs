@@ -8,6 +8,7 @@ mod inspect;
 mod list;
 mod lock;
 mod new;
+mod reference;
 mod sign;
 mod subject;
 mod test;
@@ -38,6 +39,11 @@ pub(super) enum PluginCommand {
     /// Build a plugin again and compare it with the component that is there
     #[command(after_help = "Example:\n  pointsman plugin verify plugins/merge-union")]
     Verify(build::BuildArgs),
+    /// Print what a world asks of a plugin and gives it, from its WIT
+    #[command(
+        after_help = "Examples:\n  pointsman plugin reference router\n  pointsman plugin reference --out host/docs/book/src/reference"
+    )]
+    Reference(reference::ReferenceArgs),
     /// Check a plugin: its world, what it imports and asks for, its configuration, its cases
     #[command(after_help = "Examples:\n  pointsman plugin check .\n  pointsman plugin check dist/my-router.wasm --cases cases")]
     Check(check::CheckArgs),
@@ -102,6 +108,7 @@ pub(super) enum PluginCommand {
 pub(super) fn run(environment: &Environment, command: &PluginCommand) -> Result<ExitCode, Trouble> {
     match command {
         PluginCommand::New(args) => new::run(args),
+        PluginCommand::Reference(args) => reference::run(args),
         PluginCommand::Check(args) => check::run(environment, args),
         PluginCommand::Test(args) => test::run(environment, args),
         PluginCommand::Bench(args) => bench::run(environment, args),

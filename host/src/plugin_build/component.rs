@@ -121,7 +121,7 @@ pub fn check(component: &[u8], world: World) -> Result<(), BuildError> {
 }
 
 /// Returns the world a component is held against.
-fn target(world: World, offers_mcp: bool) -> Result<(Resolve, WorldId), BuildError> {
+pub(super) fn target(world: World, offers_mcp: bool) -> Result<(Resolve, WorldId), BuildError> {
     let broken = |error: Box<dyn std::error::Error + Send + Sync>| BuildError::BrokenWit { source: error };
     let name = if world == World::Agent && offers_mcp { AGENT_PROVIDER } else { world.name() };
     let mut resolve = Resolve::default();

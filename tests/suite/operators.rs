@@ -315,6 +315,92 @@ async fn ask(host: &Host, method: &str, path: &str, token: Option<&str>, body: V
     client.request(method, path, &headers, bytes.into()).await.expect("an answer")
 }
 
+fn hostile(name: &str) -> String {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/hostile/dist").join(format!("{name}.wasm"));
+    json!(file.to_string_lossy()).to_string()
+}
+
+/// Starts a host with a component that fails whenever it is asked, and what is done then.
+async fn failing(binding: &str, component: &str, on_failure: &str) -> Host {
+    let source = hostile(component);
+    Host::start_with(Setup { config: format!("{binding}\n[plugins.mine]\nsource = {source}\non_failure = \"{on_failure}\"\n") }).await
+}
+
+#[tokio::test]
+async fn what_is_done_when_a_plugin_fails_is_the_operators_choice() {
+    for (on_failure, routed) in [("fall-back", 1), ("refuse", 0), ("defer", 0)] {
+        let host = failing("[routing]\nplugins = [\"mine\"]", "trap-in-route", on_failure).await;
+        let (ana, _ben) = (host.agent("ana", &[]).await, host.agent("ben", &["review"]).await);
+        let sent = ana.call("send_message", json!({"to": ["review"], "kind": "note", "subject": "s", "body": "b"})).await;
+        assert_eq!(sent["routed"].as_array().map(Vec::len), Some(routed), "{on_failure}: {sent}\n{}", host.log());
+        assert_eq!(sent.to_string().contains("router `mine` failed"), routed == 0, "{on_failure}: {sent}");
+    }
+    for (on_failure, code) in [("refuse", "plugin_failed"), ("defer", "unavailable")] {
+        let host = failing("[policy]\nplugin = \"mine\"", "policy-traps", on_failure).await;
+        let ana = host.agent("ana", &[]).await;
+        let task = ana.call("create_task", json!({"title": "t", "paths": ["src/**"]})).await["task"].clone();
+        assert_eq!(ana.refused("claim_task", json!({"task": task})).await, code, "{on_failure}");
+    }
+    for (on_failure, outcome) in [("fall-back", None), ("refuse", Some("conflict")), ("defer", Some("unavailable"))] {
+        let host = failing("[[context.reconciler]]\nkeys = [\"**\"]\nplugin = \"mine\"", "reconciler-traps", on_failure).await;
+        let ana = host.agent("ana", &[]).await;
+        let write = |base: u64, value: Value| json!({"key": "plan", "base_version": base, "value": value});
+        let first = ana.call("write_context", write(0, json!({"a": 1, "b": 1}))).await["version"].as_u64().expect("a version");
+        ana.call("write_context", write(first, json!({"a": 2, "b": 1}))).await;
+        let stale = write(first, json!({"a": 1, "b": 2}));
+        match outcome {
+            Some(code) => assert_eq!(ana.refused("write_context", stale).await, code, "{on_failure}"),
+            None => drop(ana.call("write_context", stale).await),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_shadow_is_promoted_once_it_has_heard_enough_and_not_before() {
+    let mine = Mine::new(&router("1.0.0"));
+    let host = Host::start_with(mine.setup("")).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let next = |version: &str| {
+        let file = folder.path().join(format!("{version}.wasm"));
+        std::fs::write(&file, router(version)).expect("written");
+        file.to_string_lossy().into_owned()
+    };
+    plugin(&host, &["add", "next", &next("2.0.0"), "--shadow-of", "mine"]);
+    assert!(refused(&host, &["promote", "next"]).contains("heard 0 calls beside `mine`"));
+    assert!(refused(&host, &["promote", "mine"]).contains("`mine` is no shadow"));
+    let (ana, _ben) = (host.agent("ana", &[]).await, host.agent("ben", &["review"]).await);
+    let send = async || ana.call("send_message", json!({"to": ["review"], "kind": "note", "subject": "s", "body": "b"})).await;
+    for _ in 0..4 {
+        send().await;
+    }
+    let heard = async |name: &str| {
+        let told = plugin(&host, &["diff", name]);
+        told["report"].clone()
+    };
+    host.eventually("the shadow heard all", || async { heard("next").await["calls"] == 4 }).await;
+    assert_eq!(heard("next").await["same"], 4);
+    assert!(refused(&host, &["promote", "next", "--heard-min", "5"]).contains("At least 5 calls"));
+    let promoted = plugin(&host, &["promote", "next", "--heard-min", "4"]);
+    assert_eq!((&promoted["name"], &promoted["version"]), (&json!("mine"), &json!("2.0.0")), "{promoted}");
+    assert_eq!(row(&host, "mine")["pinned"], row(&host, "next")["digest"]);
+    assert_eq!(plugin(&host, &["rollback", "mine"])["version"], "1.0.0", "and it can be taken back");
+
+    let drops = r#"{"rules": [{"name": "none", "to": "drop"}]}"#;
+    plugin(&host, &["add", "other", &next("3.0.0"), "--shadow-of", "mine", "--plugin-config", drops]);
+    send().await;
+    host.eventually("the other heard it", || async { heard("other").await["different"] == 1 }).await;
+    assert!(refused(&host, &["promote", "other", "--heard-min", "1"]).contains("1 answers were others"));
+    let anyway = refused(&host, &["promote", "other", "--heard-min", "1", "--different-max", "1"]);
+    assert!(anyway.contains("the configuration of `other` is not that of `mine`"), "{anyway}");
+    plugin(&host, &["add", "failing", hostile("trap-in-route").trim_matches('"'), "--shadow-of", "mine", "--world", "router"]);
+    send().await;
+    host.eventually("it heard that", || async { heard("failing").await["failed"] == 1 }).await;
+    let table = said(&host.command(&["plugin", "list"]));
+    assert!(table.contains("failing heard 1 calls beside mine since it was loaded: 0 the same, 0 different, 1 failed"), "{table}");
+    assert!(refused(&host, &["promote", "failing", "--heard-min", "1"]).contains("1 calls failed"));
+    assert!(said(&host.command(&["plugin", "diff", "failing"])).contains("\nshadow  "));
+}
+
 #[tokio::test]
 async fn the_api_is_for_tokens_with_the_toolset_admin() {
     let host = Host::start().await;

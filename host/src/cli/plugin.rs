@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod change;
 mod check;
+mod diff;
 mod inspect;
 mod list;
 mod lock;
@@ -88,6 +89,14 @@ pub(super) enum PluginCommand {
     /// Hold a plugin at the component that was loaded before this one
     #[command(after_help = "Example:\n  pointsman plugin rollback my-router && pointsman plugin list")]
     Rollback(change::NameArgs),
+    /// Show where a shadow answered otherwise than the plugin it shadows
+    #[command(after_help = "Example:\n  pointsman plugin diff my-router-next")]
+    Diff(diff::DiffArgs),
+    /// Hold the plugin that a shadow shadows at the shadow's component, if it heard enough and differed in little
+    #[command(
+        after_help = "Examples:\n  pointsman plugin promote my-router-next\n  pointsman plugin promote my-router-next --heard-min 10000 --different-max 20"
+    )]
+    Promote(change::PromoteArgs),
     /// Show, grant or take away what a plugin may reach
     #[command(after_help = "Examples:\n  pointsman plugin grants my-agent\n  pointsman plugin grants my-agent --grant kv --revoke http")]
     Grants(change::GrantsArgs),
@@ -124,6 +133,8 @@ pub(super) fn run(environment: &Environment, command: &PluginCommand) -> Result<
         PluginCommand::Pin(args) => change::pin(environment, args),
         PluginCommand::Unpin(args) => change::unpin(environment, args),
         PluginCommand::Rollback(args) => change::rollback(environment, args),
+        PluginCommand::Diff(args) => diff::run(environment, args),
+        PluginCommand::Promote(args) => change::promote(environment, args),
         PluginCommand::Grants(args) => change::grants(environment, args),
         PluginCommand::Reload(args) => change::reload(environment, args),
         PluginCommand::Lock(args) => lock::run(environment, args),

@@ -271,7 +271,7 @@ pub trait AdminSurface: Send + Sync {
     /// Changes a plugin.
     ///
     /// # Errors
-    /// [`AdminError`]: `not_found`, `file_beats_api`, `bad_argument`, `plugin_refused`, `no_earlier_version`.
+    /// [`AdminError`]: `not_found`, `file_beats_api`, `bad_argument`, `plugin_refused`, `no_earlier_version`, `not_proven`.
     async fn plugin_change(&self, name: &str, change: PluginChange) -> Result<PluginListed, AdminError>;
 
     /// Reads the configuration and every component again.

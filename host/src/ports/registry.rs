@@ -24,6 +24,8 @@ pub const DIGEST_CHARS: usize = 64;
 pub const PERMILLE: u16 = 1_000;
 /// Names of what an operator can grant to a component.
 pub const CAPABILITIES: [&str; 4] = ["lookups", "kv", "log", "http"];
+/// Calls that a shadow must have heard before it is promoted, where nothing else is said.
+pub const PROMOTE_HEARD_MIN: u64 = 100;
 /// The key of `plugins.NAME` that an operator grants capabilities by.
 pub const CAPABILITIES_KEY: &str = "capabilities";
 
@@ -449,6 +451,13 @@ pub enum PluginChange {
         grant: Vec<String>,
         /// To be taken away.
         revoke: Vec<String>,
+    },
+    /// Whom it shadows is held at its component, if it heard enough calls and differed in few enough.
+    Promote {
+        /// Calls it must have heard since it was loaded.
+        heard_min: u64,
+        /// Answers of these that may be others. A failure of its own is never one of them.
+        different_max: u64,
     },
     /// Its source is read again.
     Reload,

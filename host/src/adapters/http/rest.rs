@@ -26,7 +26,7 @@ use super::body::{ReplyBody, WholeBody};
 use super::plain;
 use crate::ports::admin::{AdminError, AdminSurface, AgentAdd, DecisionQuery, ProjectCreate};
 use crate::ports::endpoint::BodySource;
-use crate::ports::registry::{PluginAdd, PluginChange};
+use crate::ports::registry::{PROMOTE_HEARD_MIN, PluginAdd, PluginChange};
 
 /// What every path begins with.
 pub(super) const PREFIX: &str = "/api/";
@@ -72,16 +72,18 @@ enum Verb {
     Unpin,
     Rollback,
     Grants,
+    Promote,
     Reload,
 }
 
-const VERBS: [(&str, Verb); 7] = [
+const VERBS: [(&str, Verb); 8] = [
     ("enable", Verb::Enable),
     ("disable", Verb::Disable),
     ("pin", Verb::Pin),
     ("unpin", Verb::Unpin),
     ("rollback", Verb::Rollback),
     ("grants", Verb::Grants),
+    ("promote", Verb::Promote),
     ("reload", Verb::Reload),
 ];
 
@@ -96,6 +98,19 @@ struct PinBody {
 struct GrantsBody {
     grant: Vec<String>,
     revoke: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PromoteBody {
+    heard_min: u64,
+    different_max: u64,
+}
+
+impl Default for PromoteBody {
+    fn default() -> Self {
+        Self { heard_min: PROMOTE_HEARD_MIN, different_max: 0 }
+    }
 }
 
 /// A body that says nothing.
@@ -251,6 +266,9 @@ fn change(verb: Verb, body: &Bytes) -> Result<PluginChange, Problem> {
         Verb::Unpin => plain(PluginChange::Unpin),
         Verb::Rollback => plain(PluginChange::Rollback),
         Verb::Grants => read::<GrantsBody>(body).map(|body| PluginChange::Grants { grant: body.grant, revoke: body.revoke }),
+        Verb::Promote => {
+            read::<PromoteBody>(body).map(|PromoteBody { heard_min, different_max }| PluginChange::Promote { heard_min, different_max })
+        }
         Verb::Reload => plain(PluginChange::Reload),
     }
 }
@@ -264,6 +282,7 @@ pub(super) fn worded(change: &PluginChange) -> (&'static str, Value) {
         PluginChange::Unpin => ("unpin", json!({})),
         PluginChange::Rollback => ("rollback", json!({})),
         PluginChange::Grants { grant, revoke } => ("grants", json!({"grant": grant, "revoke": revoke})),
+        PluginChange::Promote { heard_min, different_max } => ("promote", json!({"heard_min": heard_min, "different_max": different_max})),
         PluginChange::Reload => ("reload", json!({})),
     }
 }

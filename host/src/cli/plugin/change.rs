@@ -1,4 +1,4 @@
-//! What changes the plugins of a host: add, remove, enable, disable, pin, unpin, rollback, grants, reload.
+//! What changes the plugins of a host: add, remove, enable, disable, pin, unpin, rollback, grants, promote, reload.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::{SettingsArgs, Taken, Trouble, block_on, print_json, surface};
 use crate::config::{Config, Environment};
 use crate::ports::plugins::World;
-use crate::ports::registry::{Mode, PERMILLE, Places, PluginAdd, PluginChange, PluginListed, is_url};
+use crate::ports::registry::{Mode, PERMILLE, PROMOTE_HEARD_MIN, Places, PluginAdd, PluginChange, PluginListed, is_url};
 
 pub(super) const ADD_EXAMPLES: &str = "\
 Examples:
@@ -94,6 +94,18 @@ pub(in crate::cli) struct GrantsArgs {
     /// Capability to take away; repeat it for more
     #[arg(long, value_name = "CAPABILITY")]
     revoke: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct PromoteArgs {
+    #[command(flatten)]
+    which: NameArgs,
+    /// Calls it must have heard since it was loaded
+    #[arg(long, value_name = "N", default_value_t = PROMOTE_HEARD_MIN)]
+    heard_min: u64,
+    /// Answers of these that may be others; a failure of its own never may
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    different_max: u64,
 }
 
 #[derive(Debug, Args)]
@@ -206,6 +218,11 @@ pub(super) fn unpin(environment: &Environment, args: &NameArgs) -> Result<ExitCo
 
 pub(super) fn rollback(environment: &Environment, args: &NameArgs) -> Result<ExitCode, Trouble> {
     change(environment, args, PluginChange::Rollback, "rolled back")
+}
+
+pub(super) fn promote(environment: &Environment, args: &PromoteArgs) -> Result<ExitCode, Trouble> {
+    let (heard_min, different_max) = (args.heard_min, args.different_max);
+    change(environment, &args.which, PluginChange::Promote { heard_min, different_max }, "promoted to")
 }
 
 pub(super) fn grants(environment: &Environment, args: &GrantsArgs) -> Result<ExitCode, Trouble> {

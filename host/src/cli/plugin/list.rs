@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::diff::summary;
 use super::{SettingsArgs, Trouble, block_on, print_json, surface};
 use crate::cli::agent::write_columns;
 use crate::config::{Config, Environment};
@@ -25,7 +26,10 @@ pub(in crate::cli) struct ListArgs {
 
 pub(super) fn run(environment: &Environment, args: &ListArgs) -> Result<ExitCode, Trouble> {
     let config = Config::load(environment, &args.settings.flags())?;
-    let plugins = block_on(async { Ok::<_, Trouble>(surface(&config).await?.0.plugin_list().await?) })??;
+    let (plugins, health) = block_on(async {
+        let (surface, _) = surface(&config).await?;
+        Ok::<_, Trouble>((surface.plugin_list().await?, surface.plugin_health().await?))
+    })??;
     if args.json {
         print_json(&plugins)?;
         return Ok(ExitCode::SUCCESS);
@@ -33,7 +37,8 @@ pub(super) fn run(environment: &Environment, args: &ListArgs) -> Result<ExitCode
     let mut out = std::io::stdout().lock();
     let head = ["NAME", "DECIDES", "SOURCE", "MODE", "DIGEST", "VERSION", "STATE", "CALLS", "FAILED"].map(str::to_owned);
     write_columns(&mut out, std::iter::once(head).chain(plugins.iter().map(row)))?;
-    let mut notes = plugins.iter().flat_map(notes).peekable();
+    let shadows = health.iter().filter_map(|(name, health)| Some(summary(name, health.shadow.as_ref()?)));
+    let mut notes = plugins.iter().flat_map(notes).chain(shadows).peekable();
     if notes.peek().is_some() {
         writeln!(out)?;
     }

@@ -64,7 +64,7 @@ pub(super) fn run(environment: &Environment, args: &TestArgs) -> Result<ExitCode
     if cases.is_empty() {
         return Err(Trouble::misused(
             "there is no case to run",
-            "write one into the folder `cases` beside plugin.toml (host/docs/plugins.md shows one of each), or name it with --cases",
+            "write one into the folder `cases` beside plugin.toml (`pointsman plugin new` writes one; host/docs/book tells their form), or name it with --cases",
         ));
     }
     let mut tried = Tried::new(environment)?;

@@ -103,7 +103,7 @@ fn asked(args: &RunArgs, subject: &Subject) -> Result<(Call, String), Trouble> {
         (None, call) => {
             let input = object("--input", &args.input)?;
             let call = Call::read(call.as_deref().unwrap_or_default(), input)
-                .map_err(|why| Trouble::misused(why, "host/docs/plugins.md shows the input of each call"))?;
+                .map_err(|why| Trouble::misused(why, "host/docs/book/src/guide/cases.md shows the input of each call"))?;
             (call, subject.manifest.config_json())
         }
     };

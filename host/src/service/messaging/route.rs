@@ -1,7 +1,8 @@
 //! Who gets a message that is addressed to a capability: the configured routers in their order, then the host's default.
 //!
-//! A router that fails is passed over unless the operator said otherwise (`on_failure`), and the record says so. The host's default takes those who satisfy the address:
-//! agents heard of lately first, then the least loaded, then the least idle, then by name.
+//! A router that fails is passed over unless the operator said otherwise (`on_failure`), and the record says so. The host's
+//! default takes those who satisfy the address: agents heard of lately first, then the least loaded, then the least idle, then
+//! by name.
 
 use std::cmp::Reverse;
 use std::sync::Arc;

@@ -11,7 +11,8 @@ use super::record::{Added, PluginRecord, key, trouble};
 use super::{Effective, LastGood, Refused, Registry, Wanted};
 use crate::ports::plugins::World;
 use crate::ports::registry::{
-    CAPABILITIES, ComponentOrigin, DIGEST_CHARS, Mode, NamedBy, PERMILLE, PluginAdd, PluginChange, PluginListed, PluginSpec, is_digest,
+    CAPABILITIES, ComponentError, ComponentOrigin, DIGEST_CHARS, Mode, NamedBy, PERMILLE, PluginAdd, PluginChange, PluginListed,
+    PluginSpec, is_digest,
 };
 use crate::ports::store::Commit;
 use crate::service::failure::Failure;
@@ -207,6 +208,11 @@ impl Registry {
                 self.hold(&wanted, known, Some(before)).await?;
             }
             PluginChange::Grants { grant, revoke } => self.grants(&wanted, known, &grant, &revoke).await?,
+            PluginChange::Promote { heard_min, different_max } => {
+                let promoted = self.promote(&wanted, known, heard_min, different_max).await?;
+                self.bind(&wanted).await?;
+                return self.listed(&promoted).await;
+            }
             PluginChange::Reload => {
                 let again = self.again(&wanted, &known, Anew::Always).await?;
                 again.map_err(|refused| not_loaded(name, &refused))?;
@@ -256,6 +262,47 @@ impl Registry {
             None => ("plugin.unpinned", json!({"plugin": name})),
         };
         self.change_record(&name, kind, data, |record| record.pinned.clone_from(&digest)).await
+    }
+
+    /// Holds whom a shadow shadows at the shadow's component. Returns its name.
+    async fn promote(&self, wanted: &Wanted, shadow: Effective, heard_min: u64, different_max: u64) -> Result<String, Failure> {
+        let name = shadow.spec.name.clone();
+        let health = self.governor.as_ref().and_then(|governor| governor.health().remove(&name));
+        let (Some(report), Some(digest)) = (health.and_then(|health| health.shadow), self.loaded_digest(&name)) else {
+            return Err(bad(
+                format!("`{name}` is no shadow that is loaded"),
+                "Only what was heard beside another is promoted: `mode = \"shadow\"` and `shadow_of`, or `plugin add --shadow-of NAME`.",
+            ));
+        };
+        if report.calls < heard_min || report.different > different_max || report.failed > 0 {
+            return Err(Failure::refused_with(
+                "not_proven",
+                format!(
+                    "`{name}` heard {} calls beside `{}` since it was loaded: {} answers were others, {} calls failed",
+                    report.calls, report.of, report.different, report.failed
+                ),
+                format!(
+                    "At least {heard_min} calls, at most {different_max} other answers and no failure are asked for; \
+                     `pointsman plugin diff {name}` shows the differences."
+                ),
+                json!({"heard": report.calls, "different": report.different, "failed": report.failed}),
+            ));
+        }
+        let live = self.effective_of(wanted, &report.of).await?.ok_or_else(|| unknown(&report.of))?;
+        if live.spec.config_json != shadow.spec.config_json {
+            return Err(bad(
+                format!("the configuration of `{name}` is not that of `{}`, with which it would go on", report.of),
+                format!("Give both the same, so that what was compared is what is promoted; or bind `{name}` itself."),
+            ));
+        }
+        if self.components.kept(&digest).await.is_none() {
+            let unreadable =
+                |error: ComponentError| bad(format!("the component of `{name}` cannot be kept: {error}"), "See the data folder.");
+            let read = self.components.read(&name, &shadow.spec.origin).await.map_err(unreadable)?;
+            self.components.keep(read.component).await.map_err(unreadable)?;
+        }
+        self.hold(wanted, live, Some(digest)).await?;
+        Ok(report.of)
     }
 
     /// Returns the digest that is meant: what is loaded, or one of the history by how it begins.

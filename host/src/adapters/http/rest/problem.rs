@@ -177,7 +177,7 @@ impl Problem {
 fn status_of(code: &str) -> StatusCode {
     match code {
         "not_found" => StatusCode::NOT_FOUND,
-        "exists" | "slug_taken" | "file_beats_api" | "no_earlier_version" | "no_project" => StatusCode::CONFLICT,
+        "exists" | "slug_taken" | "file_beats_api" | "no_earlier_version" | "not_proven" | "no_project" => StatusCode::CONFLICT,
         "plugin_refused" | "bad_configuration" => StatusCode::UNPROCESSABLE_ENTITY,
         _ => StatusCode::BAD_REQUEST,
     }

@@ -126,12 +126,12 @@ export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-auto}"
 say "cargo fmt --check"
 cargo fmt --all --check
 say "cargo clippy"
-cargo clippy --release --workspace --all-targets -- -D warnings
+cargo clippy --workspace --all-targets -- -D warnings
 # The binary that the black-box tests run is built with them: a build of its own would compile the libraries once more, with
 # fewer features.
 say "tests"
 if cargo nextest --version >/dev/null 2>&1; then
-    exec cargo nextest run --release --workspace --no-fail-fast "$@"
+    exec cargo nextest run --workspace --no-fail-fast "$@"
 else
-    exec cargo test --release --workspace --no-fail-fast
+    exec cargo test --workspace --no-fail-fast
 fi

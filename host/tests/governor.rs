@@ -79,6 +79,7 @@ impl Stage {
             component,
             config_json: config.to_owned(),
             limits: PluginLimits { deadline_ms: Some(2_000), ..PluginLimits::default() },
+            needs: PluginLimits::default(),
             instances: Instances::Warm,
             lookups: Grant::Withheld,
         };

@@ -61,6 +61,7 @@ binding() {
     cat <<TOML
 [plugins.conformance-fixtures]
 source = "$component"
+capabilities = ["kv"]
 
 [[agent]]
 plugin = "conformance-fixtures"

@@ -122,7 +122,7 @@ impl Setup {
         let component = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/components/conformance-fixtures.wasm");
         let source = json!(component.to_string_lossy());
         let config = format!(
-            "[plugins.conformance-fixtures]\nsource = {source}\n[[agent]]\nplugin = \"conformance-fixtures\"\n\
+            "[plugins.conformance-fixtures]\nsource = {source}\ncapabilities = [\"kv\"]\n[[agent]]\nplugin = \"conformance-fixtures\"\n\
              [[provider]]\nplugin = \"conformance-fixtures\"\nallow_empty_namespace = true\n"
         );
         Self { config }

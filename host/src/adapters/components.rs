@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::plugin_build::component::embedded_manifest;
+use crate::plugin_build::component::{ASKED_BY_IMPORT, anatomy, embedded_manifest};
 use crate::plugin_build::config_schema;
 use crate::plugin_build::digest_lock::DigestLock;
 use crate::plugin_build::manifest::Manifest;
@@ -174,12 +174,20 @@ impl Components for FileComponents {
             return Err("it is no WebAssembly component".to_owned());
         }
         let manifest = embedded_manifest(component)?.map(|text| Manifest::parse(&text)).transpose()?;
-        Ok(manifest.map_or_else(Facts::default, |manifest| Facts {
+        let facts = manifest.map_or_else(Facts::default, |manifest| Facts {
             world: Some(manifest.world),
             config_json: Some(manifest.config_json()),
+            needs: manifest.limits.into(),
             version: Some(manifest.version.to_string()),
             capabilities: manifest.capabilities,
-        }))
+        });
+        let (imports, mut capabilities) = (anatomy(component)?.imports, facts.capabilities);
+        for (capability, interface) in ASKED_BY_IMPORT {
+            if imports.iter().any(|name| name.starts_with(interface)) && !capabilities.iter().any(|asked| asked == capability) {
+                capabilities.push(capability.to_owned());
+            }
+        }
+        Ok(Facts { capabilities, ..facts })
     }
 
     fn validate_config(&self, component: &[u8], config_json: &str) -> Result<(), String> {

@@ -321,7 +321,7 @@ impl Inner {
         let refused = |why: String| invalid(name, why);
         admission::admit(&source.component, shape, source.lookups).map_err(refused)?;
         let layout = Layout::of(&needs::needs(&source.component).map_err(refused)?);
-        Limits::new(source.world, layout, source.limits).map_err(refused)?;
+        Limits::new(source.world, layout, source.limits, source.needs).map_err(refused)?;
         let shared = self.shared(layout).map_err(|error| refused(error.to_string()))?;
         let component = self.cache.component(&shared.engine, digest, || {
             bounds::check(&source.component)?;
@@ -350,7 +350,7 @@ impl Inner {
     /// Returns the pool of one world over a component's code.
     fn pool_of<G: Guest>(&self, source: &PluginSource, world: World, code: &Code) -> Result<Pool<G>, PluginFailure> {
         let name = source.name.as_str();
-        let limits = Limits::new(world, code.layout, source.limits).map_err(|why| invalid(name, why))?;
+        let limits = Limits::new(world, code.layout, source.limits, source.needs).map_err(|why| invalid(name, why))?;
         let pre = Self::prepare::<G>(code).map_err(|error| invalid(name, format!("it does not fit its world: {error:#}")))?;
         let terms = Terms { name: source.name.clone(), config_json: source.config_json.clone(), limits, instances: source.instances };
         Ok(Pool::new(code.shared.clone(), terms, pre))

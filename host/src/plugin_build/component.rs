@@ -27,6 +27,9 @@ pub(super) const PACKAGES: [(&str, &str); 9] = [
 /// The custom section that carries the JSON Schema of the configuration.
 pub const SCHEMA_SECTION: &str = "pointsman.config-schema";
 
+/// Capabilities that a component asks for by importing an interface, whatever its manifest says: name, and how the interface begins.
+pub const ASKED_BY_IMPORT: [(&str, &str); 2] = [("lookups", "pointsman:agent/lookups@"), ("kv", "pointsman:agent/kv@")];
+
 /// The world of an agent that offers MCP as well, which is the name of its WIT package, too.
 const AGENT_PROVIDER: &str = "agent-provider";
 

@@ -5,7 +5,7 @@ use std::fmt;
 use figment::providers::{Format, Toml};
 use serde::Deserialize;
 
-use crate::ports::plugins::World;
+use crate::ports::plugins::{PluginLimits, World};
 
 /// The custom section that carries the manifest.
 pub const SECTION: &str = "pointsman.manifest";
@@ -61,6 +61,18 @@ pub struct LimitHints {
     pub result_bytes: Option<u64>,
     /// Calls at once.
     pub concurrency: Option<u32>,
+}
+
+impl From<LimitHints> for PluginLimits {
+    fn from(hints: LimitHints) -> Self {
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        Self {
+            memory_bytes_max: hints.memory_bytes.map(count),
+            deadline_ms: hints.deadline_ms.map(u64::from),
+            result_bytes_max: hints.result_bytes.map(count),
+            concurrency_max: hints.concurrency.map(|number| count(number.into())),
+        }
+    }
 }
 
 /// What a plugin is written in.

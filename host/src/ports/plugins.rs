@@ -577,8 +577,10 @@ pub struct PluginSource {
     pub component: Arc<[u8]>,
     /// Its configuration, a JSON object as text.
     pub config_json: String,
-    /// What it may cost; missing ones have the world's default.
+    /// What it may cost; missing ones have the world's default, or what it needs where that is less.
     pub limits: PluginLimits,
+    /// What it needs, as its author says.
+    pub needs: PluginLimits,
     /// Whether instances are kept between calls.
     pub instances: Instances,
     /// Whether it may look the project up, in events or in calls.

@@ -203,6 +203,8 @@ pub struct Facts {
     pub capabilities: Vec<String>,
     /// The configuration of a binding that gives none, a JSON object as text.
     pub config_json: Option<String>,
+    /// What it needs at most.
+    pub needs: PluginLimits,
 }
 
 /// Why a component is not at hand.

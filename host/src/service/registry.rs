@@ -315,6 +315,7 @@ impl Registry {
             component: Arc::clone(&candidate.component),
             config_json: admitted.config_json.clone(),
             limits: spec.limits,
+            needs: admitted.facts.needs,
             instances: spec.instances,
             lookups: if spec.capabilities.iter().any(|granted| granted == "lookups") { Grant::Given } else { Grant::Withheld },
         };

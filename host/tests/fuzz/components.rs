@@ -32,6 +32,7 @@ fn source(name: &str, world: World, component: &[u8]) -> PluginSource {
         component: Arc::from(component),
         config_json: "{}".to_owned(),
         limits: PluginLimits::default(),
+        needs: PluginLimits::default(),
         instances: Instances::Warm,
         lookups: Grant::Given,
     }

@@ -147,6 +147,7 @@ async fn load(plugins: &Wasm, name: &str, world: PluginWorld) {
         component: component.into(),
         config_json: "{}".to_owned(),
         limits: PluginLimits::default(),
+        needs: PluginLimits::default(),
         instances: Instances::Warm,
         lookups: Grant::Withheld,
     };
@@ -162,6 +163,7 @@ async fn load_scripted(plugins: &Wasm, name: &str, config: &Value) {
         component: component.as_slice().into(),
         config_json: config.to_string(),
         limits: PluginLimits::default(),
+        needs: PluginLimits::default(),
         instances: Instances::Warm,
         lookups: Grant::Given,
     };

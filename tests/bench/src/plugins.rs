@@ -57,6 +57,7 @@ fn source(name: &str, world: World, component: &[u8], config: &str, instances: I
         component: Arc::from(component),
         config_json: config.to_owned(),
         limits: PluginLimits::default(),
+        needs: PluginLimits::default(),
         instances,
         lookups: Grant::Given,
     }

@@ -29,6 +29,7 @@ pub(crate) async fn measure() -> Result<Figures, BenchError> {
             component: Arc::from(component),
             config_json: "{}".to_owned(),
             limits: PluginLimits::default(),
+            needs: PluginLimits::default(),
             instances,
             lookups: Grant::Withheld,
         };

@@ -53,7 +53,7 @@ mod tests {
     use crate::ports::plugins::{PluginLimits, World};
 
     fn limits(world: World) -> Limits {
-        Limits::new(world, Layout::Compiled, PluginLimits::default()).expect("the defaults")
+        Limits::new(world, Layout::Compiled, PluginLimits::default(), PluginLimits::default()).expect("the defaults")
     }
 
     #[test]

@@ -43,17 +43,20 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// Returns the defaults of a world and a layout, with an operator's settings over them.
+    /// Returns what an operator set, else the defaults of a world and a layout, or what the plugin needs where that is less.
     ///
     /// # Errors
     /// Says which setting is out of range.
-    pub(super) fn new(world: World, layout: Layout, set: PluginLimits) -> Result<Self, String> {
+    pub(super) fn new(world: World, layout: Layout, set: PluginLimits, needs: PluginLimits) -> Result<Self, String> {
+        fn one<N: Ord + Copy>(set: Option<N>, default: N, need: Option<N>) -> N {
+            set.unwrap_or_else(|| need.map_or(default, |need| need.min(default)))
+        }
         let default = defaults(world, layout);
         let limits = Self {
-            memory_bytes_max: set.memory_bytes_max.unwrap_or(default.memory_bytes_max),
-            deadline_ms: set.deadline_ms.unwrap_or(default.deadline_ms),
-            result_bytes_max: set.result_bytes_max.unwrap_or(default.result_bytes_max),
-            concurrency_max: set.concurrency_max.unwrap_or(default.concurrency_max),
+            memory_bytes_max: one(set.memory_bytes_max, default.memory_bytes_max, needs.memory_bytes_max),
+            deadline_ms: one(set.deadline_ms, default.deadline_ms, needs.deadline_ms),
+            result_bytes_max: one(set.result_bytes_max, default.result_bytes_max, needs.result_bytes_max),
+            concurrency_max: one(set.concurrency_max, default.concurrency_max, needs.concurrency_max),
             table_elements_max: default.table_elements_max,
         };
         within("memory_bytes_max", limits.memory_bytes_max, MEMORY_BYTES_MAX)?;
@@ -106,18 +109,23 @@ mod tests {
     #[test]
     fn settings_go_over_defaults_and_stay_in_range() {
         let set = PluginLimits { deadline_ms: Some(7), ..PluginLimits::default() };
-        let limits = Limits::new(World::Router, Layout::Compiled, set).expect("in range");
+        let no_needs = PluginLimits::default();
+        let limits = Limits::new(World::Router, Layout::Compiled, set, no_needs).expect("in range");
         assert_eq!((limits.deadline_ms, limits.concurrency_max), (7, 32));
-        let limits = Limits::new(World::Router, Layout::Interpreted, set).expect("in range");
+        let limits = Limits::new(World::Router, Layout::Interpreted, set, no_needs).expect("in range");
         assert_eq!((limits.deadline_ms, limits.memory_bytes_max), (7, INTERPRETED_MEMORY_BYTES), "what is set holds");
-        let limits = Limits::new(World::Router, Layout::Interpreted, PluginLimits::default()).expect("in range");
+        let limits = Limits::new(World::Router, Layout::Interpreted, PluginLimits::default(), no_needs).expect("in range");
         assert_eq!(limits.deadline_ms, 20);
+        let needs = PluginLimits { deadline_ms: Some(1), memory_bytes_max: Some(usize::MAX), ..no_needs };
+        let limits = Limits::new(World::Router, Layout::Compiled, no_needs, needs).expect("in range");
+        assert_eq!((limits.deadline_ms, limits.memory_bytes_max), (1, 32 << 20), "a plugin takes less, never more");
+        assert_eq!(Limits::new(World::Router, Layout::Compiled, set, needs).map(|limits| limits.deadline_ms), Ok(7));
         let none = PluginLimits { concurrency_max: Some(0), ..PluginLimits::default() };
         assert_eq!(
-            Limits::new(World::Router, Layout::Compiled, none),
+            Limits::new(World::Router, Layout::Compiled, none, no_needs),
             Err("its limit `concurrency_max` is 0; it must be 1 to 128".to_owned())
         );
         let huge = PluginLimits { memory_bytes_max: Some(usize::MAX), ..PluginLimits::default() };
-        assert!(Limits::new(World::Merger, Layout::Compiled, huge).is_err());
+        assert!(Limits::new(World::Merger, Layout::Compiled, huge, no_needs).is_err());
     }
 }

@@ -207,7 +207,8 @@ mod tests {
 
     #[test]
     fn what_a_component_tells_is_cut_or_dropped() {
-        let limits = Limits::new(World::McpProvider, Layout::Compiled, PluginLimits::default()).expect("the defaults");
+        let limits =
+            Limits::new(World::McpProvider, Layout::Compiled, PluginLimits::default(), PluginLimits::default()).expect("the defaults");
         let scope = Scope::new(Arc::new(SymbolTable::new()), Arc::<Quota>::default());
         let engine = engine(Layout::Compiled, crate::ports::plugins::Meter::Off).expect("this machine runs components");
         let mut store = State::store(&engine, &limits, scope, Arc::new(LogLines::new("p".to_owned())));

@@ -31,6 +31,7 @@ fn source(name: &str, world: World, component: Arc<[u8]>) -> PluginSource {
         component,
         config_json: "{}".to_owned(),
         limits: PluginLimits::default(),
+        needs: PluginLimits::default(),
         instances: Instances::Warm,
         lookups: Grant::Withheld,
     }

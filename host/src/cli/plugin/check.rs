@@ -36,10 +36,6 @@ struct Finding {
     mend: String,
 }
 
-/// Capabilities, and the interface that each opens.
-const CAPABILITIES: [(&str, &str); 3] =
-    [("lookups", "pointsman:agent/lookups"), ("kv", "pointsman:agent/kv"), ("log", "pointsman:types/log")];
-
 pub(super) fn run(environment: &Environment, args: &CheckArgs) -> Result<ExitCode, Trouble> {
     let subject = Subject::open(&args.plugin, if args.json { Progress::Silent } else { Progress::Stderr })?;
     let mut findings = shape(&subject);
@@ -77,13 +73,13 @@ fn shape(subject: &Subject) -> Vec<Finding> {
         });
     }
     if let Ok(anatomy) = component::anatomy(&subject.component) {
-        for (capability, interface) in CAPABILITIES {
+        for (capability, interface) in component::ASKED_BY_IMPORT {
             let uses = anatomy.imports.iter().any(|import| import.starts_with(interface));
             let asks = subject.manifest.capabilities.iter().any(|asked| asked == capability);
-            if uses && !asks && capability != "log" {
+            if uses && !asks {
                 findings.push(Finding {
                     fatal: true,
-                    what: format!("it uses `{interface}` and does not ask for the capability `{capability}`"),
+                    what: format!("it imports `{}` and does not ask for the capability `{capability}`", interface.trim_end_matches('@')),
                     mend: format!("write `capabilities = [\"{capability}\"]` into plugin.toml, and grant it where it is loaded"),
                 });
             }

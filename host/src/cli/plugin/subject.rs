@@ -75,6 +75,7 @@ impl Subject {
             component: Arc::clone(&self.component),
             config_json,
             limits: PluginLimits { deadline_ms: Some(DEADLINE_MS), ..PluginLimits::default() },
+            needs: PluginLimits::default(),
             instances,
             lookups: Grant::Given,
         }

@@ -5,7 +5,7 @@
 #   tests/conformance/run.sh                the revisions below
 #   tests/conformance/run.sh 2025-11-25     one of them, or several
 #
-# It needs the binary (cargo build --release -p pointsman) and npm, which tests/run.sh installs. Reports, checks and the
+# It needs the binary (cargo build --release -p pointsman, or HOST_BINARY) and npm, which tests/run.sh installs. Reports, checks and the
 # host's log stay in target/conformance.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 target_dir="${CARGO_TARGET_DIR:-target}"
 suite="$target_dir/clients/conformance"
 out="$target_dir/conformance"
-host="$target_dir/release/pointsman"
+host="${HOST_BINARY:-$target_dir/release/pointsman}"
 component="$PWD/tests/conformance/components/conformance-fixtures.wasm"
 revisions=(2026-07-28 2025-11-25 2025-06-18 2025-03-26)
 if [ "$#" -gt 0 ]; then revisions=("$@"); fi

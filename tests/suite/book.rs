@@ -25,10 +25,14 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
 
+/// Returns the folder of this build: what guests of the repository need is compiled there for those of the book, too.
+fn target() -> PathBuf {
+    binary().parent().and_then(Path::parent).expect("the binary is in target/PROFILE").to_owned()
+}
+
 /// Returns a folder that stays from run to run, so that what did not change is not compiled again.
 fn kept(name: &str) -> PathBuf {
-    let target = binary().parent().and_then(Path::parent).expect("the binary is in target/PROFILE").to_owned();
-    let folder = target.join("book").join(name);
+    let folder = target().join("book").join(name);
     std::fs::create_dir_all(&folder).expect("a folder");
     folder
 }
@@ -158,7 +162,7 @@ fn the_plugins_of_the_book_build_and_answer_as_their_cases_say() {
         let run = |args: &[&std::ffi::OsStr]| {
             let done = pointsman(&["plugin"])
                 .args(args)
-                .env("CARGO_TARGET_DIR", kept("target"))
+                .env("CARGO_TARGET_DIR", target())
                 .env("XDG_CACHE_HOME", kept("cache"))
                 .current_dir(&workspace)
                 .output()
@@ -272,7 +276,7 @@ impl Reader {
         for name in ["XDG_DATA_HOME", "XDG_CONFIG_HOME"] {
             shell.env(name, self.home.path().join(name));
         }
-        shell.env("XDG_CACHE_HOME", kept("cache")).env("CARGO_TARGET_DIR", kept("target"));
+        shell.env("XDG_CACHE_HOME", kept("cache")).env("CARGO_TARGET_DIR", target());
         shell.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_NOSYSTEM", "1");
         // The book says 7420, which may be somebody else's here.
         shell.env("POINTSMAN_SERVER_BIND", format!("127.0.0.1:{}", self.port)).env("HOST_URL", format!("http://127.0.0.1:{}", self.port));

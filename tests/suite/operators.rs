@@ -335,14 +335,15 @@ async fn what_is_done_when_a_plugin_fails_is_the_operators_choice() {
         assert_eq!(sent["routed"].as_array().map(Vec::len), Some(routed), "{on_failure}: {sent}\n{}", host.log());
         assert_eq!(sent.to_string().contains("router `mine` failed"), routed == 0, "{on_failure}: {sent}");
     }
-    for (on_failure, code) in [("refuse", "plugin_failed"), ("defer", "unavailable")] {
+    for (on_failure, code) in [("refuse", "policy_failed"), ("defer", "unavailable")] {
         let host = failing("[policy]\nplugin = \"mine\"", "policy-traps", on_failure).await;
         let ana = host.agent("ana", &[]).await;
         let task = ana.call("create_task", json!({"title": "t", "paths": ["src/**"]})).await["task"].clone();
         assert_eq!(ana.refused("claim_task", json!({"task": task})).await, code, "{on_failure}");
     }
     for (on_failure, outcome) in [("fall-back", None), ("refuse", Some("conflict")), ("defer", Some("unavailable"))] {
-        let host = failing("[[context.reconciler]]\nkeys = [\"**\"]\nplugin = \"mine\"", "reconciler-traps", on_failure).await;
+        let of = |plugin: &str| format!("[[context.reconciler]]\nkeys = [\"**\"]\nplugin = \"{plugin}\"\n");
+        let host = failing(&(of("mine") + &of("context-json")), "reconciler-traps", on_failure).await;
         let ana = host.agent("ana", &[]).await;
         let write = |base: u64, value: Value| json!({"key": "plan", "base_version": base, "value": value});
         let first = ana.call("write_context", write(0, json!({"a": 1, "b": 1}))).await["version"].as_u64().expect("a version");

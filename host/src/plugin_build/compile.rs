@@ -1,7 +1,10 @@
 //! Guest crate to core module, by cargo, with flags that make the bytes depend on the sources and the compiler only.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fs::Permissions;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -155,7 +158,7 @@ impl Guest {
         if toolchain.std == StdSource::Built {
             cargo.arg("-Zbuild-std=std,panic_abort").env("RUSTC_BOOTSTRAP", "1");
         }
-        cargo.env("CARGO_ENCODED_RUSTFLAGS", self.rustflags());
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", "").env("RUSTC_WRAPPER", self.wrapper()?);
         cargo.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", &toolchain.linker);
         cargo.stdout(Stdio::piped()).stderr(match progress {
             Progress::Stderr => Stdio::inherit(),
@@ -185,20 +188,36 @@ impl Guest {
         Err(BuildError::NotACdylib { name: self.id.clone() })
     }
 
-    /// Returns the compiler's flags, separated as cargo wants them.
-    fn rustflags(&self) -> OsString {
-        let mut flags = OsString::new();
+    /// Writes the script through which cargo calls the compiler: it adds which paths are not to be seen in the module. Were they flags
+    /// of cargo's, each folder would have a standard library of its own compiled.
+    fn wrapper(&self) -> Result<PathBuf, BuildError> {
+        let quoted = |text: &OsStr| format!("'{}'", text.to_string_lossy().replace('\'', "'\\''"));
+        let mut script = "#!/bin/sh\nexec \"$@\"".to_owned();
         for (from, to) in &self.remaps {
-            if !flags.is_empty() {
-                flags.push("\u{1f}");
-            }
-            flags.push("--remap-path-prefix=");
-            flags.push(from);
-            flags.push("=");
-            flags.push(to);
+            let mut flag = OsString::from("--remap-path-prefix=");
+            flag.push(from);
+            flag.push("=");
+            flag.push(to);
+            script.push_str(&format!(" {}", quoted(&flag)));
         }
-        flags
+        script.push('\n');
+        let name = format!("rustc-{}.sh", &blake3::hash(script.as_bytes()).to_hex()[..16]);
+        let path = self.target_dir.join(name);
+        let written = std::fs::create_dir_all(&self.target_dir).and_then(|()| write_program(&path, &script));
+        written.map_err(|source| BuildError::Write { path: path.clone(), source })?;
+        Ok(path)
     }
+}
+
+/// Writes a program, unless it is there: whoever runs it right now keeps it.
+fn write_program(path: &Path, text: &str) -> std::io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut beside = tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempfile_in(folder)?;
+    beside.write_all(text.as_bytes())?;
+    beside.into_temp_path().persist(path).map_err(|error| error.error)
 }
 
 fn cargo(toolchain: &Toolchain, dir: &Path) -> Command {

@@ -28,7 +28,14 @@ pub(super) async fn ask(kit: &Kit, project: ProjectId, gate: Gate, facts: GateFa
         let verdict = match kit.plugins.check(policy, gate, facts.clone()).await {
             Ok(verdict) => verdict,
             Err(failure) => match kit.plugins.on_failure(policy) {
-                OnFailure::Refuse => return Err(failure.into()),
+                OnFailure::Refuse => {
+                    tracing::warn!(policy, %failure, "a policy failed; the gate stays shut");
+                    return Err(Failure::refused(
+                        "policy_failed",
+                        format!("the policy `{policy}`, which has to agree, failed: {failure}"),
+                        "Try again later; if it stays so, an operator has to mend the policy or take it out of use.",
+                    ));
+                }
                 OnFailure::Defer => {
                     tracing::warn!(policy, %failure, "a policy failed; what was asked waits");
                     return Err(Failure::later());

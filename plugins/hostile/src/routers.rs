@@ -295,13 +295,24 @@ const OTHER_SIGNATURE: &str = r#"(component
     (export "pointsman:types/setup@0.1.0" (instance $setup))
     (export "pointsman:router/routing@0.1.0" (instance $routing)))"#;
 
-/// More memories than a component may have: they would take others' places.
-const TOO_MANY_MEMORIES: &str = r#"(component
+macro_rules! eight_instances {
+    () => {
+        "(core instance (instantiate $m)) (core instance (instantiate $m)) (core instance (instantiate $m)) (core instance (instantiate $m))
+         (core instance (instantiate $m)) (core instance (instantiate $m)) (core instance (instantiate $m)) (core instance (instantiate $m))"
+    };
+}
+
+/// More memories than the roomiest of engines gives to one component: they would take others' places.
+const TOO_MANY_MEMORIES: &str = concat!(
+    r#"(component
     (core module $m (memory 1) (func (export "configure") (param i32)))
-    (core instance $a (instantiate $m))
-    (core instance (instantiate $m))
-    (core instance (instantiate $m))
-    (func $configure (param "json" u32) (canon lift (core func $a "configure")))
+    (core instance $a (instantiate $m))"#,
+    eight_instances!(),
+    eight_instances!(),
+    eight_instances!(),
+    eight_instances!(),
+    r#"(func $configure (param "json" u32) (canon lift (core func $a "configure")))
     (instance $setup (export "configure" (func $configure)))
     (export "pointsman:types/setup@0.1.0" (instance $setup))
-    (export "pointsman:router/routing@0.1.0" (instance $setup)))"#;
+    (export "pointsman:router/routing@0.1.0" (instance $setup)))"#
+);

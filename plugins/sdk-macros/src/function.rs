@@ -321,11 +321,11 @@ mod tests {
 
     #[test]
     fn what_is_written_stays_and_a_plugin_is_made_of_it() {
-        let written = quote! { fn route(m: &Message, c: &Candidates) -> Verdict { todo!() } };
+        let written = quote! { fn route(m: &Message, c: &Candidates) -> Verdict { loop {} } };
         let expanded = expand(World::Router, TokenStream::new(), written.clone()).expect("a router").to_string();
         assert!(expanded.starts_with(&written.to_string()), "{expanded}");
         assert!(expanded.contains("route (message , candidates ,)") && expanded.contains("NoConfig"), "{expanded}");
-        let with_config = quote! { fn check(gate: Gate, facts: &Facts, own: &my::Config) -> Verdict { todo!() } };
+        let with_config = quote! { fn check(gate: Gate, facts: &Facts, own: &my::Config) -> Verdict { loop {} } };
         let expanded = expand(World::Policy, TokenStream::new(), with_config).expect("a policy").to_string();
         assert!(expanded.contains("check (gate , facts , & self . 0)") && expanded.contains("type Config = my :: Config"), "{expanded}");
     }
@@ -333,13 +333,13 @@ mod tests {
     #[test]
     fn errors_show_how_it_is_written() {
         let none = TokenStream::new;
-        let few = refused(World::Router, none(), quote! { fn route(m: &Message) -> Verdict { todo!() } });
+        let few = refused(World::Router, none(), quote! { fn route(m: &Message) -> Verdict { loop {} } });
         assert_eq!(
             few,
             "it takes 1 arguments: write `fn route(message: &Message, candidates: &Candidates, config: &Config) -> Verdict`; \
              the configuration may be left out"
         );
-        let owned = refused(World::Reconciler, none(), quote! { fn reconcile(e: &Edits, config: Config) -> Outcome { todo!() } });
+        let owned = refused(World::Reconciler, none(), quote! { fn reconcile(e: &Edits, config: Config) -> Outcome { loop {} } });
         assert!(owned.starts_with("the configuration is borrowed"), "{owned}");
         let several = refused(World::Workflow, none(), quote! { fn branch_name() {} });
         assert_eq!(several, "this world asks several things: write `impl Workflow for …`");
@@ -351,13 +351,13 @@ mod tests {
 
     #[test]
     fn arguments_are_those_of_the_world() {
-        let merge = || quote! { fn merge(f: &File) -> FileOutcome { todo!() } };
+        let merge = || quote! { fn merge(f: &File) -> FileOutcome { loop {} } };
         assert!(refused(World::Merger, TokenStream::new(), merge()).contains("say how much it sees"));
         assert!(refused(World::Merger, quote! { file, path = ["a"] }, merge()).contains("there is no argument `path`"));
         assert!(refused(World::Merger, quote! { file = 1 }, merge()).contains("takes no value"));
         assert!(refused(World::Router, quote! { hunks }, quote! { fn r(m: &M, c: &C) {} }).contains("takes none here"));
         expand(World::Merger, quote! { file, paths = ["*.md"] }, merge()).expect("a merger");
-        let handle = quote! { fn handle(e: &Event) -> Result<Vec<Action>, String> { todo!() } };
+        let handle = quote! { fn handle(e: &Event) -> Result<Vec<Action>, String> { loop {} } };
         expand(World::Agent, quote! { name = "n", events = ["task.*"] }, handle).expect("an agent");
     }
 }

@@ -13,7 +13,7 @@ pub(super) const COMPONENT_BYTES_MAX: usize = 32 << 20;
 /// What a component imports to read the project; its world gives it, and the operator has to.
 pub(super) const LOOKUPS: &str = "pointsman:agent/lookups@0.1.0";
 /// What every world gives besides its own.
-const OF_ALL_WORLDS: [&str; 1] = [super::panics::INTERFACE];
+pub(super) const OF_ALL_WORLDS: [&str; 1] = [super::panics::INTERFACE];
 
 /// What a world gives and asks for, by interface names with versions.
 #[derive(Debug, Clone, Copy)]

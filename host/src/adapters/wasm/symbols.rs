@@ -22,8 +22,9 @@ pub(super) const TEXT_BYTES_MAX: usize = 256;
 pub(super) const PLUGIN_TEXTS_MAX: u32 = 4_096;
 /// Texts of its own after which an instance is retired.
 const OWN_TEXTS_MAX: usize = 1_024;
-/// Numbers of an instance's own texts start here, above any of the table.
-const OWN_FIRST: u32 = 1 << 31;
+/// Numbers of an instance's own texts start here, above any of the table. They stay below 2^31: guests of componentize-js hand
+/// larger ones back as another number.
+const OWN_FIRST: u32 = 1 << 30;
 
 #[derive(Debug)]
 struct Texts {
@@ -66,7 +67,7 @@ impl SymbolTable {
         if next + 1 == TABLE_TEXTS_MAX {
             tracing::warn!(texts = TABLE_TEXTS_MAX, "the table of symbols is full; routers see new names as empty");
         }
-        let number = u32::try_from(next).expect("the table is bounded far below 2^31");
+        let number = u32::try_from(next).expect("the table is bounded far below 2^30");
         let text: Arc<str> = Arc::from(text);
         texts.texts.push(Arc::clone(&text));
         texts.numbers.insert(text, number);

@@ -1,6 +1,7 @@
 //! The way of a plugin's author, from an empty folder to a message that the plugin routed: with the documented commands, in each
 //! language. `tests/run.sh` installs the tools for JavaScript and Python, which a build would install itself.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -22,7 +23,7 @@ impl Desk {
     fn plugin(&self, args: &[&str]) -> Output {
         let mut command = pointsman(&["plugin"]);
         // What cargo compiles for one run serves the next: the standard library takes a minute.
-        command.args(args).current_dir(self.path()).env("CARGO_TARGET_DIR", target());
+        command.args(args).current_dir(self.path()).env("CARGO_TARGET_DIR", target()).env("PATH", programs());
         command.output().expect("the binary runs")
     }
 
@@ -35,7 +36,7 @@ impl Desk {
 
     /// Runs a program in a plugin's folder, which must succeed.
     fn runs(&self, folder: &str, command: &mut Command) {
-        let out = command.current_dir(self.path().join(folder)).output().expect("it runs");
+        let out = command.current_dir(self.path().join(folder)).env("PATH", programs()).output().expect("it runs");
         assert!(out.status.success(), "{command:?}: {}", said(&out));
     }
 
@@ -58,6 +59,13 @@ impl Desk {
 
 fn target() -> PathBuf {
     binary().parent().and_then(Path::parent).expect("the target folder").to_owned()
+}
+
+/// Returns where programs are: the Node that `tests/run.sh` installs where the system's is too old comes first.
+fn programs() -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let own = std::iter::once(target().join("clients/node/bin"));
+    std::env::join_paths(own.chain(std::env::split_paths(&path))).expect("folders")
 }
 
 fn said(out: &Output) -> String {

@@ -25,6 +25,9 @@ need cc gcc libc6-dev
 # The tutorial of the plugin book calls the host by it.
 need curl curl
 
+# The store's contract is held against real servers; the tests start their own.
+need redis-server redis-server
+
 # Guests build with the installed target, else with Debian's standard library sources.
 has_wasm_target() { [ -d "$(rustc --print sysroot)/lib/rustlib/wasm32-unknown-unknown/lib" ]; }
 if ! has cargo || ! has rustc; then

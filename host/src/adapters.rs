@@ -8,5 +8,6 @@ pub mod keys;
 pub mod mcp;
 pub mod metrics;
 pub mod oauth;
+pub mod redis;
 pub mod system;
 pub mod wasm;

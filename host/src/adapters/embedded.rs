@@ -19,23 +19,19 @@ use pointsman_core::time::TimeMs;
 use tokio::sync::watch;
 
 use crate::ports::clock::System;
-use crate::ports::store::{Commit, Committed, DueEntry, Page, Store, StoreError, Versioned};
+use crate::ports::store::{Commit, Committed, DueEntry, Page, Store, StoreError, Versioned, Wakers, commit_bytes};
 use clock::{Clock, WallClock};
 use disk::{Disk, DiskError, chain};
-use wakers::Wakers;
 use writer::Queue;
 
-mod check;
 mod clock;
 mod disk;
 mod group;
 mod keys;
 mod reads;
-mod wakers;
 mod writer;
 
 pub use disk::OpenError;
-pub use reads::ENTRIES_MAX;
 
 /// Commits that wait for the writer.
 pub const COMMITS_QUEUED_MAX: usize = 4_096;
@@ -47,12 +43,6 @@ const RETRY_FULL_MS: u64 = 50;
 const RETRY_BROKEN_MS: u64 = 5_000;
 /// Entries that are read on the caller's thread; more are read on a blocking one.
 const INLINE_ENTRIES_MAX: usize = 256;
-
-/// Returns what the events of the host's own log name as their project: the id of all zeros, which no project gets.
-#[must_use]
-pub fn host_log() -> ProjectId {
-    ProjectId::from_bytes([0; 16])
-}
 
 /// How a store is opened.
 pub struct Options {
@@ -174,7 +164,7 @@ impl Drop for EmbeddedStore {
 #[async_trait]
 impl Store for EmbeddedStore {
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
-        let bytes = check::bytes(&commit)?;
+        let bytes = commit_bytes(&commit)?;
         self.core.health.check()?;
         let answered = self.queue.push(commit, bytes)?;
         answered.await.unwrap_or_else(|_| Err(unavailable(RETRY_BROKEN_MS, "the store's writer has ended".to_owned())))

@@ -5,12 +5,29 @@
 //!
 //! **Invariant:** when `commit` returns `Committed`, the write survives the loss of the process at any later point.
 
+mod check;
+mod wakers;
+
 use async_trait::async_trait;
 use pointsman_core::event::{Cursor, Event, NewEvent};
 use pointsman_core::ids::{FencingToken, ProjectId};
 use pointsman_core::time::TimeMs;
 use thiserror::Error;
 use tokio::sync::watch;
+
+pub use self::check::bytes as commit_bytes;
+pub use self::wakers::Wakers;
+
+/// Entries of one answer, whatever the caller asks for.
+pub const ENTRIES_MAX: usize = 10_000;
+/// Bytes after which a page of a range ends, its last entry aside.
+pub const PAGE_BYTES_MAX: usize = 16 << 20;
+
+/// Returns what the events of the host's own log name as their project: the id of all zeros, which no project gets.
+#[must_use]
+pub fn host_log() -> ProjectId {
+    ProjectId::from_bytes([0; 16])
+}
 
 /// The version of a stored value: the number of the commit that wrote it. Rises with every write of the key.
 pub type Version = u64;

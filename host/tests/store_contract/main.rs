@@ -8,6 +8,7 @@ mod crash;
 mod embedded;
 mod kit;
 mod model;
+mod redis;
 mod suite;
 
 /// Runs the whole suite over one implementation.
@@ -36,3 +37,4 @@ macro_rules! contract {
 }
 
 contract!(embedded_contract, crate::embedded::Embedded);
+contract!(redis_contract, crate::redis::Single);

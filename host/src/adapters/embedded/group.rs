@@ -14,7 +14,7 @@ use pointsman_core::value;
 
 use super::disk::{Disk, DiskError};
 use super::keys::{self, Call, LAST_KEY, Last};
-use crate::ports::store::{Commit, Committed, DueChange, Expect, StoreError};
+use crate::ports::store::{Commit, Committed, DueChange, Expect, StoreError, host_log};
 
 /// What a caller is told, once the group is on disk.
 pub(super) type Verdict = Result<Committed, StoreError>;
@@ -174,7 +174,7 @@ impl<'a> Group<'a> {
         }
         for event in events {
             cursor.seq += 1;
-            let event = Event { cursor, at, project: project.unwrap_or_else(super::host_log), event };
+            let event = Event { cursor, at, project: project.unwrap_or_else(host_log), event };
             self.write(keys::event_key(project, cursor.seq), value::encode(&event));
         }
         self.write(place, keys::head_record(cursor));

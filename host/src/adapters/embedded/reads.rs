@@ -9,12 +9,7 @@ use pointsman_core::value;
 use super::Core;
 use super::disk::DiskError;
 use super::keys::{self, Call};
-use crate::ports::store::{DueEntry, KEY_BYTES_MAX, Page, StoreError, Versioned};
-
-/// Entries of one answer, whatever the caller asks for.
-pub const ENTRIES_MAX: usize = 10_000;
-/// Bytes after which a page ends, its last entry aside.
-const PAGE_BYTES_MAX: usize = 16 << 20;
+use crate::ports::store::{DueEntry, ENTRIES_MAX, KEY_BYTES_MAX, PAGE_BYTES_MAX, Page, StoreError, Versioned};
 
 impl Core {
     /// Returns the value of a key.

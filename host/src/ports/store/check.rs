@@ -3,7 +3,7 @@
 use pointsman_core::event::NewEvent;
 use serde_json::Value;
 
-use crate::ports::store::{COMMIT_BYTES_MAX, Commit, DueChange, Idempotency, KEY_BYTES_MAX, StoreError};
+use super::{COMMIT_BYTES_MAX, Commit, DueChange, Idempotency, KEY_BYTES_MAX, StoreError};
 
 /// Arrays and objects within each other in an event's data. Readers of the stored form give up far beyond this.
 const EVENT_DEPTH_MAX: usize = 128;
@@ -56,7 +56,7 @@ fn event(event: &NewEvent) -> Result<usize, StoreError> {
 ///
 /// # Errors
 /// `Refused`, with what is wrong.
-pub(super) fn bytes(commit: &Commit) -> Result<usize, StoreError> {
+pub fn bytes(commit: &Commit) -> Result<usize, StoreError> {
     let mut bytes = 0;
     for fence in commit.fences.iter().chain(&commit.raise) {
         bytes += key("a fence's key", &fence.key)?;

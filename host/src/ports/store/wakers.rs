@@ -12,24 +12,33 @@ use tokio::sync::watch;
 const SWEPT_MIN: usize = 64;
 
 /// Who waits.
-pub(super) struct Wakers {
+#[derive(Debug)]
+pub struct Wakers {
     logs: Mutex<Logs>,
     due: watch::Sender<u64>,
 }
 
+#[derive(Debug)]
 struct Logs {
     by_project: HashMap<Option<ProjectId>, watch::Sender<u64>>,
     sweep_at: usize,
 }
 
+impl Default for Wakers {
+    fn default() -> Self {
+        Self { logs: Mutex::new(Logs { by_project: HashMap::new(), sweep_at: SWEPT_MIN }), due: watch::channel(0).0 }
+    }
+}
+
 impl Wakers {
     /// Returns wakers nobody waits for.
-    pub(super) fn new() -> Self {
-        Self { logs: Mutex::new(Logs { by_project: HashMap::new(), sweep_at: SWEPT_MIN }), due: watch::channel(0).0 }
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Returns a receiver for a log.
-    pub(super) fn watch(&self, project: Option<ProjectId>) -> watch::Receiver<u64> {
+    pub fn watch(&self, project: Option<ProjectId>) -> watch::Receiver<u64> {
         let mut logs = self.logs.lock();
         if logs.by_project.len() >= logs.sweep_at {
             logs.by_project.retain(|_, sender| sender.receiver_count() > 0);
@@ -39,12 +48,12 @@ impl Wakers {
     }
 
     /// Returns a receiver for due entries.
-    pub(super) fn watch_due(&self) -> watch::Receiver<u64> {
+    pub fn watch_due(&self) -> watch::Receiver<u64> {
         self.due.subscribe()
     }
 
     /// Wakes who waits for a log; forgets a log nobody waits for.
-    pub(super) fn wake(&self, project: Option<ProjectId>) {
+    pub fn wake(&self, project: Option<ProjectId>) {
         let mut logs = self.logs.lock();
         let Some(sender) = logs.by_project.get(&project) else { return };
         if sender.receiver_count() == 0 {
@@ -54,8 +63,16 @@ impl Wakers {
         }
     }
 
+    /// Wakes everyone: what happened meanwhile is not known.
+    pub fn wake_all(&self) {
+        for sender in self.logs.lock().by_project.values() {
+            sender.send_modify(|count| *count = count.wrapping_add(1));
+        }
+        self.wake_due();
+    }
+
     /// Wakes who waits for due entries.
-    pub(super) fn wake_due(&self) {
+    pub fn wake_due(&self) {
         self.due.send_modify(|count| *count = count.wrapping_add(1));
     }
 }

@@ -2,6 +2,8 @@
 
 #![expect(clippy::panic, reason = "a test that cannot go on says so and ends")]
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,7 +53,7 @@ struct Stage {
     watching: JoinHandle<()>,
     store: Arc<EmbeddedStore>,
     given_up: mpsc::Receiver<GivenUp>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Stage {
@@ -69,7 +71,7 @@ impl Stage {
         let log = DecisionLog::new(Arc::clone(&store) as Arc<dyn Store>, kept_max);
         let stop = CancellationToken::new();
         let watching = tokio::spawn(watcher.run(log.clone(), stop.clone()));
-        Self { governor, log, stop, watching, store, given_up, _folder: folder }
+        Self { governor, log, stop, watching, store, given_up, folder }
     }
 
     async fn load(&self, name: &str, world: World, component: Arc<[u8]>, config: &str) {
@@ -110,10 +112,14 @@ impl Stage {
         panic!("{what} did not come");
     }
 
-    async fn end(self) {
-        self.stop.cancel();
-        self.watching.await.expect("no panic");
-        self.store.close().await;
+    /// Ends all of it; returns the folder in which the store is.
+    async fn end(self) -> TempDir {
+        let Self { governor, log, stop, watching, store, given_up, folder } = self;
+        stop.cancel();
+        watching.await.expect("no panic");
+        store.close().await;
+        drop((governor, log, store, given_up));
+        folder
     }
 }
 
@@ -259,4 +265,49 @@ async fn decisions_are_recorded_in_order_and_the_oldest_go() {
     let second = log.list("route", TimeMs(0), first.next.as_deref(), 1_000).await.expect("the store answers");
     assert_eq!((first.decisions.len(), second.decisions.len(), second.next), (20, 30, None));
     stage.end().await;
+}
+
+/// Asks the command line to put the records of a data folder to a component; returns what it prints.
+fn replayed(data: &Path, more: &[&str]) -> Vec<u8> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
+    command.args(["replay", "--plugin", "routing-capability", "--since", "all", "--json", "--data"]).arg(data).args(more);
+    let out = command.current_dir(data).env("XDG_CACHE_HOME", data.join("cache")).output().expect("the binary runs");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    out.stdout
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_decisions_replay_to_the_same_bytes_and_a_planted_change_is_found_exactly() {
+    const DECISIONS: u32 = 10_000;
+    const AT_ONCE: u32 = 250;
+    let stage = Stage::new(Recording::On, DECISIONS as usize);
+    stage.load_shipped("routing-capability", "routing-capability", World::Router, "{}").await;
+    for call in 0..DECISIONS {
+        let able = |agent: &str, load| NamedCandidate { agent: agent.to_owned(), satisfies: true, load, ..NamedCandidate::default() };
+        let mut candidates = vec![able("ana", call)];
+        if call % 10 == 0 {
+            candidates.push(able("ben", 0));
+        }
+        let question = Question::Route(RouteQuestion { message: RouteMessage::default(), candidates });
+        ask(stage.governor.as_ref(), "routing-capability", question).await.expect("it answers");
+        if call % AT_ONCE == AT_ONCE - 1 {
+            let is_recorded = async || {
+                let newest = stage.log.newest("routing-capability", 1).await.expect("the store answers");
+                newest.first().is_some_and(|one| one.question["input"]["candidates"][0]["load"] == call)
+            };
+            stage.until("the record", is_recorded).await;
+        }
+    }
+    let folder = stage.end().await;
+    let first = replayed(folder.path(), &[]);
+    assert_eq!(first, replayed(folder.path(), &[]), "twice the same, byte for byte");
+    let found: serde_json::Value = serde_json::from_slice(&first).expect("JSON");
+    assert_eq!((&found["replayed"], &found["same"], &found["changed"]), (&json!(DECISIONS), &json!(DECISIONS), &json!(0)), "{found}");
+    let planted = replayed(folder.path(), &["--plugin-config", r#"{"ranked_max": 1}"#, "--show", "1000000"]);
+    let found: serde_json::Value = serde_json::from_slice(&planted).expect("JSON");
+    assert_eq!((&found["changed"], &found["kinds"]), (&json!(DECISIONS / 10), &json!({"ranked -> ranked": DECISIONS / 10})));
+    let changes = found["changes"].as_array().expect("a list");
+    let is_planted =
+        |change: &serde_json::Value| change["question"]["input"]["candidates"][0]["load"].as_u64().is_some_and(|n| n % 10 == 0);
+    assert!(changes.len() == (DECISIONS / 10) as usize && changes.iter().all(is_planted), "those and no others");
 }

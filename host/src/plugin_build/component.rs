@@ -105,7 +105,9 @@ fn refuse_misfit(manifest: &Manifest, schema: &str) -> Result<(), BuildError> {
 /// What does not fit, and how to mend it.
 pub fn check(component: &[u8], world: World) -> Result<(), BuildError> {
     let undecodable = |error: Box<dyn std::error::Error + Send + Sync>| BuildError::Componentize { world, source: error };
-    let decoded = wit_component::decode(component).map_err(|error| undecodable(error.into()))?;
+    // The reader takes some malformed components for impossible ones.
+    let decoded = std::panic::catch_unwind(|| wit_component::decode(component));
+    let decoded = decoded.map_err(|_| undecodable("it is malformed".into()))?.map_err(|error| undecodable(error.into()))?;
     let DecodedWasm::Component(found, found_id) = decoded else {
         return Err(BuildError::NotAComponent { world });
     };

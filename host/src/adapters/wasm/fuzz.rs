@@ -33,8 +33,9 @@ pub fn admission(component: &[u8]) -> bool {
     if fits.is_empty() {
         return false;
     }
-    // Another reader, which also refuses what does not validate.
-    if let Ok(DecodedWasm::Component(resolve, world)) = wit_parser::decoding::decode(component) {
+    // Another reader, which also refuses what does not validate. It gives up by a panic now and then; the host never asks it.
+    let decoded = std::panic::catch_unwind(|| wit_parser::decoding::decode(component));
+    if let Ok(Ok(DecodedWasm::Component(resolve, world))) = decoded {
         let imports = resolve.worlds[world].imports.iter().filter(|(_, item)| !matches!(item, WorldItem::Type { .. }));
         let imports: BTreeSet<String> = imports.map(|(key, _)| resolve.name_world_key(key)).collect();
         for shape in fits {

@@ -10,6 +10,7 @@
 //! As durable as Redis is told to be: `appendonly yes` with `appendfsync always` is what the port promises.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -121,12 +122,16 @@ impl RedisStore {
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let client = Client::open(info.set_redis_settings(settings)).map_err(RedisOpenError::Address)?;
         let wakers = Arc::new(Wakers::new());
-        let woken = Arc::clone(&wakers);
+        let (woken, was_heard) = (Arc::clone(&wakers), AtomicBool::new(false));
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(Duration::from_millis(options.connect_ms)))
             .set_response_timeout(Some(Duration::from_millis(options.answer_ms)))
             .set_max_delay(Duration::from_millis(RETRY_MS))
             .set_push_sender(move |push: PushInfo| {
+                // What happened while nobody listened is not known; before the first time nobody waited.
+                if push.kind == PushKind::Subscribe && was_heard.swap(true, Ordering::Relaxed) {
+                    woken.wake_all();
+                }
                 wake(&woken, &push);
                 Ok::<(), redis::aio::SendError>(())
             })
@@ -285,9 +290,6 @@ fn wake(wakers: &Wakers, push: &PushInfo) {
         } else if let Some(project) = keys::project(&payload) {
             wakers.wake(project);
         }
-    } else if push.kind == PushKind::Subscribe {
-        // What happened while nobody listened is not known.
-        wakers.wake_all();
     }
 }
 
@@ -368,7 +370,14 @@ impl Store for RedisStore {
 
     async fn due(&self, before: TimeMs, limit: usize) -> Result<Vec<DueEntry>, StoreError> {
         let mut command = redis::cmd("ZRANGEBYSCORE");
-        command.arg(self.keys.due()).arg("-inf").arg(before.0).arg("WITHSCORES").arg("LIMIT").arg(0).arg(limit.min(ENTRIES_MAX));
+        command
+            .arg(self.keys.due())
+            .arg("-inf")
+            .arg(before.0.clamp(-DUE_MS_MAX, DUE_MS_MAX))
+            .arg("WITHSCORES")
+            .arg("LIMIT")
+            .arg(0)
+            .arg(limit.min(ENTRIES_MAX));
         let found: Vec<(String, f64)> = self.ask(&command).await?;
         found.into_iter().map(|(member, score)| due_entry(&member, score).ok_or_else(|| unreadable("a due entry"))).collect()
     }
@@ -421,9 +430,14 @@ fn due_entry(member: &str, score: f64) -> Option<DueEntry> {
     Some(DueEntry { project: keys::project(space)??, name: name.to_owned(), at: whole_ms(score) })
 }
 
+/// Returns the time of a score; what lies beyond the bounds is the first or the last time there is.
 #[expect(clippy::cast_possible_truncation, reason = "scores are whole numbers of at most 53 bits")]
 fn whole_ms(score: f64) -> TimeMs {
-    TimeMs(score as i64)
+    TimeMs(match score as i64 {
+        DUE_MS_MAX.. => i64::MAX,
+        ms if ms <= -DUE_MS_MAX => i64::MIN,
+        ms => ms,
+    })
 }
 
 /// Returns an event of the stream: its place and time are the stream's.

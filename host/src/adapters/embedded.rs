@@ -112,7 +112,7 @@ impl EmbeddedStore {
             disk,
             epoch: opened.epoch,
             clock: Clock::new(options.wall_clock, options.system, opened.last.at),
-            wakers: Wakers::new(),
+            wakers: Wakers::default(),
             next_due: Mutex::new(None),
             heads: Mutex::default(),
             health: Health::default(),

@@ -31,8 +31,8 @@ use self::clock::Clock;
 use self::keys::Keys;
 use crate::ports::clock::System;
 use crate::ports::store::{
-    Commit, Committed, DueChange, DueEntry, ENTRIES_MAX, Expect, PAGE_BYTES_MAX, Page, Store, StoreError, Versioned, Wakers, commit_bytes,
-    host_log,
+    Commit, Committed, DueChange, DueEntry, ENTRIES_MAX, Expect, Fence, PAGE_BYTES_MAX, Page, Store, StoreError, Versioned, Wakers,
+    commit_bytes, host_log,
 };
 
 /// The version of the form in which everything stands.
@@ -121,7 +121,7 @@ impl RedisStore {
         let info = options.url.as_str().into_connection_info().map_err(RedisOpenError::Address)?;
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let client = Client::open(info.set_redis_settings(settings)).map_err(RedisOpenError::Address)?;
-        let wakers = Arc::new(Wakers::new());
+        let wakers = Arc::new(Wakers::default());
         let (woken, was_heard) = (Arc::clone(&wakers), AtomicBool::new(false));
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(Duration::from_millis(options.connect_ms)))
@@ -187,24 +187,16 @@ impl RedisStore {
             }
             None => out.push("0"),
         }
-        for fences in [&commit.fences, &commit.raise] {
-            // The expected values stand between the fences that are held and those that are raised.
-            if std::ptr::eq(fences, &commit.raise) {
-                out.push(commit.expects.len().to_string());
-                for (key, expect) in &commit.expects {
-                    out.push(key.as_str());
-                    out.push(match expect {
-                        Expect::Absent => String::new(),
-                        Expect::Version(version) => version.to_string(),
-                    });
-                }
-            }
-            out.push(fences.len().to_string());
-            for fence in fences {
-                out.push(fence.key.as_str());
-                out.push(keys::token(fence.token));
-            }
+        out.push_fences(&commit.fences);
+        out.push(commit.expects.len().to_string());
+        for (key, expect) in &commit.expects {
+            out.push(key.as_str());
+            out.push(match expect {
+                Expect::Absent => String::new(),
+                Expect::Version(version) => version.to_string(),
+            });
         }
+        out.push_fences(&commit.raise);
         out.push(commit.puts.len().to_string());
         for (key, bytes) in &commit.puts {
             out.push(key.as_str());
@@ -271,6 +263,14 @@ impl Arguments {
     fn push(&mut self, value: impl Into<Vec<u8>>) {
         self.values.push(value.into());
     }
+
+    fn push_fences(&mut self, fences: &[Fence]) {
+        self.push(fences.len().to_string());
+        for fence in fences {
+            self.push(fence.key.as_str());
+            self.push(keys::token(fence.token));
+        }
+    }
 }
 
 fn read<T: FromRedisValue>(value: Value) -> Option<T> {
@@ -317,8 +317,7 @@ impl Store for RedisStore {
             invocation.arg(value);
         }
         let answer: Result<Vec<Value>, RedisError> = invocation.invoke_async(&mut self.connection.clone()).await;
-        let verdict = self.verdict(&commit, answer.map_err(|error| unavailable(&error))?)?;
-        Ok(verdict)
+        self.verdict(&commit, answer.map_err(|error| unavailable(&error))?)
     }
 
     async fn get(&self, project: Option<ProjectId>, key: &str) -> Result<Option<Versioned>, StoreError> {

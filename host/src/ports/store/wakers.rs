@@ -31,12 +31,6 @@ impl Default for Wakers {
 }
 
 impl Wakers {
-    /// Returns wakers nobody waits for.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Returns a receiver for a log.
     pub fn watch(&self, project: Option<ProjectId>) -> watch::Receiver<u64> {
         let mut logs = self.logs.lock();
@@ -89,7 +83,7 @@ mod tests {
 
     #[test]
     fn logs_nobody_waits_for_are_forgotten() {
-        let wakers = Wakers::new();
+        let wakers = Wakers::default();
         let mut kept = wakers.watch(None);
         for number in 0..10_000 {
             drop(wakers.watch(project(number)));

@@ -1,115 +1,293 @@
 //! The store on Redis, for many replicas: what one commits every other sees.
 //!
 //! A commit is one script (`redis/commit.lua`): Redis runs one after another, so each is judged and applied whole, after all
-//! before it. Reads are scripts or single commands. One connection carries all of it, many requests at once; pub/sub on it carries
-//! the hints. Must not know what the values mean.
+//! before it. Reads are scripts or single commands. Must not know what the values mean.
 //!
-//! **Invariant:** whatever Redis does not answer in time may have happened: the caller is told `Unavailable` and repeats by its
-//! idempotency key.
+//! ```text
+//! address ─► servers      who serves which space now: one server, the Sentinels' master, a cluster's nodes
+//!            recovery     before they are used: what they lost is handed in again, a new epoch begins
+//!            lane         commits to one server: in groups, replicated, journalled, answered
+//!            journal      what this host committed lately, on its own disk
+//! ```
 //!
-//! As durable as Redis is told to be: `appendonly yes` with `appendfsync always` is what the port promises.
+//! **Invariants:** whatever Redis does not answer in time may have happened: the caller is told `Unavailable` and repeats by its
+//! idempotency key. What was answered survives the loss of Redis' memory and of its last writes as long as this host's disk does.
 
+use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use pointsman_core::event::{Cursor, Event};
 use pointsman_core::ids::ProjectId;
-use pointsman_core::limits::IDEMPOTENCY_KEPT_MS;
 use pointsman_core::time::TimeMs;
 use pointsman_core::value;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, FromRedisValue, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisError, Script, Value, from_redis_value};
+use redis::{RedisError, Script, Value};
 use thiserror::Error;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
+mod address;
 mod clock;
+mod entry;
+mod journal;
 mod keys;
+mod lane;
+mod recovery;
+mod servers;
 
+pub use self::address::{Address, AddressError, Kind};
 use self::clock::Clock;
-use self::keys::Keys;
+use self::entry::{Entry, read};
+use self::journal::Journal;
+use self::keys::{HOST, Keys};
+use self::lane::Lane;
+use self::recovery::{SettleError, settle};
+use self::servers::{Finder, Master, Servers};
 use crate::ports::clock::System;
+use crate::ports::metrics::{Family, Measured, Sample, Value as Figure};
 use crate::ports::store::{
-    Commit, Committed, DueChange, DueEntry, ENTRIES_MAX, Expect, Fence, PAGE_BYTES_MAX, Page, Store, StoreError, Versioned, Wakers,
-    commit_bytes, host_log,
+    Commit, Committed, DueEntry, ENTRIES_MAX, PAGE_BYTES_MAX, Page, Store, StoreError, Versioned, Wakers, commit_bytes,
 };
 
 /// The version of the form in which everything stands.
 const FORMAT: u32 = 1;
 /// Due times beyond this, to either side, are not told apart: scores are of 53 bits.
 const DUE_MS_MAX: i64 = 1 << 53;
-/// Milliseconds between two looks at the clock of Redis.
-const CLOCK_LOOK_MS: u64 = 5_000;
+/// Milliseconds between two looks at the servers.
+const LOOK_MS: u64 = 1_000;
 /// When to come back to a Redis that does not answer.
 const RETRY_MS: u64 = 500;
+/// Milliseconds that a call waits for a connection that is made anew, before it is refused.
+const GRACE_MS: u64 = 1_000;
+/// Milliseconds between two tries to connect: the first, and the most.
+const CONNECT_AGAIN_MS: (u64, u64) = (20, 1_000);
+/// Looks after which hosts that showed no life meanwhile are forgotten.
+const SILENT_LOOKS: u64 = 60;
 
 /// How a store is opened.
 #[derive(Clone)]
 pub struct RedisOptions {
-    /// `redis://[user:password@]host:port/db`, or `rediss://…` with TLS.
-    pub url: String,
+    /// Where it is.
+    pub address: Address,
+    /// User, where the address names none.
+    pub user: Option<String>,
+    /// Password, where the address names none.
+    pub password: Option<String>,
+    /// Password of the Sentinels.
+    pub sentinel_password: Option<String>,
+    /// The certificate that servers are signed by (PEM); none: the system's own.
+    pub root_certificate: Option<Vec<u8>>,
     /// What all keys begin with.
     pub prefix: String,
+    /// Where this host keeps what it committed lately; none: what Redis loses is lost.
+    pub journal: Option<PathBuf>,
     /// Measures time between two looks at the clock of Redis.
     pub system: Arc<dyn System>,
     /// Time for a connection to stand.
     pub connect_ms: u64,
     /// Time for an answer.
     pub answer_ms: u64,
+    /// Time for other hosts to hand in what Redis lost.
+    pub settle_ms: u64,
 }
 
 impl RedisOptions {
     /// Returns the usual limits.
     #[must_use]
-    pub fn new(url: impl Into<String>, system: Arc<dyn System>) -> Self {
-        Self { url: url.into(), prefix: "pointsman".to_owned(), system, connect_ms: 2_000, answer_ms: 5_000 }
+    pub fn new(address: Address, system: Arc<dyn System>) -> Self {
+        Self {
+            address,
+            user: None,
+            password: None,
+            sentinel_password: None,
+            root_certificate: None,
+            prefix: "pointsman".to_owned(),
+            journal: None,
+            system,
+            connect_ms: 2_000,
+            answer_ms: 5_000,
+            settle_ms: 5_000,
+        }
     }
 }
 
 /// Why there is no store.
 #[derive(Debug, Error)]
 pub enum RedisOpenError {
-    /// The address is none.
-    #[error("the address of Redis cannot be read")]
-    Address(#[source] RedisError),
     /// Nobody answers there, or not as Redis does.
-    #[error("Redis does not answer")]
-    Connect(#[source] RedisError),
+    #[error("Redis does not answer at {address}")]
+    Connect {
+        /// Where.
+        address: Address,
+        /// Why.
+        #[source]
+        source: RedisError,
+    },
     /// What is there was written by a newer host.
     #[error("what stands in Redis has the format {found}, and this host knows {FORMAT}: use a newer host")]
     Newer {
         /// Which.
         found: u32,
     },
+    /// The journal's folder.
+    #[error("the journal beside Redis cannot be opened in {}", folder.display())]
+    Journal {
+        /// Where.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What all parts of a store share.
+struct Core {
+    options: RedisOptions,
+    keys: Keys,
+    /// This host's name among the others.
+    host: String,
+    journal: Option<Journal>,
+    clock: Clock,
+    commit: Script,
+    settle: Script,
+    range: Script,
+    finder: Finder,
+    wakers: Arc<Wakers>,
+    /// Spaces that are known to be noted in Redis.
+    spaces: Mutex<HashSet<String>>,
+    epoch: AtomicU64,
+    connected: AtomicU64,
+}
+
+impl Core {
+    async fn load_scripts(&self, master: &Master) -> Result<(), RedisError> {
+        let mut load = redis::pipe();
+        for code in [COMMIT, SETTLE, RANGE] {
+            load.cmd("SCRIPT").arg("LOAD").arg(code).ignore();
+        }
+        master.ask_all(&load).await
+    }
+
+    /// Shows the other hosts that this one is there.
+    async fn show_life(&self, home: &Master) -> Result<(), RedisError> {
+        let mut life = redis::cmd("ZADD");
+        life.arg(self.keys.members()).arg(self.clock.now().0).arg(&self.host);
+        home.ask::<i64>(&life).await.map(|_| ())
+    }
+
+    /// Notes a space before anything is written to it, so that what is due there is found.
+    async fn note_space(&self, servers: &Servers, space: &str) -> Result<(), RedisError> {
+        if self.spaces.lock().contains(space) {
+            return Ok(());
+        }
+        servers.of(HOST)?.ask::<i64>(redis::cmd("SADD").arg(self.keys.spaces()).arg(space)).await?;
+        self.spaces.lock().insert(space.to_owned());
+        Ok(())
+    }
+
+    /// Finds the servers, brings them up to what they should know, and opens the ways to them.
+    async fn connect(self: &Arc<Self>) -> Result<Arc<Up>, SettleError> {
+        let servers = self.finder.find().await?;
+        for master in servers.all() {
+            self.load_scripts(master).await?;
+        }
+        self.spaces.lock().clear();
+        let epoch = settle(self, &servers).await?;
+        let lanes = servers.all().iter().map(|master| Lane::open(Arc::clone(self), Arc::clone(master), epoch)).collect();
+        self.epoch.store(epoch, Ordering::Release);
+        self.connected.fetch_add(1, Ordering::Relaxed);
+        Ok(Arc::new(Up { servers, lanes, epoch }))
+    }
+
+    /// Looks at clock, replicas and members.
+    async fn look(&self, up: &Up, looks: u64) -> Result<(), RedisError> {
+        let home = up.servers.of(HOST)?;
+        self.clock.look(time_ms(home.ask(&redis::cmd("TIME")).await?));
+        self.show_life(home).await?;
+        for master in up.servers.all() {
+            master.look_at_replicas(&self.finder).await?;
+        }
+        if looks.is_multiple_of(SILENT_LOOKS) {
+            let silent = self.clock.now().0.saturating_sub(i64::try_from(SILENT_LOOKS * LOOK_MS).unwrap_or(i64::MAX));
+            home.ask::<i64>(redis::cmd("ZREMRANGEBYSCORE").arg(self.keys.members()).arg("-inf").arg(format!("({silent}"))).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Redis, as it can be used now.
+struct Up {
+    servers: Servers,
+    /// One a server, in their order.
+    lanes: Vec<Lane>,
+    epoch: u64,
+}
+
+impl Up {
+    fn lane(&self, space: &str) -> Result<&Lane, RedisError> {
+        let master = self.servers.of(space)?;
+        let at = self.servers.all().iter().position(|known| Arc::ptr_eq(known, master)).unwrap_or(0);
+        Ok(&self.lanes[at])
+    }
+
+    fn is_well(&self) -> bool {
+        !self.servers.fell_out.is_cancelled()
+    }
+}
+
+/// Whether Redis can be used.
+#[derive(Clone)]
+enum State {
+    Up(Arc<Up>),
+    Down(String),
+}
+
+impl State {
+    fn up(&self) -> Option<Arc<Up>> {
+        match self {
+            Self::Up(up) if up.is_well() => Some(Arc::clone(up)),
+            Self::Up(_) | Self::Down(_) => None,
+        }
+    }
 }
 
 /// The store.
 pub struct RedisStore {
-    connection: ConnectionManager,
-    keys: Keys,
-    commit: Script,
-    range: Script,
-    epoch: u64,
-    clock: Arc<Clock>,
-    wakers: Arc<Wakers>,
-    looking: tokio::task::JoinHandle<()>,
+    core: Arc<Core>,
+    state: watch::Receiver<State>,
+    stop: CancellationToken,
 }
 
 impl Drop for RedisStore {
     fn drop(&mut self) {
-        self.looking.abort();
+        self.stop.cancel();
     }
 }
 
+const COMMIT: &str = include_str!("redis/commit.lua");
+const SETTLE: &str = include_str!("redis/settle.lua");
+const RANGE: &str = include_str!("redis/range.lua");
+
 fn unavailable(error: &RedisError) -> StoreError {
-    tracing::warn!(%error, "Redis did not answer as it should");
+    tracing::debug!(%error, "Redis did not answer as it should");
     StoreError::Unavailable { retry_after_ms: RETRY_MS, why: error.to_string() }
+}
+
+fn unavailable_because(why: &str) -> StoreError {
+    StoreError::Unavailable { retry_after_ms: RETRY_MS, why: why.to_owned() }
 }
 
 fn unreadable(what: &str) -> StoreError {
     tracing::error!(what, "what stands in Redis cannot be read");
-    StoreError::Unavailable { retry_after_ms: RETRY_MS, why: format!("{what} in Redis cannot be read") }
+    unavailable_because(&format!("{what} in Redis cannot be read"))
+}
+
+fn time_ms((seconds, micros): (i64, i64)) -> TimeMs {
+    TimeMs(seconds.saturating_mul(1_000).saturating_add(micros / 1_000))
 }
 
 impl RedisStore {
@@ -118,189 +296,160 @@ impl RedisStore {
     /// # Errors
     /// [`RedisOpenError`].
     pub async fn open(options: &RedisOptions) -> Result<Self, RedisOpenError> {
-        let info = options.url.as_str().into_connection_info().map_err(RedisOpenError::Address)?;
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let client = Client::open(info.set_redis_settings(settings)).map_err(RedisOpenError::Address)?;
-        let wakers = Arc::new(Wakers::default());
-        let (woken, was_heard) = (Arc::clone(&wakers), AtomicBool::new(false));
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(Duration::from_millis(options.connect_ms)))
-            .set_response_timeout(Some(Duration::from_millis(options.answer_ms)))
-            .set_max_delay(Duration::from_millis(RETRY_MS))
-            .set_push_sender(move |push: PushInfo| {
-                // What happened while nobody listened is not known; before the first time nobody waited.
-                if push.kind == PushKind::Subscribe && was_heard.swap(true, Ordering::Relaxed) {
-                    woken.wake_all();
-                }
-                wake(&woken, &push);
-                Ok::<(), redis::aio::SendError>(())
-            })
-            .set_automatic_resubscription();
-        let connect = RedisOpenError::Connect;
-        let mut connection = ConnectionManager::new_with_config(client, config).await.map_err(connect)?;
-        let keys = Keys::new(&options.prefix);
-        let mut begin = redis::pipe();
-        begin.hset_nx(keys.store(), "format", FORMAT).ignore().hset_nx(keys.store(), "epoch", 1).ignore();
-        begin.hget(keys.store(), "format").hget(keys.store(), "epoch").cmd("TIME");
-        let (format, epoch, time): (u32, u64, (i64, i64)) = begin.query_async(&mut connection).await.map_err(connect)?;
-        if format > FORMAT {
-            return Err(RedisOpenError::Newer { found: format });
-        }
-        connection.subscribe(keys.channel()).await.map_err(connect)?;
-        let clock = Arc::new(Clock::new(Arc::clone(&options.system), time_ms(time)));
-        let looking = tokio::spawn(look_at_the_clock(connection.clone(), Arc::clone(&clock)));
-        let (commit, range) = (Script::new(include_str!("redis/commit.lua")), Script::new(include_str!("redis/range.lua")));
-        Ok(Self { connection, keys, commit, range, epoch, clock, wakers, looking })
-    }
-
-    async fn ask<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, StoreError> {
-        command.query_async(&mut self.connection.clone()).await.map_err(|error| unavailable(&error))
-    }
-
-    /// Returns the keys and arguments of a commit's script, in the order that it takes them.
-    fn arguments(&self, commit: &Commit) -> Arguments {
-        let (space, keys) = (keys::space(commit.project), &self.keys);
-        let call = commit.idempotency.as_ref().and_then(|call| keys.call(&space, &call.principal, &call.operation, &call.key));
-        let names = vec![
-            keys.store(),
-            keys.facts(&space),
-            keys.values(&space),
-            keys.versions(&space),
-            keys.names(&space),
-            keys.fences(&space),
-            keys.events(&space),
-            keys.due_by_name(&space),
-            keys.due(),
-            // A script has to name every key that it touches, and touches none where there is no call.
-            call.unwrap_or_else(|| keys.facts(&space)),
-        ];
-        let mut arguments = Arguments { keys: names, values: Vec::with_capacity(32) };
-        let out = &mut arguments;
-        for text in [self.epoch.to_string(), self.clock.now().0.to_string(), space, keys.channel(), IDEMPOTENCY_KEPT_MS.to_string()] {
-            out.push(text);
-        }
-        match &commit.idempotency {
-            Some(call) => {
-                out.push("1");
-                out.push(call.request_digest.as_slice());
-                out.push(call.response.as_slice());
+        let mut random = [0; 8];
+        options.system.random(&mut random);
+        let new_name = data_encoding::HEXLOWER.encode(&random);
+        let journal = match &options.journal {
+            Some(folder) => {
+                let failed = |source| RedisOpenError::Journal { folder: folder.clone(), source };
+                Some(Journal::open(folder, &new_name).map_err(failed)?)
             }
-            None => out.push("0"),
+            None => None,
+        };
+        let (keys, wakers) = (Keys::new(&options.prefix), Arc::new(Wakers::default()));
+        let core = Arc::new(Core {
+            host: journal.as_ref().map_or(new_name, |journal| journal.host().to_owned()),
+            journal,
+            clock: Clock::new(Arc::clone(&options.system), TimeMs(0)),
+            commit: Script::new(COMMIT),
+            settle: Script::new(SETTLE),
+            range: Script::new(RANGE),
+            finder: Finder::new(options.clone(), keys.channel(), Arc::clone(&wakers)),
+            options: options.clone(),
+            keys,
+            wakers,
+            spaces: Mutex::default(),
+            epoch: AtomicU64::new(0),
+            connected: AtomicU64::new(0),
+        });
+        let up = core.connect().await.map_err(|error| match error {
+            SettleError::Redis(source) => RedisOpenError::Connect { address: options.address.clone(), source },
+            SettleError::Newer(found) => RedisOpenError::Newer { found },
+            SettleError::Journal(source) => RedisOpenError::Journal { folder: options.journal.clone().unwrap_or_default(), source },
+        })?;
+        let (state, seen) = watch::channel(State::Up(Arc::clone(&up)));
+        let stop = CancellationToken::new();
+        tokio::spawn(keep(Arc::clone(&core), up, state, stop.clone()));
+        Ok(Self { core, state: seen, stop })
+    }
+
+    /// Leaves the other hosts: none waits for what this one may have when Redis loses something.
+    pub async fn close(&self) {
+        if let Some(up) = self.state.borrow().up()
+            && let Ok(home) = up.servers.of(HOST)
+        {
+            let mut leave = redis::pipe();
+            leave.cmd("ZREM").arg(self.core.keys.members()).arg(&self.core.host).ignore();
+            leave.cmd("HDEL").arg(self.core.keys.reported()).arg(&self.core.host).ignore();
+            // Without an answer the others wait a little longer, once.
+            let _ = home.ask_all::<()>(&leave).await;
         }
-        out.push_fences(&commit.fences);
-        out.push(commit.expects.len().to_string());
-        for (key, expect) in &commit.expects {
-            out.push(key.as_str());
-            out.push(match expect {
-                Expect::Absent => String::new(),
-                Expect::Version(version) => version.to_string(),
-            });
+        self.stop.cancel();
+    }
+
+    /// Returns Redis, as soon as it can be used.
+    async fn up(&self) -> Result<Arc<Up>, StoreError> {
+        if let Some(up) = self.state.borrow().up() {
+            return Ok(up);
         }
-        out.push_fences(&commit.raise);
-        out.push(commit.puts.len().to_string());
-        for (key, bytes) in &commit.puts {
-            out.push(key.as_str());
-            out.push(bytes.as_slice());
+        let mut state = self.state.clone();
+        let came = tokio::time::timeout(Duration::from_millis(GRACE_MS), state.wait_for(|state| state.up().is_some())).await;
+        match came {
+            Ok(Ok(state)) => state.up().ok_or_else(|| unavailable_because("Redis fell out again")),
+            Ok(Err(_)) => Err(unavailable_because("the store is closed")),
+            Err(_) => Err(match &*self.state.borrow() {
+                State::Down(why) => unavailable_because(why),
+                State::Up(_) => unavailable_because("the connection to Redis was lost"),
+            }),
         }
-        out.push(commit.deletes.len().to_string());
-        for key in &commit.deletes {
-            out.push(key.as_str());
+    }
+
+    /// Reads by a script.
+    async fn page(&self, space: &str, first: Vec<u8>, end: Vec<u8>, limit: usize) -> Result<Vec<Value>, StoreError> {
+        let up = self.up().await?;
+        let master = up.servers.of(space).map_err(|error| unavailable(&error))?;
+        let mut invocation = self.core.range.prepare_invoke();
+        let keys = &self.core.keys;
+        invocation.key(keys.names(space)).key(keys.values(space)).key(keys.versions(space));
+        invocation.arg(first).arg(end).arg(limit.min(ENTRIES_MAX)).arg(PAGE_BYTES_MAX);
+        let answer = invocation.invoke_async(&mut master.connection()).await;
+        answer.map_err(|error| {
+            master.note(&error);
+            unavailable(&error)
+        })
+    }
+
+    /// Returns the number in a log behind which events are read for a cursor: of what was lost of its epoch, none.
+    async fn read_after(&self, up: &Up, space: &str, after: Cursor) -> Result<u64, StoreError> {
+        if after.epoch >= up.epoch {
+            return Ok(after.seq);
         }
-        out.push(commit.due.len().to_string());
-        for change in &commit.due {
-            let (name, at) = match change {
-                DueChange::Set { name, at } => (name, at.0.clamp(-DUE_MS_MAX, DUE_MS_MAX).to_string()),
-                DueChange::Clear { name } => (name, String::new()),
+        let master = up.servers.of(space).map_err(|error| unavailable(&error))?;
+        let facts: Vec<(String, String)> =
+            master.ask(redis::cmd("HGETALL").arg(self.core.keys.facts(space))).await.map_err(|error| unavailable(&error))?;
+        let mut ends = Vec::new();
+        for (field, number) in &facts {
+            let epoch = match field.strip_prefix("epoch:") {
+                Some(epoch) => epoch.parse().map_err(|_| unreadable("an epoch"))?,
+                None if field == "seq" => u64::MAX,
+                None => continue,
             };
-            out.push(name.as_str());
-            out.push(at);
-        }
-        out.push(commit.events.len().to_string());
-        let project = commit.project.unwrap_or_else(host_log);
-        for event in &commit.events {
-            // Its place and time are not known before it is taken; the stream has them.
-            out.push(value::encode(&Event { cursor: Cursor::default(), at: TimeMs(0), project, event: event.clone() }));
-        }
-        arguments
-    }
-
-    /// Returns what the script's answer says.
-    fn verdict(&self, commit: &Commit, answer: Vec<Value>) -> Result<Committed, StoreError> {
-        let wrong = || unreadable("the answer to a commit");
-        let mut parts = answer.into_iter();
-        let word: String = parts.next().and_then(read).ok_or_else(wrong)?;
-        let mut next = || parts.next().ok_or_else(wrong);
-        match word.as_str() {
-            "done" => {
-                let (version, seq, at) = (read(next()?), read(next()?), read::<i64>(next()?).map(TimeMs));
-                let (Some(version), Some(seq), Some(at)) = (version, seq, at) else { return Err(wrong()) };
-                self.clock.reach(at);
-                Ok(Committed::Done { version, cursor: Cursor { epoch: self.epoch, seq }, at })
+            if epoch > after.epoch {
+                ends.push(number.parse::<u64>().map_err(|_| unreadable("the end of an epoch"))?);
             }
-            "replayed" => Ok(Committed::Replayed(read(next()?).ok_or_else(wrong)?)),
-            "reused" => {
-                let key = commit.idempotency.as_ref().map(|call| call.key.clone()).unwrap_or_default();
-                Err(StoreError::KeyReused { key })
-            }
-            "stale" => Err(StoreError::Stale { key: read(next()?).ok_or_else(wrong)? }),
-            "fenced" => Err(StoreError::Fenced { key: read(next()?).ok_or_else(wrong)? }),
-            "epoch" => {
-                let why = "Redis lost what it had, or was changed for another one; the host has to be started again".to_owned();
-                Err(StoreError::Unavailable { retry_after_ms: RETRY_MS, why })
-            }
-            _ => Err(wrong()),
         }
+        Ok(ends.into_iter().fold(after.seq, u64::min))
     }
 }
 
-/// What a script is called with.
-struct Arguments {
-    keys: Vec<String>,
-    values: Vec<Vec<u8>>,
-}
-
-impl Arguments {
-    fn push(&mut self, value: impl Into<Vec<u8>>) {
-        self.values.push(value.into());
-    }
-
-    fn push_fences(&mut self, fences: &[Fence]) {
-        self.push(fences.len().to_string());
-        for fence in fences {
-            self.push(fence.key.as_str());
-            self.push(keys::token(fence.token));
-        }
-    }
-}
-
-fn read<T: FromRedisValue>(value: Value) -> Option<T> {
-    from_redis_value(value).ok()
-}
-
-fn time_ms((seconds, micros): (i64, i64)) -> TimeMs {
-    TimeMs(seconds.saturating_mul(1_000).saturating_add(micros / 1_000))
-}
-
-/// Wakes whom a push is for.
-fn wake(wakers: &Wakers, push: &PushInfo) {
-    if push.kind == PushKind::Message {
-        let Some(payload) = push.data.get(1).cloned().and_then(read::<String>) else { return };
-        if payload == keys::DUE {
-            wakers.wake_due();
-        } else if let Some(project) = keys::project(&payload) {
-            wakers.wake(project);
-        }
-    }
-}
-
-async fn look_at_the_clock(mut connection: ConnectionManager, clock: Arc<Clock>) {
-    let mut looks = tokio::time::interval(Duration::from_millis(CLOCK_LOOK_MS));
+/// Keeps Redis usable until `stop`: looks after it, and connects again when a server fell out.
+async fn keep(core: Arc<Core>, first: Arc<Up>, state: watch::Sender<State>, stop: CancellationToken) {
+    let mut up = first;
     loop {
-        looks.tick().await;
-        // Without an answer the clock goes on by itself.
-        if let Ok(time) = redis::cmd("TIME").query_async::<(i64, i64)>(&mut connection).await {
-            clock.look(time_ms(time));
+        let mut looks = 0;
+        let mut ticks = tokio::time::interval(Duration::from_millis(LOOK_MS));
+        ticks.tick().await;
+        while up.is_well() {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = up.servers.fell_out.cancelled() => {}
+                _ = ticks.tick() => {
+                    looks += 1;
+                    if let Err(error) = core.look(&up, looks).await {
+                        up.servers.fell_out.cancel();
+                        tracing::warn!(%error, "Redis does not answer as it should");
+                    }
+                }
+            }
         }
+        state.send_replace(State::Down("the connection to Redis was lost".to_owned()));
+        let (mut pause_ms, pause_ms_max) = CONNECT_AGAIN_MS;
+        up = loop {
+            let connected = tokio::select! {
+                () = stop.cancelled() => return,
+                connected = core.connect() => connected,
+            };
+            match connected {
+                Ok(up) => break up,
+                Err(error) => {
+                    let why = error.with_causes();
+                    tracing::warn!(why, "Redis cannot be used");
+                    state.send_replace(State::Down(why));
+                }
+            }
+            let mut random = [0];
+            core.options.system.random(&mut random);
+            let jitter_ms = pause_ms * u64::from(random[0]) / 512;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_millis(pause_ms - jitter_ms)) => {}
+            }
+            pause_ms = (pause_ms * 2).min(pause_ms_max);
+        };
+        state.send_replace(State::Up(Arc::clone(&up)));
+        // What happened while nobody listened is not known.
+        core.wakers.wake_all();
+        tracing::info!(epoch = up.epoch, "Redis can be used again");
     }
 }
 
@@ -308,24 +457,19 @@ async fn look_at_the_clock(mut connection: ConnectionManager, clock: Arc<Clock>)
 impl Store for RedisStore {
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
         commit_bytes(&commit)?;
-        let Arguments { keys, values } = self.arguments(&commit);
-        let mut invocation = self.commit.prepare_invoke();
-        for key in keys {
-            invocation.key(key);
-        }
-        for value in values {
-            invocation.arg(value);
-        }
-        let answer: Result<Vec<Value>, RedisError> = invocation.invoke_async(&mut self.connection.clone()).await;
-        self.verdict(&commit, answer.map_err(|error| unavailable(&error))?)
+        let entry = Entry::of(&commit, &self.core.keys);
+        let up = self.up().await?;
+        self.core.note_space(&up.servers, &entry.space).await.map_err(|error| unavailable(&error))?;
+        let lane = up.lane(&entry.space).map_err(|error| unavailable(&error))?;
+        lane.commit(entry).await
     }
 
     async fn get(&self, project: Option<ProjectId>, key: &str) -> Result<Option<Versioned>, StoreError> {
-        let space = keys::space(project);
+        let (space, up) = (keys::space(project), self.up().await?);
         let mut both = redis::pipe();
-        both.atomic().hget(self.keys.versions(&space), key).hget(self.keys.values(&space), key);
-        let found: (Option<u64>, Option<Vec<u8>>) =
-            both.query_async(&mut self.connection.clone()).await.map_err(|error| unavailable(&error))?;
+        both.atomic().hget(self.core.keys.versions(&space), key).hget(self.core.keys.values(&space), key);
+        let master = up.servers.of(&space).map_err(|error| unavailable(&error))?;
+        let found: (Option<u64>, Option<Vec<u8>>) = master.ask_all(&both).await.map_err(|error| unavailable(&error))?;
         match found {
             (Some(version), Some(bytes)) => Ok(Some(Versioned { version, bytes })),
             (None, None) => Ok(None),
@@ -335,12 +479,7 @@ impl Store for RedisStore {
 
     async fn range(&self, project: Option<ProjectId>, prefix: &str, from: &str, limit: usize) -> Result<Page, StoreError> {
         let Some((first, end)) = keys::names_between(prefix, from) else { return Ok(Page::default()) };
-        let space = keys::space(project);
-        let mut invocation = self.range.prepare_invoke();
-        invocation.key(self.keys.names(&space)).key(self.keys.values(&space)).key(self.keys.versions(&space));
-        invocation.arg(first).arg(end).arg(limit.min(ENTRIES_MAX)).arg(PAGE_BYTES_MAX);
-        let answer: Result<Vec<Value>, RedisError> = invocation.invoke_async(&mut self.connection.clone()).await;
-        let mut parts = answer.map_err(|error| unavailable(&error))?.into_iter();
+        let mut parts = self.page(&keys::space(project), first, end, limit).await?.into_iter();
         let wrong = || unreadable("a range");
         let next: String = parts.next().and_then(read).ok_or_else(wrong)?;
         let mut page = Page { next: (!next.is_empty()).then_some(next), ..Page::default() };
@@ -360,73 +499,119 @@ impl Store for RedisStore {
         key: &str,
         request_digest: &[u8; 32],
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        let Some(place) = self.keys.call(&keys::space(project), principal, operation, key) else { return Ok(None) };
-        let record: Option<Vec<u8>> = self.ask(redis::cmd("GET").arg(place)).await?;
+        let space = keys::space(project);
+        let Some(place) = self.core.keys.call(&space, principal, operation, key) else { return Ok(None) };
+        let up = self.up().await?;
+        let master = up.servers.of(&space).map_err(|error| unavailable(&error))?;
+        let record: Option<Vec<u8>> = master.ask(redis::cmd("GET").arg(place)).await.map_err(|error| unavailable(&error))?;
         let Some(record) = record else { return Ok(None) };
         let (digest, response) = record.split_at_checked(request_digest.len()).ok_or_else(|| unreadable("an idempotency record"))?;
         if digest == request_digest { Ok(Some(response.to_vec())) } else { Err(StoreError::KeyReused { key: key.to_owned() }) }
     }
 
     async fn due(&self, before: TimeMs, limit: usize) -> Result<Vec<DueEntry>, StoreError> {
-        let mut command = redis::cmd("ZRANGEBYSCORE");
-        command
-            .arg(self.keys.due())
-            .arg("-inf")
-            .arg(before.0.clamp(-DUE_MS_MAX, DUE_MS_MAX))
-            .arg("WITHSCORES")
-            .arg("LIMIT")
-            .arg(0)
-            .arg(limit.min(ENTRIES_MAX));
-        let found: Vec<(String, f64)> = self.ask(&command).await?;
-        found.into_iter().map(|(member, score)| due_entry(&member, score).ok_or_else(|| unreadable("a due entry"))).collect()
+        let limit = limit.min(ENTRIES_MAX);
+        let before = before.0.clamp(-DUE_MS_MAX, DUE_MS_MAX);
+        let asked = |command: &mut redis::Pipeline, key: String| {
+            command.cmd("ZRANGEBYSCORE").arg(key).arg("-inf").arg(before).arg("WITHSCORES").arg("LIMIT").arg(0).arg(limit);
+        };
+        let mut due = self.due_of_all(asked).await?;
+        due.sort_by(|a, b| (a.at, a.project, &a.name).cmp(&(b.at, b.project, &b.name)));
+        due.truncate(limit);
+        Ok(due)
     }
 
     async fn next_due(&self) -> Result<Option<TimeMs>, StoreError> {
-        let first: Vec<(String, f64)> = self.ask(redis::cmd("ZRANGE").arg(self.keys.due()).arg(0).arg(0).arg("WITHSCORES")).await?;
-        Ok(first.first().map(|(_, score)| whole_ms(*score)))
+        let asked = |command: &mut redis::Pipeline, key: String| {
+            command.cmd("ZRANGE").arg(key).arg(0).arg(0).arg("WITHSCORES");
+        };
+        Ok(self.due_of_all(asked).await?.into_iter().map(|entry| entry.at).min())
     }
 
     async fn events(&self, project: Option<ProjectId>, after: Cursor, limit: usize) -> Result<Vec<Event>, StoreError> {
-        let Some(first) = after.seq.checked_add(1) else { return Ok(Vec::new()) };
-        if limit == 0 {
-            return Ok(Vec::new());
-        }
+        let (space, up) = (keys::space(project), self.up().await?);
+        let after = self.read_after(&up, &space, after).await?;
+        let Some(first) = after.checked_add(1).filter(|_| limit > 0) else { return Ok(Vec::new()) };
         let mut command = redis::cmd("XRANGE");
-        command.arg(self.keys.events(&keys::space(project))).arg(format!("{first}-0")).arg("+").arg("COUNT").arg(limit.min(ENTRIES_MAX));
-        let found: Vec<(String, Vec<Vec<u8>>)> = self.ask(&command).await?;
+        command.arg(self.core.keys.events(&space)).arg(format!("{first}-0")).arg("+").arg("COUNT").arg(limit.min(ENTRIES_MAX));
+        let master = up.servers.of(&space).map_err(|error| unavailable(&error))?;
+        let found: Vec<(String, Vec<Vec<u8>>)> = master.ask(&command).await.map_err(|error| unavailable(&error))?;
         found.iter().map(|(id, fields)| event(id, fields).ok_or_else(|| unreadable("an event"))).collect()
     }
 
     async fn head(&self, project: Option<ProjectId>) -> Result<Cursor, StoreError> {
-        let seq: Option<u64> = self.ask(redis::cmd("HGET").arg(self.keys.facts(&keys::space(project))).arg("seq")).await?;
-        Ok(Cursor { epoch: self.epoch, seq: seq.unwrap_or(0) })
+        let (space, up) = (keys::space(project), self.up().await?);
+        let master = up.servers.of(&space).map_err(|error| unavailable(&error))?;
+        let facts = self.core.keys.facts(&space);
+        let seq: Option<u64> = master.ask(redis::cmd("HGET").arg(facts).arg("seq")).await.map_err(|error| unavailable(&error))?;
+        Ok(Cursor { epoch: up.epoch, seq: seq.unwrap_or(0) })
     }
 
     fn watch(&self, project: Option<ProjectId>) -> watch::Receiver<u64> {
-        self.wakers.watch(project)
+        self.core.wakers.watch(project)
     }
 
     fn watch_due(&self) -> watch::Receiver<u64> {
-        self.wakers.watch_due()
+        self.core.wakers.watch_due()
     }
 
     fn now(&self) -> TimeMs {
-        self.clock.now()
+        self.core.clock.now()
     }
 
     fn epoch(&self) -> u64 {
-        self.epoch
+        self.core.epoch.load(Ordering::Acquire)
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        let epoch: Option<u64> = self.ask(redis::cmd("HGET").arg(self.keys.store()).arg("epoch")).await?;
-        if epoch == Some(self.epoch) { Ok(()) } else { Err(unreadable("the store's epoch")) }
+        let up = self.up().await?;
+        for master in up.servers.all() {
+            master.ask::<String>(&redis::cmd("PING")).await.map_err(|error| unavailable(&error))?;
+        }
+        Ok(())
     }
 }
 
-fn due_entry(member: &str, score: f64) -> Option<DueEntry> {
-    let (space, name) = member.split_once(':')?;
-    Some(DueEntry { project: keys::project(space)??, name: name.to_owned(), at: whole_ms(score) })
+impl RedisStore {
+    /// Asks for the due entries of all spaces.
+    async fn due_of_all(&self, asked: impl Fn(&mut redis::Pipeline, String)) -> Result<Vec<DueEntry>, StoreError> {
+        let up = self.up().await?;
+        let failed = |error| unavailable(&error);
+        let home = up.servers.of(HOST).map_err(failed)?;
+        let spaces: Vec<String> = home.ask(redis::cmd("SMEMBERS").arg(self.core.keys.spaces())).await.map_err(failed)?;
+        let mut due = Vec::new();
+        for master in up.servers.all() {
+            let here = |space: &String| up.servers.of(space).is_ok_and(|of| Arc::ptr_eq(of, master));
+            let here: Vec<(&String, Option<ProjectId>)> =
+                spaces.iter().filter(|space| here(space)).filter_map(|space| Some((space, keys::project(space)?))).collect();
+            if here.is_empty() {
+                continue;
+            }
+            let mut pipeline = redis::pipe();
+            here.iter().for_each(|(space, _)| asked(&mut pipeline, self.core.keys.due(space)));
+            let found: Vec<Vec<(String, f64)>> = master.ask_all(&pipeline).await.map_err(failed)?;
+            for ((_, project), entries) in here.iter().zip(found) {
+                let Some(project) = project else { continue };
+                due.extend(entries.into_iter().map(|(name, score)| DueEntry { project: *project, name, at: whole_ms(score) }));
+            }
+        }
+        Ok(due)
+    }
+}
+
+impl Measured for RedisStore {
+    fn families(&self) -> Vec<Family> {
+        let family = |name, help, value| Family { name, help, samples: vec![Sample { labels: Vec::new(), value }] };
+        #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
+        let gauge = |number: u64| Figure::Gauge(number as f64);
+        let is_up = u64::from(self.state.borrow().up().is_some());
+        let connected = Figure::Counter(self.core.connected.load(Ordering::Relaxed));
+        vec![
+            family("pointsman_redis_up", "Whether Redis can be used.", gauge(is_up)),
+            family("pointsman_redis_epoch", "The epoch of the store: it rises when Redis may have lost something.", gauge(self.epoch())),
+            family("pointsman_redis_connections_total", "Times that the servers of Redis were found and connected.", connected),
+        ]
+    }
 }
 
 /// Returns the time of a score; what lies beyond the bounds is the first or the last time there is.

@@ -1,127 +1,74 @@
-//! The store on Redis, with servers that the tests start and end: the contract over a single one, and what only Redis can do to it.
+//! The store on Redis, with servers that the tests start and end: the contract over a single one, over a master that Sentinels
+//! watch and over a cluster, and what only Redis can do to it.
 
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use pointsman::adapters::redis::{RedisOpenError, RedisOptions, RedisStore};
-use pointsman::adapters::system::OsSystem;
 use pointsman::ports::store::{Commit, Committed, Expect, Store, StoreError};
-use tempfile::TempDir;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
+mod load;
+mod servers;
+
+use self::load::{Hosts, Load};
+use self::servers::{Cluster, SOON, Server, Watched, ask, eventually, open, options};
 use crate::kit::{Subject, all_at_once, bytes, call, done, numbered, numbers, of, project, put};
 
-const SOON: Duration = Duration::from_secs(20);
-/// Between two looks at something that is to come.
-const LOOK: Duration = Duration::from_millis(20);
-
-/// Keeps a server for as long as its own standard input is open: the server goes with the test, however that ends.
-const KEEPER: &str = r#"redis-server "$@" >/dev/null 2>&1 & server=$!; cat >/dev/null; kill -9 $server; wait $server"#;
-
-/// A server of the test's own, which syncs each write before it answers.
-struct Server {
-    keeper: Child,
-    port: u16,
-    folder: TempDir,
-}
-
-impl Server {
-    async fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder is made");
-        loop {
-            let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port is free").port();
-            let mut keeper = keep(folder.path(), port);
-            if is_up(&mut keeper, port).await {
-                return Self { keeper, port, folder };
-            }
-        }
-    }
-
-    /// Ends the server as a power cut would, and returns once nobody listens.
-    async fn kill(&mut self) {
-        drop(self.keeper.stdin.take());
-        self.keeper.wait().expect("the keeper ends");
-        let gone = async {
-            while TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        timeout(SOON, gone).await.expect("the server ends");
-    }
-
-    async fn restart(&mut self) {
-        self.keeper = keep(self.folder.path(), self.port);
-        assert!(is_up(&mut self.keeper, self.port).await, "it starts again");
-    }
-
-    fn options(&self, prefix: &str) -> RedisOptions {
-        let url = format!("redis://127.0.0.1:{}", self.port);
-        RedisOptions { prefix: prefix.to_owned(), ..RedisOptions::new(url, Arc::new(OsSystem)) }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.keeper.stdin.take());
-        let _ = self.keeper.wait();
-    }
-}
-
-fn keep(folder: &Path, port: u16) -> Child {
-    let mut keeper = Command::new("sh");
-    keeper.args(["-c", KEEPER, "keeper", "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "always"]);
-    keeper.args(["--port", &port.to_string(), "--dir"]).arg(folder).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    keeper.spawn().expect("a shell runs; redis-server is what tests/run.sh installs")
-}
-
-/// Waits until a server answers; false when it cannot listen there.
-async fn is_up(keeper: &mut Child, port: u16) -> bool {
-    let up = async {
-        loop {
-            let client = redis::Client::open(format!("redis://127.0.0.1:{port}")).expect("an address");
-            if let Ok(mut connection) = client.get_multiplexed_async_connection().await
-                && redis::cmd("PING").query_async::<String>(&mut connection).await.is_ok()
-            {
-                return;
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-    };
-    let is_up = timeout(Duration::from_secs(5), up).await.is_ok();
-    if !is_up {
-        drop(keeper.stdin.take());
-        let _ = keeper.wait();
-    }
-    is_up
-}
-
-async fn open(server: &Server, prefix: &str) -> Arc<RedisStore> {
-    Arc::new(RedisStore::open(&server.options(prefix)).await.expect("the store opens"))
-}
-
-/// A store of its own on a server that the tests of this process share.
-pub(crate) struct Single {
+/// A store of its own on servers that the tests of this process share.
+pub(crate) struct On<T> {
     store: Arc<RedisStore>,
+    url: String,
     prefix: String,
+    servers: std::marker::PhantomData<T>,
 }
 
-async fn shared() -> &'static Server {
-    static SERVER: OnceCell<Server> = OnceCell::const_new();
-    SERVER.get_or_init(Server::start).await
+/// Servers that the tests of a process share.
+#[async_trait]
+pub(crate) trait Shared: Send + Sync + 'static {
+    /// Returns where they are.
+    async fn url() -> String;
 }
 
 #[async_trait]
-impl Subject for Single {
+impl Shared for Server {
+    async fn url() -> String {
+        static SERVER: OnceCell<Server> = OnceCell::const_new();
+        SERVER.get_or_init(Server::start).await.url()
+    }
+}
+
+#[async_trait]
+impl Shared for Watched {
+    async fn url() -> String {
+        static SERVERS: OnceCell<Watched> = OnceCell::const_new();
+        SERVERS.get_or_init(Watched::start).await.url()
+    }
+}
+
+#[async_trait]
+impl Shared for Cluster {
+    async fn url() -> String {
+        static SERVERS: OnceCell<Cluster> = OnceCell::const_new();
+        SERVERS.get_or_init(Cluster::start).await.url()
+    }
+}
+
+/// A single server.
+pub(crate) type Single = On<Server>;
+/// A master that Sentinels watch.
+pub(crate) type Sentinel = On<Watched>;
+/// A cluster.
+pub(crate) type Clustered = On<Cluster>;
+
+#[async_trait]
+impl<T: Shared> Subject for On<T> {
     async fn fresh() -> Self {
         static STORES: AtomicU64 = AtomicU64::new(0);
-        let prefix = format!("test{}", STORES.fetch_add(1, Ordering::Relaxed));
-        Self { store: open(shared().await, &prefix).await, prefix }
+        let (url, prefix) = (T::url().await, format!("test{}", STORES.fetch_add(1, Ordering::Relaxed)));
+        Self { store: open(&url, &prefix).await, url, prefix, servers: std::marker::PhantomData }
     }
 
     fn store(&self) -> Arc<dyn Store> {
@@ -129,9 +76,9 @@ impl Subject for Single {
     }
 
     async fn reopened(self) -> Self {
-        let Self { store, prefix } = self;
+        let Self { store, url, prefix, servers } = self;
         drop(Arc::into_inner(store).expect("nobody else holds the store"));
-        Self { store: open(shared().await, &prefix).await, prefix }
+        Self { store: open(&url, &prefix).await, url, prefix, servers }
     }
 }
 
@@ -139,7 +86,7 @@ impl Subject for Single {
 async fn what_was_answered_survives_the_loss_of_the_server() {
     let mut server = Server::start().await;
     let project = project();
-    let store = open(&server, "p").await;
+    let store = open(&server.url(), "p").await;
     for round in 1..=3_u8 {
         let calling = || Commit {
             idempotency: call(&format!("key-{round}"), 1, b"answer"),
@@ -147,13 +94,13 @@ async fn what_was_answered_survives_the_loss_of_the_server() {
             ..put(project, "k", &[round])
         };
         // Right after a start the connection may still be that to the server before.
-        let outcome = eventually(async || store.commit(calling()).await.ok()).await;
+        let outcome = eventually("it is answered", || async { store.commit(calling()).await.ok() }).await;
         assert!(matches!(outcome, Committed::Done { .. }), "{outcome:?}");
         server.kill().await;
         assert!(matches!(store.commit(calling()).await, Err(StoreError::Unavailable { .. })), "nobody answers");
         assert!(matches!(store.ready().await, Err(StoreError::Unavailable { .. })));
         server.restart().await;
-        let repeated = eventually(async || store.commit(calling()).await.ok()).await;
+        let repeated = eventually("it is answered", || async { store.commit(calling()).await.ok() }).await;
         assert_eq!(repeated, Committed::Replayed(b"answer".to_vec()), "round {round}");
         assert_eq!(bytes(&*store, project, "k").await, Some(vec![round]));
         assert_eq!(numbers(&*store, project, 0).await, (1..=round.into()).collect::<Vec<u64>>());
@@ -161,24 +108,11 @@ async fn what_was_answered_survives_the_loss_of_the_server() {
     }
 }
 
-/// Asks again until there is an answer.
-async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let asking = async {
-        loop {
-            if let Some(answer) = ask().await {
-                return answer;
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-    };
-    timeout(SOON, asking).await.expect("it comes in time")
-}
-
 #[tokio::test]
 async fn who_waits_is_woken_when_the_server_comes_back() {
     let mut server = Server::start().await;
     let project = project();
-    let (here, there) = (open(&server, "p").await, open(&server, "p").await);
+    let (here, there) = (open(&server.url(), "p").await, open(&server.url(), "p").await);
     let (mut log, mut due) = (here.watch(Some(project)), here.watch_due());
     done(&*there, Commit { events: vec![numbered(1)], ..of(project) }).await;
     timeout(SOON, log.changed()).await.expect("another replica's commit wakes").expect("the store is open");
@@ -186,10 +120,10 @@ async fn who_waits_is_woken_when_the_server_comes_back() {
     server.kill().await;
     server.restart().await;
     let commit = || Commit { events: vec![numbered(2)], idempotency: call("second", 1, b""), ..of(project) };
-    eventually(async || there.commit(commit()).await.ok()).await;
+    eventually("it is answered", || async { there.commit(commit()).await.ok() }).await;
     timeout(SOON, log.changed()).await.expect("whoever did not hear it is woken").expect("the store is open");
     timeout(SOON, due.changed()).await.expect("so is who waits for what is due").expect("the store is open");
-    let seen = eventually(async || {
+    let seen = eventually("it is answered", || async {
         let seen = numbers(&*here, project, 0).await;
         (seen.len() == 2).then_some(seen)
     });
@@ -200,7 +134,8 @@ async fn who_waits_is_woken_when_the_server_comes_back() {
 async fn a_right_is_granted_to_one_replica_only() {
     let server = Server::start().await;
     let project = project();
-    let replicas = all_at_once((0..4).map(|_| open(&server, "p"))).await;
+    let url = server.url();
+    let replicas = all_at_once((0..4).map(|_| open(&url, "p"))).await;
     for task in 0..50_u8 {
         let key = format!("task/{task}");
         let claims = replicas.iter().enumerate().map(|(replica, store)| {
@@ -216,12 +151,111 @@ async fn a_right_is_granted_to_one_replica_only() {
 #[tokio::test]
 async fn what_cannot_be_opened_is_told() {
     let server = Server::start().await;
-    let of = |url: &str| RedisOptions { connect_ms: 200, ..RedisOptions::new(url, Arc::new(OsSystem)) };
-    assert!(matches!(RedisStore::open(&of("no address")).await, Err(RedisOpenError::Address(_))));
-    assert!(matches!(RedisStore::open(&of("redis://127.0.0.1:1")).await, Err(RedisOpenError::Connect(_))));
-    drop(open(&server, "p").await);
-    let client = redis::Client::open(format!("redis://127.0.0.1:{}", server.port)).expect("an address");
-    let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
-    redis::cmd("HSET").arg("p:store").arg("format").arg(99).query_async::<i64>(&mut connection).await.expect("it is set");
-    assert!(matches!(RedisStore::open(&server.options("p")).await, Err(RedisOpenError::Newer { found: 99 })));
+    let nowhere = RedisOptions { connect_ms: 200, ..options("redis://127.0.0.1:1", "p") };
+    assert!(matches!(RedisStore::open(&nowhere).await, Err(RedisOpenError::Connect { .. })));
+    let unknown = RedisOptions { connect_ms: 200, ..options(&format!("redis+sentinel://127.0.0.1:{}/main", server.port), "p") };
+    assert!(matches!(RedisStore::open(&unknown).await, Err(RedisOpenError::Connect { .. })), "it is no Sentinel");
+    let alone = RedisOptions { connect_ms: 200, ..options(&format!("redis+cluster://127.0.0.1:{}", server.port), "p") };
+    assert!(matches!(RedisStore::open(&alone).await, Err(RedisOpenError::Connect { .. })), "it is no cluster");
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let journal = RedisOptions { journal: Some(file.path().to_owned()), ..options(&server.url(), "p") };
+    assert!(matches!(RedisStore::open(&journal).await, Err(RedisOpenError::Journal { .. })));
+    drop(open(&server.url(), "p").await);
+    ask::<i64>(server.port, &["HSET", "p:{host}:store", "format", "99"]).await.expect("it is set");
+    assert!(matches!(RedisStore::open(&options(&server.url(), "p")).await, Err(RedisOpenError::Newer { found: 99 })));
+}
+
+#[tokio::test]
+async fn scripts_that_somebody_flushed_are_loaded_again() {
+    let (server, project) = (Server::start().await, project());
+    let store = open(&server.url(), "p").await;
+    done(&*store, put(project, "k", b"1")).await;
+    ask::<String>(server.port, &["SCRIPT", "FLUSH"]).await.expect("it is done");
+    done(&*store, put(project, "k", b"2")).await;
+    assert_eq!(bytes(&*store, project, "k").await, Some(b"2".to_vec()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_tail_is_handed_in_again_by_the_hosts_that_wrote_it() {
+    let mut server = Server::start().await;
+    let hosts = Hosts::open(&server.url(), 2).await;
+    let epoch = hosts.stores[0].epoch();
+    let load = Load::start(&hosts, 6);
+    for round in 1..=3 {
+        load.goes_on(60).await;
+        server.kill().await;
+        server.lose_tail(20_000);
+        server.restart().await;
+        load.goes_on(20).await;
+        assert_eq!(hosts.stores[0].epoch(), epoch + round, "a loss begins an epoch");
+    }
+    load.end(&hosts).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_does_not_miss_what_took_the_place_of_what_was_lost() {
+    let mut server = Server::start().await;
+    let (project, store) = (project(), open(&server.url(), "p").await);
+    for n in 1..=5 {
+        done(&*store, Commit { events: vec![numbered(n)], ..of(project) }).await;
+    }
+    let seen = store.head(Some(project)).await.expect("it answers");
+    server.kill().await;
+    // Nobody keeps a journal here: the last events are lost.
+    server.lose_tail(300);
+    server.restart().await;
+    let next = || Commit { events: vec![numbered(6)], idempotency: call("six", 1, b""), ..of(project) };
+    eventually("it is answered", || async { store.commit(next()).await.ok() }).await;
+    let new = store.events(Some(project), seen, 10).await.expect("it answers");
+    assert_eq!(new.last().map(|event| event.event.data["n"].clone()), Some(6.into()), "what is new is read: {new:?}");
+    assert!(new[0].cursor.seq <= seen.seq && new[0].cursor > seen, "under a number that was seen before: {new:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_masters_die_under_load_and_nothing_is_lost() {
+    let mut servers = Watched::start().await;
+    let hosts = Hosts::open(&servers.url(), 2).await;
+    let load = Load::start(&hosts, 6);
+    for _ in 0..10 {
+        load.goes_on(20).await;
+        let master = servers.master().await;
+        servers.data[master].kill().await;
+        servers.other_master(master).await;
+        load.goes_on(5).await;
+        servers.data[master].restart().await;
+        servers.are_well().await;
+    }
+    load.end(&hosts).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_is_frozen_and_comes_back_has_no_say_any_more() {
+    let servers = Watched::start().await;
+    let hosts = Hosts::open(&servers.url(), 2).await;
+    let load = Load::start(&hosts, 6);
+    for _ in 0..2 {
+        load.goes_on(20).await;
+        let master = servers.master().await;
+        servers.data[master].signal("STOP");
+        servers.other_master(master).await;
+        servers.data[master].signal("CONT");
+        load.goes_on(20).await;
+        servers.are_well().await;
+    }
+    load.end(&hosts).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_of_a_cluster_dies_under_load_and_nothing_is_lost() {
+    let mut servers = Cluster::start().await;
+    let hosts = Hosts::open(&servers.url(), 2).await;
+    let load = Load::start(&hosts, 6);
+    for node in 0..3 {
+        load.goes_on(20).await;
+        servers.nodes[node].kill().await;
+        load.goes_on(20).await;
+        servers.nodes[node].restart().await;
+        servers.is_well().await;
+    }
+    load.end(&hosts).await;
 }

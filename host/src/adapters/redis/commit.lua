@@ -1,10 +1,11 @@
--- Judges and applies one commit, whole or not at all.
+-- Judges and applies one commit, whole or not at all; or applies one again that was judged before, and that Redis has lost since.
 --
--- KEYS  1 facts of the store   2 facts of the space   3 values   4 their versions   5 the names of values
---       6 fencing tokens       7 events               8 due entries by name         9 due entries of all   10 the call
--- ARGV  epoch, the caller's time, the space, the channel, milliseconds that a call is kept; then each list with its length
---       before it: the call (digest, answer), fences (key, token), expected values (key, version), raised fences (key, token),
---       values (key, bytes), removed values (key), due entries (name, time or nothing), events (bytes)
+-- KEYS  1 facts of the space   2 values   3 their versions   4 the names of values   5 fencing tokens   6 events
+--       7 due entries          8 the call (the facts again where there is none)
+-- ARGV  epoch, the caller's time, the space, the channel, milliseconds that a call is kept; then `judge`, or `restore` (or `skip`,
+--       where those before it are lost for good) with the commit's version, its last event's number and its time; then each list
+--       with its length before it: the call (digest, answer), fences (key, token), expected values (key, version), raised fences
+--       (key, token), values (key, bytes), removed values (key), due entries (name, time or nothing), events (bytes)
 local at_argument = 0
 local function take()
   at_argument = at_argument + 1
@@ -17,14 +18,25 @@ local function each(act)
   end
 end
 
-local epoch, callers_ms, space, channel, kept_ms = take(), tonumber(take()), take(), take(), take()
-local stands = redis.call('HGET', KEYS[1], 'epoch')
-if stands ~= epoch then return {'epoch', stands or ''} end
+local epoch, callers_ms, space, channel, kept_ms = tonumber(take()), tonumber(take()), take(), take(), take()
+local facts = redis.call('HMGET', KEYS[1], 'version', 'seq', 'at', 'epoch')
+local stands = {version = tonumber(facts[1] or '0'), seq = tonumber(facts[2] or '0'), at = tonumber(facts[3] or '0')}
+stands.epoch = tonumber(facts[4] or '0')
+-- Whoever is of an earlier epoch does not know what was lost.
+if epoch < stands.epoch then return {'epoch', stands.epoch} end
+
+local again = nil
+local mode = take()
+if mode ~= 'judge' then
+  again = {version = tonumber(take()), seq = tonumber(take()), at = tonumber(take())}
+  if again.version <= stands.version then return {'there', stands.version} end
+  if mode == 'restore' and again.version > stands.version + 1 then return {'gap', stands.version} end
+end
 
 local call = nil
 if take() == '1' then
   call = {digest = take(), answer = take()}
-  local before = redis.call('GET', KEYS[10])
+  local before = not again and redis.call('GET', KEYS[8])
   if before then
     if string.sub(before, 1, 32) == call.digest then return {'replayed', string.sub(before, 33)} end
     return {'reused'}
@@ -33,66 +45,75 @@ end
 
 local refusal = each(function()
   local key, token = take(), take()
-  if redis.call('HGET', KEYS[6], key) ~= token then return {'fenced', key} end
+  if not again and redis.call('HGET', KEYS[5], key) ~= token then return {'fenced', key} end
 end) or each(function()
   local key, version = take(), take()
-  if (redis.call('HGET', KEYS[4], key) or '') ~= version then return {'stale', key} end
+  if not again and (redis.call('HGET', KEYS[3], key) or '') ~= version then return {'stale', key} end
 end)
 if refusal then return refusal end
 local raised = {}
 refusal = each(function()
   local key, token = take(), take()
-  local before = redis.call('HGET', KEYS[6], key)
+  local before = redis.call('HGET', KEYS[5], key)
   -- A lower token would give the right back to one who lost it. Tokens are digits of one length.
-  if before and before > token then return {'fenced', key} end
-  raised[#raised + 1] = {key, token}
+  if not before or before <= token then
+    raised[#raised + 1] = {key, token}
+  elseif not again then
+    return {'fenced', key}
+  end
 end)
 if refusal then return refusal end
 
 -- Nothing speaks against it: from here on everything is done.
-local clock = redis.call('TIME')
-local at = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-at = math.max(at, callers_ms, tonumber(redis.call('HGET', KEYS[2], 'at') or '0'))
-local at_text = string.format('%.0f', at)
-local version = redis.call('HINCRBY', KEYS[2], 'version', 1)
-redis.call('HSET', KEYS[2], 'at', at_text)
-for _, fence in ipairs(raised) do redis.call('HSET', KEYS[6], fence[1], fence[2]) end
+local version, at
+if again then
+  version, at = again.version, again.at
+else
+  local clock = redis.call('TIME')
+  version, at = stands.version + 1, tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+  at = math.max(at, callers_ms, stands.at)
+end
+local function whole(number) return string.format('%.0f', number) end
+redis.call('HSET', KEYS[1], 'version', whole(version), 'at', whole(math.max(at, stands.at)))
+if epoch > stands.epoch then
+  -- Where the log stood when the epoch began: what readers saw beyond that is lost.
+  redis.call('HSET', KEYS[1], 'epoch', whole(epoch), 'epoch:' .. whole(epoch), whole(stands.seq))
+end
+for _, fence in ipairs(raised) do redis.call('HSET', KEYS[5], fence[1], fence[2]) end
 each(function()
   local key, bytes = take(), take()
-  redis.call('HSET', KEYS[3], key, bytes)
-  redis.call('HSET', KEYS[4], key, version)
-  redis.call('ZADD', KEYS[5], 0, key)
+  redis.call('HSET', KEYS[2], key, bytes)
+  redis.call('HSET', KEYS[3], key, whole(version))
+  redis.call('ZADD', KEYS[4], 0, key)
 end)
 each(function()
   local key = take()
+  redis.call('HDEL', KEYS[2], key)
   redis.call('HDEL', KEYS[3], key)
-  redis.call('HDEL', KEYS[4], key)
-  redis.call('ZREM', KEYS[5], key)
+  redis.call('ZREM', KEYS[4], key)
 end)
 
-local first = redis.call('ZRANGE', KEYS[9], 0, 0, 'WITHSCORES')[2]
+local first = redis.call('ZRANGE', KEYS[7], 0, 0, 'WITHSCORES')[2]
 local is_earlier = false
 each(function()
   local name, due = take(), take()
-  local member = space .. ':' .. name
   if due == '' then
-    redis.call('HDEL', KEYS[8], name)
-    redis.call('ZREM', KEYS[9], member)
+    redis.call('ZREM', KEYS[7], name)
   else
-    redis.call('HSET', KEYS[8], name, due)
-    redis.call('ZADD', KEYS[9], due, member)
+    redis.call('ZADD', KEYS[7], due, name)
     if not first or tonumber(due) <= tonumber(first) then is_earlier = true end
   end
 end)
 
 local events = tonumber(ARGV[at_argument + 1])
-local seq = redis.call('HINCRBY', KEYS[2], 'seq', events)
+local seq = again and again.seq or stands.seq + events
 local next_seq = seq - events
+redis.call('HSET', KEYS[1], 'seq', whole(seq))
 each(function()
   next_seq = next_seq + 1
-  redis.call('XADD', KEYS[7], string.format('%.0f-0', next_seq), 'e', take(), 't', at_text, 'p', epoch)
+  redis.call('XADD', KEYS[6], whole(next_seq) .. '-0', 'e', take(), 't', whole(at), 'p', whole(epoch))
 end)
-if call then redis.call('SET', KEYS[10], call.digest .. call.answer, 'PX', kept_ms) end
+if call then redis.call('SET', KEYS[8], call.digest .. call.answer, 'PX', kept_ms) end
 if events > 0 then redis.call('PUBLISH', channel, space) end
 if is_earlier then redis.call('PUBLISH', channel, 'due') end
-return {'done', version, seq, at_text}
+return {'done', version, seq, whole(at)}

@@ -37,14 +37,24 @@ impl Keys {
         Self { prefix: prefix.to_owned() }
     }
 
-    /// Hash: `format`, `epoch`.
+    /// Hash: `format`, `epoch`, `lineage`.
     pub(super) fn store(&self) -> String {
-        format!("{}:store", self.prefix)
+        self.of(HOST, "store")
     }
 
-    /// Sorted set: `SPACE:NAME` by time.
-    pub(super) fn due(&self) -> String {
-        format!("{}:due", self.prefix)
+    /// Set of the spaces that anything was written to.
+    pub(super) fn spaces(&self) -> String {
+        self.of(HOST, "spaces")
+    }
+
+    /// Sorted set: hosts by their last sign of life, in milliseconds since 1970.
+    pub(super) fn members(&self) -> String {
+        self.of(HOST, "members")
+    }
+
+    /// Hash: by host, the lineage to which it has handed in what was lost.
+    pub(super) fn reported(&self) -> String {
+        self.of(HOST, "reported")
     }
 
     /// Channel of the hints.
@@ -52,7 +62,7 @@ impl Keys {
         format!("{}:woken", self.prefix)
     }
 
-    /// Hash: `version`, `seq`, `at` of the last commit.
+    /// Hash: `version`, `seq`, `at` of the last commit, its `epoch`, and `epoch:N`, the end of the log when epoch N began.
     pub(super) fn facts(&self, space: &str) -> String {
         self.of(space, "facts")
     }
@@ -82,8 +92,8 @@ impl Keys {
         self.of(space, "events")
     }
 
-    /// Hash: the time of due entries by name.
-    pub(super) fn due_by_name(&self, space: &str) -> String {
+    /// Sorted set: names of due entries by time, in milliseconds since 1970.
+    pub(super) fn due(&self, space: &str) -> String {
         self.of(space, "due")
     }
 
@@ -100,6 +110,17 @@ impl Keys {
     fn of(&self, space: &str, what: &str) -> String {
         format!("{}:{{{space}}}:{what}", self.prefix)
     }
+}
+
+/// Slots of a cluster.
+pub(super) const SLOTS: u16 = 16_384;
+
+/// Returns the slot of a space's keys: CRC16 (XMODEM) of the hash tag, as the cluster specification says.
+pub(super) fn slot(space: &str) -> u16 {
+    let crc = space.bytes().fold(0_u16, |crc, byte| {
+        (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 })
+    });
+    crc % SLOTS
 }
 
 /// Returns a fencing token as text that sorts as tokens do.
@@ -148,6 +169,12 @@ mod tests {
             let keys = Keys::new("p");
             prop_assert_ne!(keys.call("host", &a, &b, "k"), keys.call("host", &c, &d, "k"));
         }
+    }
+
+    #[test]
+    fn slots_are_those_of_the_specification() {
+        // `CLUSTER KEYSLOT` of these texts.
+        assert_eq!((slot("123456789"), slot("foo"), slot("bar"), slot("")), (12_739, 12_182, 5_061, 0));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::process::Output;
 use std::sync::Arc;
 
 use pointsman_client::{Client, RawAnswer};
-use pointsman_tests::{Era, Host, Setup, pointsman};
+use pointsman_tests::{Agent, Era, Host, Setup, pointsman};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -301,6 +301,72 @@ async fn a_component_gets_what_it_asks_for_only_when_it_is_granted_and_its_confi
     host.kill().await;
     assert_eq!(plugin(&host, &["disable", "asking"])["mode"], "off", "without a host the records are changed");
     assert_eq!(row(&host, "asking")["state"], "off");
+}
+
+/// Returns the shipped router of this version with a golden call: by the configuration of its manifest it is to decide so.
+fn with_golden(version: &str, name: &str, decision: &str) -> Vec<u8> {
+    let input = json!({"message": {"kind": "question"}, "candidates": [{"agent": "ana", "satisfies": true}]});
+    let case = json!({"name": name, "call": "route", "input": input, "expect": {"decision": decision}});
+    with_section(router(version), "pointsman.cases", json!({"version": 1, "cases": [case]}).to_string().as_bytes())
+}
+
+#[tokio::test]
+async fn a_component_whose_golden_call_fails_never_replaces_one_that_holds() {
+    // What the operator set is not what the call was written for: here everything is dropped.
+    let drops = "[plugins.mine.config]\nrules = [{ name = \"none\", to = \"drop\" }]\n";
+    let mine = Mine::new(&with_golden("1.0.0", "no rule, no opinion", "pass"));
+    let host = Host::start_with(mine.setup(drops)).await;
+    let first = row(&host, "mine");
+    assert_eq!((&first["state"], &first["version"]), (&json!("loaded"), &json!("1.0.0")), "{first}\n{}", host.log());
+    mine.put(&with_golden("2.0.0", "everything is dropped", "drop"));
+    let held = until(&host, "mine", "the refusal", |row| row["last_error"].is_object()).await;
+    assert_eq!((&held["version"], &held["digest"]), (&json!("1.0.0"), &first["digest"]), "{held}");
+    let why = held["last_error"]["why"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(why, "its golden call `everything is dropped` is answered otherwise: `decision` is \"pass\", not \"drop\"");
+    let checked = pointsman(&["plugin", "check", &mine.file().to_string_lossy()]).output().expect("the binary runs");
+    assert!(!checked.status.success() && said(&checked).contains("everything is dropped: decision is"), "{}", said(&checked));
+    mine.put(&with_section(router("3.0.0"), "pointsman.cases", b"{}"));
+    let unread = until(&host, "mine", "the next refusal", |row| row["last_error"]["why"] != why).await;
+    assert!(unread["last_error"]["why"].as_str().is_some_and(|why| why.contains("its golden calls cannot be read")), "{unread}");
+    mine.put(&with_golden("4.0.0", "no rule, no opinion", "pass"));
+    let next = until(&host, "mine", "the version that holds", |row| row["version"] == "4.0.0").await;
+    assert_eq!((&next["last_error"], &next["failures"]), (&Value::Null, &json!(0)), "{next}");
+}
+
+#[tokio::test]
+async fn an_agent_moves_in_and_out_while_the_host_runs() {
+    let host = Host::start().await;
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/src/adapters/wasm/tests/scripted-agent.wasm");
+    let file = file.to_string_lossy().into_owned();
+    let config = r#"{"name": "helper"}"#;
+    let grants = ["--grant", "kv", "--grant", "lookups", "--grant", "log"];
+    let add = [&["add", "helper", &file, "--world", "agent", "--plugin-config", config][..], &grants[..]].concat();
+    assert_eq!(plugin(&host, &add)["state"], "loaded");
+    let ana = host.agent("ana", &[]).await;
+    let lives = || async { ana.call("lookup", json!({"uri": "agents"})).await.to_string().contains("helper") };
+    host.eventually("the agent moves in", lives).await;
+    let ask = async |word: &str| {
+        let body = json!({"do": [{"send": [["agent:ana"], word, word, "{}"]}]});
+        ana.call("send_message", json!({"to": ["agent:helper"], "kind": "request", "subject": word, "body": body})).await;
+    };
+    ask("first").await;
+    assert_eq!(ana.mail(&["first"]).await["subject"], "first");
+
+    plugin(&host, &["disable", "helper"]);
+    ask("second").await;
+    let offers = [&["add", "tools", &file, "--world", "mcp-provider"][..], &grants[..]].concat();
+    assert_eq!(plugin(&host, &offers)["state"], "loaded");
+    host.eventually("its tools are there", || async { tools(&ana).await > 0 }).await;
+    plugin(&host, &["enable", "helper"]);
+    assert_eq!(ana.mail(&["second"]).await["subject"], "second", "what came while it was away was kept");
+    plugin(&host, &["remove", "tools"]);
+    host.eventually("its tools are gone", || async { tools(&ana).await == 0 }).await;
+}
+
+/// Returns how many tools of the tests' agent a client is shown.
+async fn tools(agent: &Agent) -> usize {
+    let all = agent.client.list_tools().await.expect("a list");
+    all.iter().filter(|tool| tool["name"].as_str().is_some_and(|name| name.starts_with("test_"))).count()
 }
 
 async fn ask(host: &Host, method: &str, path: &str, token: Option<&str>, body: Value) -> RawAnswer {

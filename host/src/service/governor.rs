@@ -31,9 +31,9 @@ use crate::ports::decision::{Answer, BranchQuestion, CheckQuestion, HunksQuestio
 use crate::ports::health::{BreakerView, Counts, Difference, Health, LATENCY_BOUNDS_US};
 use crate::ports::metrics::{Family, Measured, Sample, Value};
 use crate::ports::plugins::{
-    ChangeFacts, CommitFacts, FileOutcome, FlowTask, Gate, GateFacts, GateVerdict, HunkOutcome, MergeFile, MergeHunk, MergerDescription,
-    PluginFailure, PluginRef, PluginSource, PluginStats, Plugins, PullRequestText, ReconcileOutcome, RouteCandidate, RouteMessage,
-    RouteVerdict, Symbol, WaitingBranch, World,
+    Aside, ChangeFacts, CommitFacts, FileOutcome, FlowTask, Gate, GateFacts, GateVerdict, HunkOutcome, MergeFile, MergeHunk,
+    MergerDescription, PluginFailure, PluginRef, PluginSource, PluginStats, Plugins, PullRequestText, ReconcileOutcome, RouteCandidate,
+    RouteMessage, RouteVerdict, Symbol, WaitingBranch, World,
 };
 use crate::ports::registry::{Mode, OnFailure};
 
@@ -382,6 +382,14 @@ impl Plugins for Governor {
 
     fn reference(&self, plugin: &str) -> Option<PluginRef> {
         self.inner.reference(plugin)
+    }
+
+    fn load_number(&self, plugin: &str) -> Option<u64> {
+        self.inner.load_number(plugin)
+    }
+
+    fn aside(&self) -> Aside {
+        self.inner.aside()
     }
 
     fn on_failure(&self, plugin: &str) -> OnFailure {

@@ -98,14 +98,22 @@ impl Seat {
         }
     }
 
-    /// Asks the component. The inner error is its own doing; the outer one the host's.
+    /// Asks the component. The inner error is its own doing; the outer one the host's. An answer of another component than the one that
+    /// this seat is for, which was loaded in its place meanwhile, is none: the event comes again, to the seat of that one.
     async fn ask(&self, acting: &Acting, id: &str, cause: Cause) -> Result<Result<Vec<Action>, Trouble>, Failure> {
         let plugin = self.binding.plugin.as_str();
         let event = ResidentEvent { id: id.to_owned(), at_ms: self.services.kit.now().0, cause };
+        let moved = Failure::Unavailable { retry_after_ms: RETRY_MS };
         for _ in 0..TURNS_MAX {
+            if self.is_own() != Some(true) {
+                return Err(moved);
+            }
             let memory = Arc::new(StoreMemory::new(Arc::new(self.services.clone()), acting, plugin, self.binding.lookups));
             let asked = Arc::clone(&memory) as Arc<dyn ResidentMemory>;
             let answer = self.services.kit.residents.handle(plugin, event.clone(), asked).await;
+            if self.is_own() == Some(false) {
+                return Err(moved);
+            }
             match memory.broken() {
                 Some(Broken::Failed) => return Err(Failure::Unavailable { retry_after_ms: RETRY_MS }),
                 Some(Broken::Slow) => return Ok(Err(Trouble::slow())),
@@ -115,6 +123,7 @@ impl Seat {
                 Ok(Ok(actions)) => Ok(actions),
                 Ok(Err(why)) => Err(Trouble::failed("error", why)),
                 Err(PluginFailure::Limit { limit: "concurrency", .. }) => continue,
+                Err(PluginFailure::NotBound(_)) => break,
                 Err(PluginFailure::Limit { limit, .. }) if limit.ends_with("shutting down") => break,
                 Err(failure) => Err(Trouble::failed(code_of(&failure), failure.to_string())),
             });

@@ -469,6 +469,23 @@ async fn a_shadow_is_promoted_once_it_has_heard_enough_and_not_before() {
 }
 
 #[tokio::test]
+async fn a_decision_is_found_by_the_call_that_caused_it() {
+    let host = Host::start().await;
+    let (ana, _ben) = (host.agent("ana", &[]).await, host.agent("ben", &["review"]).await);
+    ana.call("send_message", json!({"to": ["review"], "kind": "note", "subject": "s", "body": "b"})).await;
+    let listed = || host.command(&["plugin", "decisions", "routing-capability", "--json"]);
+    host.eventually("the record", || async { listed().status.success() }).await;
+    let listed: Value = serde_json::from_slice(&listed().stdout).expect("JSON");
+    let trace = listed["decisions"][0]["trace"].as_str().expect("a call caused it").to_owned();
+    assert!(ana.call("lookup", json!({"uri": "events"})).await.to_string().contains(&trace), "its events carry the same id");
+    let shown = host.command(&["plugin", "decisions", "routing-capability", "--trace", &trace]);
+    let shown = said(&shown);
+    assert!(shown.contains("call          route") && shown.contains("\"ben\"") && shown.contains("answer"), "{shown}");
+    assert!(said(&host.command(&["plugin", "decisions", "routing-capability"])).contains(&trace));
+    assert!(refused(&host, &["decisions", "routing-capability", "--trace", "nobody"]).contains("that the call nobody caused"));
+}
+
+#[tokio::test]
 async fn the_api_is_for_tokens_with_the_toolset_admin() {
     let host = Host::start().await;
     let out = host.command(&["agent", "add", "ops", "--toolset", "admin", "--json"]);

@@ -26,6 +26,7 @@ pub use self::watcher::Watcher;
 use self::watcher::{Seen, Subject};
 use super::meters::seconds;
 use super::settings::{Bindings, Rule};
+use super::trace;
 use crate::ports::clock::System;
 use crate::ports::decision::{Answer, BranchQuestion, CheckQuestion, HunksQuestion, OrderQuestion, Question, ReconcileQuestion};
 use crate::ports::health::{BreakerView, Counts, Difference, Health, LATENCY_BOUNDS_US};
@@ -236,7 +237,7 @@ impl Governor {
             Ok(answer) => Ok(answer()),
             Err(failure) => Err(failure.clone()),
         };
-        let seen = Seen { post: Arc::clone(post), subject, outcome, took_us, fresh, shadows };
+        let seen = Seen { post: Arc::clone(post), subject, outcome, took_us, trace: trace::current(), fresh, shadows };
         if self.seen.try_send(seen).is_err() {
             post.count_missed();
         }

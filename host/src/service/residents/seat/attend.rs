@@ -24,6 +24,7 @@ use crate::service::kit::{Acting, CommitExt, Loaded, chain};
 use crate::service::lookups::{Broken, READ_MS, READS_MS};
 use crate::service::messaging::Nack;
 use crate::service::offers::Checked;
+use crate::service::trace;
 
 /// Times a component that had no turn is asked again at once; each time it waited for its turn.
 const TURNS_MAX: u32 = 10;
@@ -79,6 +80,10 @@ impl Trouble {
 impl Seat {
     /// Has an event handled, and settles it.
     pub(super) async fn attend(&mut self, source: &Source, id: &str, cause: Cause) -> Result<(), Failure> {
+        trace::on_behalf(id, self.settle(source, id, cause)).await
+    }
+
+    async fn settle(&mut self, source: &Source, id: &str, cause: Cause) -> Result<(), Failure> {
         let acting = Acting { trace: id.to_owned(), ..self.acting.clone() };
         let what = cause_name(&cause);
         let trouble = match self.ask(&acting, id, cause).await? {

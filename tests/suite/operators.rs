@@ -341,6 +341,20 @@ async fn an_agent_moves_in_and_out_while_the_host_runs() {
     let config = r#"{"name": "helper"}"#;
     let grants = ["--grant", "kv", "--grant", "lookups", "--grant", "log"];
     let add = [&["add", "helper", &file, "--world", "agent", "--plugin-config", config][..], &grants[..]].concat();
+    let broken = with_section(
+        std::fs::read(&file).expect("the tests' agent"),
+        "pointsman.cases",
+        json!({"version": 1, "cases": [
+            {"name": "it beats", "call": "handle", "input": {"event": {"timer": "t"}}, "expect": {"actions": [{"action": "put"}]}},
+        ]})
+        .to_string()
+        .as_bytes(),
+    );
+    let broken_file = host.folder().join("broken.wasm");
+    std::fs::write(&broken_file, broken).expect("written");
+    let broken_file = broken_file.to_string_lossy().into_owned();
+    let why = refused(&host, &[&["add", "helper", &broken_file, "--world", "agent", "--plugin-config", config][..], &grants[..]].concat());
+    assert!(why.contains("its golden call `it beats` is answered otherwise: `actions` is [], not"), "{why}");
     assert_eq!(plugin(&host, &add)["state"], "loaded");
     let ana = host.agent("ana", &[]).await;
     let lives = || async { ana.call("lookup", json!({"uri": "agents"})).await.to_string().contains("helper") };

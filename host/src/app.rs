@@ -39,7 +39,7 @@ use crate::ports::admin::AdminSurface;
 use crate::ports::clock::System;
 use crate::ports::keys::Keys;
 use crate::ports::metrics::Measured;
-use crate::ports::plugins::{Meter, Plugins};
+use crate::ports::plugins::{Meter, PluginLimits, Plugins, World};
 use crate::ports::provider::Providers;
 use crate::ports::repository::Origin;
 use crate::ports::store::Store;
@@ -51,7 +51,7 @@ use crate::service::failure::Failure;
 use crate::service::git_access::GitAccess;
 use crate::service::governor::{GivenUp, Governor, Recording, Watcher};
 use crate::service::kit::Kit;
-use crate::service::registry::{self, Registry, Reread, StartError};
+use crate::service::registry::{Registry, Reread, StartError};
 use crate::service::residents::Residency;
 use crate::service::surface::{AgentSurface, Services};
 
@@ -164,8 +164,7 @@ async fn open(
     let inner = Arc::clone(&wasm) as Arc<dyn Plugins>;
     let (governor, watcher, given_up) = Governor::new(inner, Arc::clone(&system), recording, Tolerance::default());
     let git = GitRepositories::open(git_options(config)?, Arc::clone(&system)).await?;
-    let (wanted, mut settings) = (config.wanted(), config.settings(public_url));
-    registry::settle(store.as_ref(), &wanted, &mut settings).await.map_err(AppError::State)?;
+    let (wanted, settings) = (config.wanted(), config.settings(public_url));
     let components = FileComponents::new(config.data_dir.join("components"), Arc::new(WebDownload::new()?));
     let kit = Kit {
         store: Arc::clone(&store) as Arc<dyn Store>,
@@ -213,6 +212,14 @@ fn git_options(config: &Config) -> Result<GitOptions, AppError> {
 /// It does not run, or what it hands over is no text.
 pub fn config_schema(module: &[u8]) -> Result<Option<String>, String> {
     wasm::config_schema(module)
+}
+
+/// Returns the milliseconds that a host lets a call of a component take where its operator sets nothing.
+///
+/// # Errors
+/// It is no component, or a limit that it names is out of range.
+pub fn deadline_ms(component: &[u8], world: World, needs: PluginLimits) -> Result<u64, String> {
+    wasm::deadline_ms(component, world, needs)
 }
 
 async fn make_ready(config: &Config, opened: &Opened) -> Result<(), AppError> {

@@ -238,10 +238,6 @@ pub struct Config {
     pub decisions: DecisionsConfig,
     /// Which components are asked where, each list in its order.
     pub bindings: Bindings,
-    /// Agents that live in the host.
-    pub residents: Vec<ResidentBinding>,
-    /// Offers to MCP clients.
-    pub providers: Vec<ProviderBinding>,
     /// Run on each merged tree.
     pub checks: Vec<CheckSpec>,
     /// Every plugin named above, once.
@@ -331,8 +327,6 @@ impl Config {
     pub fn settings(&self, public_url: String) -> Settings {
         Settings {
             bindings: self.bindings.clone().into(),
-            residents: self.residents.clone(),
-            providers: self.providers.clone(),
             checks: self.checks.clone(),
             claim_lease_ms: self.agents.claim_lease_ms,
             delivery_lease_ms: self.agents.delivery_lease_ms,
@@ -629,7 +623,11 @@ impl Raw {
                 plugins.push(own.remove(&used.plugin).unwrap_or_default().into_spec(used, written));
             }
         }
-        let bindings = bindings(&origin.defaults, self.routing, self.merging, self.context, self.workflow, self.policy);
+        let bindings = Bindings {
+            residents: self.agent.into_iter().map(RawResident::into_binding).collect(),
+            providers: self.provider.into_iter().map(RawProvider::into_binding).collect(),
+            ..bindings(&origin.defaults, self.routing, self.merging, self.context, self.workflow, self.policy)
+        };
         Config {
             file: origin.file,
             lock_file: origin.lock_file,
@@ -660,8 +658,6 @@ impl Raw {
                 delivery_lease_ms: self.agents.delivery_lease_s * 1_000,
                 delivery_attempts_max: self.agents.delivery_attempts_max,
             },
-            residents: self.agent.into_iter().map(RawResident::into_binding).collect(),
-            providers: self.provider.into_iter().map(RawProvider::into_binding).collect(),
             checks: self
                 .check
                 .into_iter()

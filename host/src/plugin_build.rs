@@ -20,6 +20,8 @@ pub mod scaffold;
 mod sources;
 pub mod toolchain;
 
+use crate::plugin_cases::golden::{self, Chosen};
+use crate::plugin_cases::{self, CaseError};
 use crate::ports::plugins::World;
 use compile::{Guest, Purpose};
 use component::Papers;
@@ -48,6 +50,15 @@ pub enum Locked {
     No,
 }
 
+/// Whether a component takes cases along, for the host to ask before it takes the component in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carry {
+    /// The golden calls among those of its folder.
+    Golden,
+    /// None.
+    Nothing,
+}
+
 /// Asks a core module for the JSON Schema of its configuration, by running it.
 pub type SchemaOf = fn(&[u8]) -> Result<Option<String>, String>;
 
@@ -66,12 +77,15 @@ pub struct Options {
     pub progress: Progress,
     /// Asks a module for the schema of its configuration; none builds components without one.
     pub schema_of: Option<SchemaOf>,
+    /// Whether it takes cases along.
+    pub carry: Carry,
 }
 
 impl Options {
     /// Returns the usual options for a crate.
     pub fn new(dir: impl Into<PathBuf>, out: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), out: out.into(), target_dir: None, locked: Locked::No, progress: Progress::Stderr, schema_of: None }
+        let (locked, progress, carry) = (Locked::No, Progress::Stderr, Carry::Golden);
+        Self { dir: dir.into(), out: out.into(), target_dir: None, locked, progress, schema_of: None, carry }
     }
 }
 
@@ -123,6 +137,9 @@ pub enum BuildError {
         /// What is wrong.
         reason: String,
     },
+    /// A case of its folder cannot be read.
+    #[error(transparent)]
+    Case(#[from] CaseError),
     /// The manifest and the crate disagree.
     #[error("plugin.toml says version {manifest}, Cargo.toml says {package}; make them the same")]
     Version {
@@ -401,18 +418,39 @@ struct MadeBy {
 /// Builds a component in memory.
 fn rebuild(options: &Options) -> Result<(Manifest, Vec<u8>, MadeBy), BuildError> {
     let (manifest, text) = read_manifest(&options.dir)?;
+    let cases = carried(options)?;
+    let papers = Papers { manifest: &manifest, text: &text, schema: None, cases: cases.as_deref() };
     let (component, made_by) = match manifest.lang {
-        Lang::Rust => rebuild_rust(options, &manifest, &text)?,
+        Lang::Rust => rebuild_rust(options, papers)?,
         Lang::Js | Lang::Python => {
             let (component, made_by) = interpreted::componentize(options, &manifest)?;
             tell(options, &format!("checking it against the world {}", manifest.world));
-            (component::finish(component, Papers { manifest: &manifest, text: &text, schema: None })?, made_by)
+            (component::finish(component, papers)?, made_by)
         }
     };
     Ok((manifest, component, made_by))
 }
 
-fn rebuild_rust(options: &Options, manifest: &Manifest, text: &str) -> Result<(Vec<u8>, MadeBy), BuildError> {
+/// Returns the cases that go along with the component, as the content of its section; none where the plugin has none.
+fn carried(options: &Options) -> Result<Option<String>, BuildError> {
+    let folder = options.dir.join(plugin_cases::FOLDER);
+    if options.carry == Carry::Nothing || !folder.is_dir() {
+        return Ok(None);
+    }
+    let cases: Vec<_> = plugin_cases::read(&folder)?.into_iter().map(|(_, case)| case).collect();
+    let Some(Chosen { json, taken, of }) = golden::choose(&cases) else { return Ok(None) };
+    if taken < of {
+        let (count, bytes) = (golden::CASES_MAX, golden::BYTES_MAX);
+        let most = format!("at most {count}, and {bytes} bytes of them");
+        tell(options, &format!("{taken} of {of} cases go along as golden calls ({most}); mark those that are to by `golden = true`"));
+    } else {
+        tell(options, &format!("{taken} cases go along as golden calls"));
+    }
+    Ok(Some(json))
+}
+
+fn rebuild_rust(options: &Options, papers: Papers<'_>) -> Result<(Vec<u8>, MadeBy), BuildError> {
+    let manifest = papers.manifest;
     let toolchain = Toolchain::find()?;
     let how = match toolchain.std {
         StdSource::Installed => "the installed target",
@@ -433,7 +471,7 @@ fn rebuild_rust(options: &Options, manifest: &Manifest, text: &str) -> Result<(V
     };
     let core = compile(Purpose::Component)?;
     tell(options, &format!("checking it against the world {}", manifest.world));
-    let component = component::componentize(&core, Papers { manifest, text, schema: schema.as_deref() })?;
+    let component = component::componentize(&core, Papers { schema: schema.as_deref(), ..papers })?;
     Ok((component, MadeBy { compiler: toolchain.version, linker: toolchain.linker_version }))
 }
 

@@ -16,9 +16,10 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 mod compare;
+pub mod golden;
 mod write;
 
-pub use self::compare::{Mismatch, mismatches};
+pub use self::compare::{Mismatch, mismatches, with_names};
 pub use self::write::to_toml;
 use crate::ports::decision::{Question, ask, shown, shown_bytes};
 use crate::ports::lookups::{LookupRefusal, Lookups};
@@ -27,6 +28,8 @@ use crate::ports::resident::{Action, Cause, ResidentEvent, ResidentMemory, Resid
 
 /// The folder of a plugin's cases, beside its manifest.
 pub const FOLDER: &str = "cases";
+/// Milliseconds that a call may take where a component is tried: what is slow is told, not cut.
+pub const TRIED_DEADLINE_MS: u64 = 10_000;
 /// The call that wakes an agent.
 pub const HANDLE: &str = "handle";
 /// The largest case file.
@@ -142,6 +145,8 @@ pub struct Case {
     pub name: String,
     /// The plugin's configuration; none: the default of its manifest.
     pub config: Option<Map<String, Value>>,
+    /// Whether it goes along with the component; none: its author did not say.
+    pub golden: Option<bool>,
     /// What is asked.
     pub call: Call,
     /// What the answer must have, as far as it matters.
@@ -157,6 +162,8 @@ struct Raw {
     #[serde(default)]
     config: Option<Map<String, Value>>,
     #[serde(default)]
+    golden: Option<bool>,
+    #[serde(default)]
     input: Map<String, Value>,
     expect: Map<String, Value>,
 }
@@ -171,8 +178,12 @@ impl Case {
         if raw.expect.is_empty() {
             return Err("`[expect]` is empty, so nothing could fail; say what the answer must have".to_owned());
         }
+        if raw.golden == Some(true) && raw.expect.contains_key("failure") {
+            return Err("`golden = true` cannot stand where `[expect]` has `failure`: a golden call is answered".to_owned());
+        }
         let call = Call::read(&raw.call, raw.input)?;
-        Ok(Self { name: raw.name.unwrap_or_else(|| title.to_owned()), config: raw.config, call, expect: Value::Object(raw.expect) })
+        let name = raw.name.unwrap_or_else(|| title.to_owned());
+        Ok(Self { name, config: raw.config, golden: raw.golden, call, expect: Value::Object(raw.expect) })
     }
 
     /// Returns the configuration it is asked with, as JSON.
@@ -395,6 +406,7 @@ mod tests {
             ("call = \"route\"\n[input]\ncandidates = [{ laod = 1 }]\n[expect]\na = 1\n", "`candidates[0].laod`"),
             ("call = \"route\"\n[input]\ncandidates = [{ load = \"x\" }]\n[expect]\na = 1\n", "does not fit"),
             ("call = \"route\"\ninputs = 1\n[expect]\na = 1\n", "inputs"),
+            ("call = \"route\"\ngolden = true\n[expect]\nfailure = \"limit\"\n", "a golden call is answered"),
             ("call = \"handle\"\n[expect]\na = 1\n", "exactly one of `message`"),
             ("call = \"handle\"\n[input.event]\ntimer = \"t\"\nlogged = { a = 1 }\n[expect]\na = 1\n", "exactly one of `message`"),
         ] {

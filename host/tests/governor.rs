@@ -21,6 +21,7 @@ use pointsman::ports::store::Store;
 use pointsman::service::decisions::DecisionLog;
 use pointsman::service::governor::{GivenUp, Governor, Recording};
 use pointsman::service::settings::Rule;
+use pointsman::service::trace;
 use pointsman::shipped;
 use pointsman_core::breaker::Tolerance;
 use pointsman_core::time::TimeMs;
@@ -131,6 +132,19 @@ fn among(names: &[&str]) -> Question {
         ..NamedCandidate::default()
     });
     Question::Route(RouteQuestion { message: RouteMessage::default(), candidates: candidates.collect() })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_names_the_act_that_caused_it() {
+    let stage = Stage::new(Recording::On, 100);
+    stage.load("r", World::Router, PASS.component(), "{}").await;
+    assert!(trace::on_behalf("req-1", async { stage.route("r") }).await.is_ok());
+    assert!(stage.route("r").is_ok());
+    stage.until("both records", async || stage.log.newest("r", 10).await.expect("the store answers").len() == 2).await;
+    let records = stage.log.newest("r", 10).await.expect("the store answers");
+    let traces: Vec<Option<&str>> = records.iter().map(|one| one.trace.as_deref()).collect();
+    assert_eq!(traces, [Some("req-1"), None]);
+    stage.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use std::process::Output;
 use std::sync::Arc;
 
 use pointsman_client::{Client, RawAnswer};
-use pointsman_tests::{Era, Host, Setup, pointsman};
+use pointsman_tests::{Agent, Era, Host, Setup, pointsman};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -303,6 +303,86 @@ async fn a_component_gets_what_it_asks_for_only_when_it_is_granted_and_its_confi
     assert_eq!(row(&host, "asking")["state"], "off");
 }
 
+/// Returns the shipped router of this version with a golden call: by the configuration of its manifest it is to decide so.
+fn with_golden(version: &str, name: &str, decision: &str) -> Vec<u8> {
+    let input = json!({"message": {"kind": "question"}, "candidates": [{"agent": "ana", "satisfies": true}]});
+    let case = json!({"name": name, "call": "route", "input": input, "expect": {"decision": decision}});
+    with_section(router(version), "pointsman.cases", json!({"version": 1, "cases": [case]}).to_string().as_bytes())
+}
+
+#[tokio::test]
+async fn a_component_whose_golden_call_fails_never_replaces_one_that_holds() {
+    // What the operator set is not what the call was written for: here everything is dropped.
+    let drops = "[plugins.mine.config]\nrules = [{ name = \"none\", to = \"drop\" }]\n";
+    let mine = Mine::new(&with_golden("1.0.0", "no rule, no opinion", "pass"));
+    let host = Host::start_with(mine.setup(drops)).await;
+    let first = row(&host, "mine");
+    assert_eq!((&first["state"], &first["version"]), (&json!("loaded"), &json!("1.0.0")), "{first}\n{}", host.log());
+    mine.put(&with_golden("2.0.0", "everything is dropped", "drop"));
+    let held = until(&host, "mine", "the refusal", |row| row["last_error"].is_object()).await;
+    assert_eq!((&held["version"], &held["digest"]), (&json!("1.0.0"), &first["digest"]), "{held}");
+    let why = held["last_error"]["why"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(why, "its golden call `everything is dropped` is answered otherwise: `decision` is \"pass\", not \"drop\"");
+    let checked = pointsman(&["plugin", "check", &mine.file().to_string_lossy()]).output().expect("the binary runs");
+    assert!(!checked.status.success() && said(&checked).contains("everything is dropped: decision is"), "{}", said(&checked));
+    mine.put(&with_section(router("3.0.0"), "pointsman.cases", b"{}"));
+    let unread = until(&host, "mine", "the next refusal", |row| row["last_error"]["why"] != why).await;
+    assert!(unread["last_error"]["why"].as_str().is_some_and(|why| why.contains("its golden calls cannot be read")), "{unread}");
+    mine.put(&with_golden("4.0.0", "no rule, no opinion", "pass"));
+    let next = until(&host, "mine", "the version that holds", |row| row["version"] == "4.0.0").await;
+    assert_eq!((&next["last_error"], &next["failures"]), (&Value::Null, &json!(0)), "{next}");
+}
+
+#[tokio::test]
+async fn an_agent_moves_in_and_out_while_the_host_runs() {
+    let host = Host::start().await;
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../host/src/adapters/wasm/tests/scripted-agent.wasm");
+    let file = file.to_string_lossy().into_owned();
+    let config = r#"{"name": "helper"}"#;
+    let grants = ["--grant", "kv", "--grant", "lookups", "--grant", "log"];
+    let add = [&["add", "helper", &file, "--world", "agent", "--plugin-config", config][..], &grants[..]].concat();
+    let broken = with_section(
+        std::fs::read(&file).expect("the tests' agent"),
+        "pointsman.cases",
+        json!({"version": 1, "cases": [
+            {"name": "it beats", "call": "handle", "input": {"event": {"timer": "t"}}, "expect": {"actions": [{"action": "put"}]}},
+        ]})
+        .to_string()
+        .as_bytes(),
+    );
+    let broken_file = host.folder().join("broken.wasm");
+    std::fs::write(&broken_file, broken).expect("written");
+    let broken_file = broken_file.to_string_lossy().into_owned();
+    let why = refused(&host, &[&["add", "helper", &broken_file, "--world", "agent", "--plugin-config", config][..], &grants[..]].concat());
+    assert!(why.contains("its golden call `it beats` is answered otherwise: `actions` is [], not"), "{why}");
+    assert_eq!(plugin(&host, &add)["state"], "loaded");
+    let ana = host.agent("ana", &[]).await;
+    let lives = || async { ana.call("lookup", json!({"uri": "agents"})).await.to_string().contains("helper") };
+    host.eventually("the agent moves in", lives).await;
+    let ask = async |word: &str| {
+        let body = json!({"do": [{"send": [["agent:ana"], word, word, "{}"]}]});
+        ana.call("send_message", json!({"to": ["agent:helper"], "kind": "request", "subject": word, "body": body})).await;
+    };
+    ask("first").await;
+    assert_eq!(ana.mail(&["first"]).await["subject"], "first");
+
+    plugin(&host, &["disable", "helper"]);
+    ask("second").await;
+    let offers = [&["add", "tools", &file, "--world", "mcp-provider"][..], &grants[..]].concat();
+    assert_eq!(plugin(&host, &offers)["state"], "loaded");
+    host.eventually("its tools are there", || async { tools(&ana).await > 0 }).await;
+    plugin(&host, &["enable", "helper"]);
+    assert_eq!(ana.mail(&["second"]).await["subject"], "second", "what came while it was away was kept");
+    plugin(&host, &["remove", "tools"]);
+    host.eventually("its tools are gone", || async { tools(&ana).await == 0 }).await;
+}
+
+/// Returns how many tools of the tests' agent a client is shown.
+async fn tools(agent: &Agent) -> usize {
+    let all = agent.client.list_tools().await.expect("a list");
+    all.iter().filter(|tool| tool["name"].as_str().is_some_and(|name| name.starts_with("test_"))).count()
+}
+
 async fn ask(host: &Host, method: &str, path: &str, token: Option<&str>, body: Value) -> RawAnswer {
     let client = Client::new(&format!("{}/mcp", host.url()), "", Era::Modern).expect("a client");
     let credential = token.map(|token| format!("Bearer {token}"));
@@ -400,6 +480,23 @@ async fn a_shadow_is_promoted_once_it_has_heard_enough_and_not_before() {
     assert!(table.contains("failing heard 1 calls beside mine since it was loaded: 0 the same, 0 different, 1 failed"), "{table}");
     assert!(refused(&host, &["promote", "failing", "--heard-min", "1"]).contains("1 calls failed"));
     assert!(said(&host.command(&["plugin", "diff", "failing"])).contains("\nshadow  "));
+}
+
+#[tokio::test]
+async fn a_decision_is_found_by_the_call_that_caused_it() {
+    let host = Host::start().await;
+    let (ana, _ben) = (host.agent("ana", &[]).await, host.agent("ben", &["review"]).await);
+    ana.call("send_message", json!({"to": ["review"], "kind": "note", "subject": "s", "body": "b"})).await;
+    let listed = || host.command(&["plugin", "decisions", "routing-capability", "--json"]);
+    host.eventually("the record", || async { listed().status.success() }).await;
+    let listed: Value = serde_json::from_slice(&listed().stdout).expect("JSON");
+    let trace = listed["decisions"][0]["trace"].as_str().expect("a call caused it").to_owned();
+    assert!(ana.call("lookup", json!({"uri": "events"})).await.to_string().contains(&trace), "its events carry the same id");
+    let shown = host.command(&["plugin", "decisions", "routing-capability", "--trace", &trace]);
+    let shown = said(&shown);
+    assert!(shown.contains("call          route") && shown.contains("\"ben\"") && shown.contains("answer"), "{shown}");
+    assert!(said(&host.command(&["plugin", "decisions", "routing-capability"])).contains(&trace));
+    assert!(refused(&host, &["decisions", "routing-capability", "--trace", "nobody"]).contains("that the call nobody caused"));
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::plugin_build::component::{ASKED_BY_IMPORT, anatomy, embedded_manifest};
+use crate::plugin_build::component::{ASKED_BY_IMPORT, anatomy, embedded_cases, embedded_manifest};
 use crate::plugin_build::config_schema;
 use crate::plugin_build::digest_lock::DigestLock;
 use crate::plugin_build::manifest::Manifest;
@@ -188,6 +188,10 @@ impl Components for FileComponents {
             }
         }
         Ok(Facts { capabilities, ..facts })
+    }
+
+    fn cases(&self, component: &[u8]) -> Result<Option<String>, String> {
+        embedded_cases(component)
     }
 
     fn validate_config(&self, component: &[u8], config_json: &str) -> Result<(), String> {

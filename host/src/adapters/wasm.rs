@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -64,9 +65,9 @@ pub use self::schema::config_schema;
 use self::symbols::SymbolTable;
 use self::ticker::Ticker;
 use crate::ports::plugins::{
-    ChangeFacts, CommitFacts, FileOutcome, FlowTask, Gate, GateFacts, GateVerdict, HunkOutcome, MergeFile, MergeHunk, MergerDescription,
-    Meter, PluginFailure, PluginRef, PluginSource, PluginStats, Plugins, PullRequestText, ReconcileOutcome, RouteCandidate, RouteMessage,
-    RouteVerdict, Symbol, WaitingBranch, World,
+    Aside, ChangeFacts, CommitFacts, FileOutcome, FlowTask, Gate, GateFacts, GateVerdict, HunkOutcome, MergeFile, MergeHunk,
+    MergerDescription, Meter, PluginFailure, PluginLimits, PluginRef, PluginSource, PluginStats, Plugins, PullRequestText,
+    ReconcileOutcome, RouteCandidate, RouteMessage, RouteVerdict, Symbol, WaitingBranch, World,
 };
 use crate::ports::resident::ResidentDescription;
 
@@ -113,11 +114,13 @@ pub struct Wasm {
 struct Inner {
     shared: Shared,
     /// The engine for guests with an interpreter, once there was one.
-    roomy: Mutex<Option<Shared>>,
-    cache: CodeCache,
-    compiler: Compiler,
+    roomy: Arc<Mutex<Option<Shared>>>,
+    cache: Arc<CodeCache>,
+    compiler: Arc<Compiler>,
     bindings: ArcSwap<BTreeMap<String, Arc<Binding>>>,
-    lanes: Lanes,
+    /// Loads so far.
+    loads: AtomicU64,
+    lanes: Arc<Lanes>,
 }
 
 /// Where slow plugins are asked: those of short deadlines do not wait behind those of long ones.
@@ -142,6 +145,8 @@ struct Code {
 /// A loaded component.
 struct Binding {
     reference: PluginRef,
+    /// Which load it came by.
+    load: u64,
     world: World,
     bound: Bound,
     merger: Option<MergerDescription>,
@@ -175,6 +180,15 @@ impl Bound {
     }
 }
 
+/// Returns the milliseconds that a call of a component may take where an operator sets nothing.
+///
+/// # Errors
+/// It is no component, or a limit that it names is out of range.
+pub fn deadline_ms(component: &[u8], world: World, needs: PluginLimits) -> Result<u64, String> {
+    let layout = Layout::of(&needs::needs(component)?);
+    Limits::new(world, layout, PluginLimits::default(), needs).map(|limits| limits.deadline_ms)
+}
+
 impl Wasm {
     /// Returns a runtime with nothing loaded.
     ///
@@ -191,10 +205,10 @@ impl Wasm {
             meter: options.meter,
             keepers: Keepers::default(),
         };
-        let cache = CodeCache::open(options.cache_dir, &options.cache_key);
-        let lanes = Lanes { short: Lane::new("plugin-lane"), long: Lane::new("plugin-lane-long") };
-        let (roomy, bindings) = (Mutex::default(), ArcSwap::default());
-        let inner = Inner { shared, roomy, cache, compiler: Compiler::default(), bindings, lanes };
+        let cache = Arc::new(CodeCache::open(options.cache_dir, &options.cache_key));
+        let lanes = Arc::new(Lanes { short: Lane::new("plugin-lane"), long: Lane::new("plugin-lane-long") });
+        let (roomy, compiler) = (Arc::default(), Arc::default());
+        let inner = Inner { shared, roomy, cache, compiler, bindings: ArcSwap::default(), loads: AtomicU64::new(0), lanes };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -268,6 +282,19 @@ async fn blocking<R: Send + 'static>(
 }
 
 impl Inner {
+    /// Returns one of the same engines, cache and lanes, with nothing loaded.
+    fn aside(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            roomy: Arc::clone(&self.roomy),
+            cache: Arc::clone(&self.cache),
+            compiler: Arc::clone(&self.compiler),
+            bindings: ArcSwap::default(),
+            loads: AtomicU64::new(0),
+            lanes: Arc::clone(&self.lanes),
+        }
+    }
+
     /// Verifies, compiles, links and probes a component, then swaps it in. Takes as long as compiling does.
     fn load(&self, source: PluginSource) -> Result<PluginRef, PluginFailure> {
         let reference = PluginRef { name: source.name.clone(), digest: blake3::hash(&source.component).to_hex().to_string() };
@@ -294,7 +321,8 @@ impl Inner {
             }
             World::McpProvider => Bound::McpProvider(self.probed(source, &reference.digest)?),
         };
-        let binding = Arc::new(Binding { reference: reference.clone(), world, bound, merger, resident });
+        let load = self.loads.fetch_add(1, Ordering::Relaxed);
+        let binding = Arc::new(Binding { reference: reference.clone(), load, world, bound, merger, resident });
         self.bindings.rcu(|bindings| {
             let mut bindings = BTreeMap::clone(bindings);
             bindings.insert(reference.name.clone(), Arc::clone(&binding));
@@ -389,6 +417,15 @@ impl Plugins for Wasm {
 
     fn reference(&self, plugin: &str) -> Option<PluginRef> {
         self.inner.bindings.load().get(plugin).map(|binding| binding.reference.clone())
+    }
+
+    fn load_number(&self, plugin: &str) -> Option<u64> {
+        self.inner.bindings.load().get(plugin).map(|binding| binding.load)
+    }
+
+    fn aside(&self) -> Aside {
+        let aside = Arc::new(Self { inner: Arc::new(self.inner.aside()) });
+        Aside { plugins: Arc::clone(&aside) as Arc<dyn Plugins>, residents: aside }
     }
 
     fn symbol(&self, text: &str) -> Symbol {

@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod change;
 mod check;
+mod decisions;
 mod diff;
 mod inspect;
 mod list;
@@ -89,6 +90,11 @@ pub(super) enum PluginCommand {
     /// Hold a plugin at the component that was loaded before this one
     #[command(after_help = "Example:\n  pointsman plugin rollback my-router && pointsman plugin list")]
     Rollback(change::NameArgs),
+    /// Show what a plugin was asked and what it answered, as a host recorded it
+    #[command(
+        after_help = "Examples:\n  pointsman plugin decisions my-router --last 5\n  pointsman plugin decisions my-router --trace ID, which stands in events and log lines"
+    )]
+    Decisions(decisions::DecisionsArgs),
     /// Show where a shadow answered otherwise than the plugin it shadows
     #[command(after_help = "Example:\n  pointsman plugin diff my-router-next")]
     Diff(diff::DiffArgs),
@@ -133,6 +139,7 @@ pub(super) fn run(environment: &Environment, command: &PluginCommand) -> Result<
         PluginCommand::Pin(args) => change::pin(environment, args),
         PluginCommand::Unpin(args) => change::unpin(environment, args),
         PluginCommand::Rollback(args) => change::rollback(environment, args),
+        PluginCommand::Decisions(args) => decisions::run(environment, args),
         PluginCommand::Diff(args) => diff::run(environment, args),
         PluginCommand::Promote(args) => change::promote(environment, args),
         PluginCommand::Grants(args) => change::grants(environment, args),

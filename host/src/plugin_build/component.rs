@@ -9,6 +9,7 @@ use wit_parser::{Resolve, WorldId};
 use super::BuildError;
 use super::config_schema::findings;
 use super::manifest::{MANIFEST_BYTES_MAX, Manifest, SECTION};
+use crate::plugin_cases::golden;
 use crate::ports::plugins::World;
 
 /// The packages of `wit/`, those that others use first.
@@ -62,6 +63,8 @@ pub(super) struct Papers<'a> {
     pub(super) text: &'a str,
     /// The JSON Schema of the configuration, where there is one.
     pub(super) schema: Option<&'a str>,
+    /// The cases that go along, where there are any.
+    pub(super) cases: Option<&'a str>,
 }
 
 /// Returns the component that a core module makes, with its papers inside, checked against its world.
@@ -87,6 +90,9 @@ pub(super) fn finish(mut component: Vec<u8>, papers: Papers<'_>) -> Result<Vec<u
     if let Some(schema) = papers.schema {
         refuse_misfit(papers.manifest, schema)?;
         append_section(&mut component, SCHEMA_SECTION, schema.as_bytes());
+    }
+    if let Some(cases) = papers.cases {
+        append_section(&mut component, golden::SECTION, cases.as_bytes());
     }
     check(&component, papers.manifest.world)?;
     Ok(component)
@@ -246,6 +252,14 @@ pub fn embedded_manifest(component: &[u8]) -> Result<Option<String>, String> {
     embedded_section(component, SECTION, MANIFEST_BYTES_MAX)
 }
 
+/// Returns the golden calls that a component carries, as they stand in it; none when it carries none.
+///
+/// # Errors
+/// As [`embedded_section`].
+pub fn embedded_cases(component: &[u8]) -> Result<Option<String>, String> {
+    embedded_section(component, golden::SECTION, golden::BYTES_MAX)
+}
+
 /// Returns the text of a custom section that a component carries; none when it carries none.
 ///
 /// # Errors
@@ -288,8 +302,8 @@ mod tests {
         );
         let manifest = Manifest::parse(&text).expect("it fits");
         match schema {
-            None => componentize(core, Papers { manifest: &manifest, text: &text, schema }),
-            Some(_) => finish(core.to_vec(), Papers { manifest: &manifest, text: &text, schema }),
+            None => componentize(core, Papers { manifest: &manifest, text: &text, schema, cases: None }),
+            Some(_) => finish(core.to_vec(), Papers { manifest: &manifest, text: &text, schema, cases: None }),
         }
     }
 

@@ -86,3 +86,26 @@ fn an_agent_may_offer_mcp_besides() {
     component::check(bytes, World::Agent).expect("it exports both");
     component::check(bytes, World::McpProvider).expect_err("it is more than a provider");
 }
+
+#[test]
+fn cases_go_along_from_their_folder_and_a_wrong_one_is_named() {
+    let dir = crate_dir(None);
+    let options = Options { progress: Progress::Silent, ..Options::new(dir.path(), dir.path()) };
+    assert_eq!(carried(&options).expect("no folder"), None);
+    let cases = dir.path().join(plugin_cases::FOLDER);
+    std::fs::create_dir(&cases).expect("made");
+    assert_eq!(carried(&options).expect("no case"), None);
+    std::fs::write(cases.join("b.toml"), "call = \"route\"\n[expect]\ndecision = \"pass\"\n").expect("written");
+    std::fs::write(cases.join("a.toml"), "call = \"route\"\n[expect]\ndecision = \"drop\"\n").expect("written");
+    let json = carried(&options).expect("cases").expect("two of them");
+    let mut component = b"\0asm\x0d\0\x01\0".to_vec();
+    assert_eq!(component::embedded_cases(&component), Ok(None));
+    component::append_section(&mut component, golden::SECTION, json.as_bytes());
+    let read = component::embedded_cases(&component).expect("readable").expect("it carries them");
+    let names: Vec<String> = golden::parse(&read).expect("they fit").into_iter().map(|case| case.name).collect();
+    assert_eq!(names, ["a", "b"]);
+    assert_eq!(carried(&Options { carry: Carry::Nothing, ..options.clone() }).expect("left out"), None);
+    std::fs::write(cases.join("c.toml"), "call = \"rout\"\n[expect]\na = 1\n").expect("written");
+    let error = carried(&options).expect_err("there is no such call").to_string();
+    assert!(error.contains("c.toml: there is no call `rout`"), "{error}");
+}

@@ -1,5 +1,7 @@
 //! What was expected, held against what came.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 /// A place where an answer is not what was expected.
@@ -15,23 +17,63 @@ pub struct Mismatch {
 
 /// Returns where an answer differs from what a case expects; fields that it does not name are not looked at.
 ///
-/// Lists must be of one length. Positions of candidates may be written as their names. `{ contains = "…" }` fits a text
-/// that has it somewhere.
+/// Lists must be of one length. Positions may be written as the names of what stands there, and are told so. `{ contains = "…" }`
+/// fits a text that has it somewhere.
 #[must_use]
 pub fn mismatches(expected: &Value, answer: &Value, input: &Value) -> Vec<Mismatch> {
     let mut found = Vec::new();
-    let mut answer = answer.clone();
-    if expected["to"].as_array().is_some_and(|to| to.iter().any(Value::is_string)) {
-        name_positions(&mut answer["to"], &input["candidates"]);
+    let (mut expected, mut answer) = (expected.clone(), answer.clone());
+    for (field, list, name) in POSITIONS {
+        let names = Names::of(&input[list], name);
+        let is_named = expected[field].as_array().is_some_and(|all| all.iter().any(Value::is_string));
+        if is_named || names.tell_apart() {
+            names.put(&mut expected, field);
+            names.put(&mut answer, field);
+        }
     }
-    differ(expected, &answer, "", &mut found);
+    differ(&expected, &answer, "", &mut found);
     found
 }
 
-fn name_positions(to: &mut Value, candidates: &Value) {
-    for position in to.as_array_mut().into_iter().flatten() {
-        let name = position.as_u64().and_then(|at| candidates.get(usize::try_from(at).ok()?)).map(|one| one["agent"].clone());
-        *position = name.unwrap_or_else(|| position.clone());
+/// Returns an answer with names in place of positions, as far as they tell what is meant.
+#[must_use]
+pub fn with_names(answer: &Value, input: &Value) -> Value {
+    let mut answer = answer.clone();
+    for (field, list, name) in POSITIONS {
+        let names = Names::of(&input[list], name);
+        if names.tell_apart() {
+            names.put(&mut answer, field);
+        }
+    }
+    answer
+}
+
+/// Fields of answers that are positions: of what list of the input, and what names an entry of it.
+const POSITIONS: [(&str, &str, &str); 2] = [("to", "candidates", "agent"), ("order", "queue", "task")];
+/// What names an object in a list of an answer, the first that it has.
+const LABELS: [&str; 2] = ["action", "pointer"];
+
+/// The names of a list's entries.
+struct Names<'a>(Vec<&'a Value>);
+
+impl<'a> Names<'a> {
+    fn of(list: &'a Value, name: &str) -> Self {
+        Self(list.as_array().into_iter().flatten().map(|entry| &entry[name]).collect())
+    }
+
+    /// Returns whether each entry has a name of its own.
+    fn tell_apart(&self) -> bool {
+        let names: BTreeSet<&str> = self.0.iter().filter_map(|name| name.as_str()).filter(|name| !name.is_empty()).collect();
+        names.len() == self.0.len()
+    }
+
+    /// Puts names in place of the positions in a field, where it has such.
+    fn put(&self, object: &mut Value, field: &str) {
+        let positions = object.get_mut(field).and_then(Value::as_array_mut);
+        for position in positions.into_iter().flatten() {
+            let name = position.as_u64().and_then(|at| self.0.get(usize::try_from(at).ok()?)).map(|name| Value::clone(name));
+            *position = name.unwrap_or_else(|| position.take());
+        }
     }
 }
 
@@ -49,12 +91,19 @@ fn differ(expected: &Value, came: &Value, place: &str, found: &mut Vec<Mismatch>
         }
         (Value::Array(wanted), Value::Array(all)) if wanted.len() == all.len() => {
             for (at, (wanted, one)) in wanted.iter().zip(all).enumerate() {
-                differ(wanted, one, &format!("{place}[{at}]"), found);
+                differ(wanted, one, &format!("{place}[{at}]{}", label(wanted, one)), found);
             }
         }
         _ if expected == came => {}
         _ => found.push(mismatch(place, expected, came)),
     }
+}
+
+/// Returns what names an object in a list, in parentheses; nothing where it has no name, or is to have another.
+fn label(wanted: &Value, came: &Value) -> String {
+    let named =
+        LABELS.iter().find_map(|field| came.get(field)?.as_str().filter(|name| wanted.get(field).is_none_or(|other| other == name)));
+    named.map(|name| format!("({name})")).unwrap_or_default()
 }
 
 fn mismatch(place: &str, expected: &Value, came: &Value) -> Mismatch {
@@ -109,6 +158,22 @@ mod tests {
         assert_eq!(places(&json!({"to": [1]}), &came), ["to"]);
         assert_eq!(places(&json!({"decision": "pass", "failure": "trapped"}), &came), ["decision", "failure"]);
         assert_eq!(places(&json!({"reason": {"contains": "most"}}), &came), ["reason"]);
+    }
+
+    #[test]
+    fn positions_and_entries_are_told_by_name() {
+        let input = json!({"candidates": [{"agent": "ana"}, {"agent": "bob"}], "queue": [{"task": "T-1"}, {"task": "T-2"}]});
+        let found = mismatches(&json!({"to": [1, 0]}), &json!({"to": [0, 1]}), &input);
+        let told: Vec<_> = found.iter().map(|one| (one.place.as_str(), one.expected.clone(), one.came.clone())).collect();
+        assert_eq!(told, [("to[0]", json!("bob"), json!("ana")), ("to[1]", json!("ana"), json!("bob"))]);
+        assert!(mismatches(&json!({"order": ["T-2", "T-1"]}), &json!({"order": [1, 0]}), &input).is_empty());
+        assert_eq!(with_names(&json!({"order": [1, 0], "to": [7]}), &input), json!({"order": ["T-2", "T-1"], "to": [7]}));
+        let nameless = json!({"candidates": [{"agent": ""}, {"agent": ""}]});
+        assert_eq!(mismatches(&json!({"to": [1]}), &json!({"to": [0]}), &nameless)[0].came, 0, "names that tell nothing apart are none");
+        let came = json!({"actions": [{"action": "put", "key": "k"}, {"action": "set-timer", "delay_ms": 5}]});
+        let wanted = json!({"actions": [{"action": "put"}, {"action": "set-timer", "delay_ms": 7}]});
+        assert_eq!(places(&wanted, &came), ["actions[1](set-timer).delay_ms"]);
+        assert_eq!(places(&json!({"actions": [{"action": "delete"}, {}]}), &came), ["actions[0].action"]);
     }
 
     #[test]

@@ -287,13 +287,23 @@ pub struct Recorded {
     pub outcome: Value,
     /// Microseconds the call took.
     pub took_us: u64,
+    /// The id of the act on whose behalf it was asked, which events and log lines carry; none where nobody's call caused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
 }
 
 impl Recorded {
     /// Returns a record; its time is set when it is written.
     #[must_use]
     pub fn new(plugin: &str, digest: String, question: &Value, outcome: &Value, took_us: u64) -> Self {
-        Self { at: TimeMs(0), plugin: plugin.to_owned(), digest, question: question.clone(), outcome: outcome.clone(), took_us }
+        let (plugin, question, outcome) = (plugin.to_owned(), question.clone(), outcome.clone());
+        Self { at: TimeMs(0), plugin, digest, question, outcome, took_us, trace: None }
+    }
+
+    /// Names the act on whose behalf it was asked.
+    #[must_use]
+    pub fn on_behalf(self, trace: Option<&str>) -> Self {
+        Self { trace: trace.map(str::to_owned), ..self }
     }
 }
 

@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use super::decision::shown_bytes;
 use super::registry::OnFailure;
+use super::resident::Residents;
 
 /// A loaded component of a given content, bound with a given configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -650,6 +651,15 @@ pub struct PluginStats {
     pub memory_bytes_max: u64,
 }
 
+/// A stage on which components are loaded and asked without anybody's noticing.
+#[derive(Clone)]
+pub struct Aside {
+    /// Those that decide.
+    pub plugins: Arc<dyn Plugins>,
+    /// Those that act: the same ones.
+    pub residents: Arc<dyn Residents>,
+}
+
 /// Components, loaded and asked by their binding's name.
 #[async_trait]
 pub trait Plugins: Send + Sync {
@@ -669,6 +679,13 @@ pub trait Plugins: Send + Sync {
 
     /// Returns which component is loaded under a name.
     fn reference(&self, plugin: &str) -> Option<PluginRef>;
+
+    /// Returns the number of the load by which a name stands: another one, never used before, after each load; none when nothing
+    /// stands under it.
+    fn load_number(&self, plugin: &str) -> Option<u64>;
+
+    /// Returns an empty stage with the same engines and code cache, to try a component before it is loaded here.
+    fn aside(&self) -> Aside;
 
     /// Returns what the operator wants done when a plugin gives no answer.
     fn on_failure(&self, plugin: &str) -> OnFailure {

@@ -242,6 +242,12 @@ pub trait Components: Send + Sync {
     /// What is wrong with it.
     fn facts(&self, component: &[u8]) -> Result<Facts, String>;
 
+    /// Returns the golden calls that a component carries, as they stand in it; none when it carries none.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn cases(&self, component: &[u8]) -> Result<Option<String>, String>;
+
     /// Checks a configuration against the schema that the component carries; one without a schema takes everything.
     ///
     /// # Errors

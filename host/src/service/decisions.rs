@@ -38,6 +38,9 @@ struct StoredDecision {
     question: String,
     outcome: String,
     took_us: u64,
+    /// Not there in records of earlier hosts.
+    #[serde(default)]
+    trace: Option<String>,
 }
 
 impl Stored for StoredDecision {
@@ -75,12 +78,12 @@ impl DecisionLog {
         let (mut puts, mut bytes) = (Vec::with_capacity(records.len()), 0);
         for record in records {
             let key = format!("{}{:015}-{:012}", prefix(&record.plugin), at.0, self.written.fetch_add(1, Ordering::Relaxed));
-            let Recorded { plugin, digest, question, outcome, took_us, .. } = record;
+            let Recorded { plugin, digest, question, outcome, took_us, trace, .. } = record;
             let (question, outcome) = (question.to_string(), outcome.to_string());
             if question.len() + outcome.len() > RECORD_BYTES_MAX {
                 continue;
             }
-            let value = value::encode(&StoredDecision { at, plugin: plugin.clone(), digest, question, outcome, took_us });
+            let value = value::encode(&StoredDecision { at, plugin: plugin.clone(), digest, question, outcome, took_us, trace });
             bytes += value.len();
             puts.push((plugin, key, value));
             if bytes > COMMIT_BYTES {
@@ -173,8 +176,33 @@ fn prefix(plugin: &str) -> String {
 
 fn read(bytes: &[u8]) -> Result<Recorded, Failure> {
     let stored: StoredDecision = value::decode(bytes)?;
-    let StoredDecision { at, plugin, digest, question, outcome, took_us } = stored;
+    let StoredDecision { at, plugin, digest, question, outcome, took_us, trace } = stored;
     // Written by this host as JSON; a damaged one is shown as the text it is.
     let json = |text: String| serde_json::from_str(&text).unwrap_or(Value::String(text));
-    Ok(Recorded { at, plugin, digest, question: json(question), outcome: json(outcome), took_us })
+    Ok(Recorded { at, plugin, digest, question: json(question), outcome: json(outcome), took_us, trace })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_earlier_hosts_are_read() {
+        #[derive(Serialize, Deserialize)]
+        struct Early {
+            at: TimeMs,
+            plugin: String,
+            digest: String,
+            question: String,
+            outcome: String,
+            took_us: u64,
+        }
+        impl Stored for Early {
+            const NAME: &'static str = "early decision";
+        }
+        let text = || "{}".to_owned();
+        let early = Early { at: TimeMs(7), plugin: "p".to_owned(), digest: text(), question: text(), outcome: text(), took_us: 3 };
+        let recorded = read(&value::encode(&early)).expect("it is read");
+        assert_eq!((recorded.at, recorded.took_us, recorded.trace), (TimeMs(7), 3, None));
+    }
 }

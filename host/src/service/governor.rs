@@ -26,14 +26,15 @@ pub use self::watcher::Watcher;
 use self::watcher::{Seen, Subject};
 use super::meters::seconds;
 use super::settings::{Bindings, Rule};
+use super::trace;
 use crate::ports::clock::System;
 use crate::ports::decision::{Answer, BranchQuestion, CheckQuestion, HunksQuestion, OrderQuestion, Question, ReconcileQuestion};
 use crate::ports::health::{BreakerView, Counts, Difference, Health, LATENCY_BOUNDS_US};
 use crate::ports::metrics::{Family, Measured, Sample, Value};
 use crate::ports::plugins::{
-    ChangeFacts, CommitFacts, FileOutcome, FlowTask, Gate, GateFacts, GateVerdict, HunkOutcome, MergeFile, MergeHunk, MergerDescription,
-    PluginFailure, PluginRef, PluginSource, PluginStats, Plugins, PullRequestText, ReconcileOutcome, RouteCandidate, RouteMessage,
-    RouteVerdict, Symbol, WaitingBranch, World,
+    Aside, ChangeFacts, CommitFacts, FileOutcome, FlowTask, Gate, GateFacts, GateVerdict, HunkOutcome, MergeFile, MergeHunk,
+    MergerDescription, PluginFailure, PluginRef, PluginSource, PluginStats, Plugins, PullRequestText, ReconcileOutcome, RouteCandidate,
+    RouteMessage, RouteVerdict, Symbol, WaitingBranch, World,
 };
 use crate::ports::registry::{Mode, OnFailure};
 
@@ -236,7 +237,7 @@ impl Governor {
             Ok(answer) => Ok(answer()),
             Err(failure) => Err(failure.clone()),
         };
-        let seen = Seen { post: Arc::clone(post), subject, outcome, took_us, fresh, shadows };
+        let seen = Seen { post: Arc::clone(post), subject, outcome, took_us, trace: trace::current(), fresh, shadows };
         if self.seen.try_send(seen).is_err() {
             post.count_missed();
         }
@@ -382,6 +383,14 @@ impl Plugins for Governor {
 
     fn reference(&self, plugin: &str) -> Option<PluginRef> {
         self.inner.reference(plugin)
+    }
+
+    fn load_number(&self, plugin: &str) -> Option<u64> {
+        self.inner.load_number(plugin)
+    }
+
+    fn aside(&self) -> Aside {
+        self.inner.aside()
     }
 
     fn on_failure(&self, plugin: &str) -> OnFailure {

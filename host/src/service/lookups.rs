@@ -76,7 +76,8 @@ impl StoreLookups {
 
     /// Returns the reads of a provider in a call, as its binding grants them.
     pub(super) fn of_call(services: Arc<Services>, project: ProjectId, plugin: &str, trace: &str) -> Self {
-        let binding = services.kit.settings.providers.iter().find(|binding| binding.plugin == plugin);
+        let bindings = services.kit.settings.bindings.now();
+        let binding = bindings.providers.iter().find(|binding| binding.plugin == plugin);
         let grant = binding.map_or(Grant::Withheld, |binding| binding.lookups);
         Self::new(services, project, plugin, trace, grant)
     }

@@ -12,7 +12,7 @@ mod check;
 mod news;
 mod template;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -23,7 +23,7 @@ pub use check::{Checked, Prompt, Resource, Template, Tool};
 
 use super::failure::Failure;
 use super::kit::Kit;
-use super::settings::Settings;
+use super::settings::{BindingBook, Settings};
 use crate::ports::offering::News;
 use crate::ports::provider::Offers;
 use crate::ports::store::Version;
@@ -88,8 +88,8 @@ impl ProjectOffers {
 /// The offers of all components, by project.
 #[derive(Debug, Default)]
 pub struct OfferBook {
-    /// Components that may offer under bare names.
-    bare: BTreeSet<String>,
+    /// Which components may offer under bare names.
+    bindings: BindingBook,
     projects: RwLock<HashMap<ProjectId, Arc<ProjectOffers>>>,
     hubs: Mutex<HashMap<ProjectId, broadcast::Sender<News>>>,
 }
@@ -98,8 +98,7 @@ impl OfferBook {
     /// Returns an empty book, in which the components that the operator allows to may offer under bare names.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
-        let bare = settings.providers.iter().filter(|provider| provider.allow_empty_namespace).map(|provider| provider.plugin.clone());
-        Self { bare: bare.collect(), ..Self::default() }
+        Self { bindings: settings.bindings.clone(), ..Self::default() }
     }
 
     /// Returns what is offered in a project.
@@ -114,7 +113,8 @@ impl OfferBook {
     /// # Errors
     /// What is wrong with the new offers, in words for the component's author.
     pub fn check(&self, project: ProjectId, plugin: &str, offers: Offers) -> Result<Checked, String> {
-        if offers.namespace.is_empty() && !self.bare.contains(plugin) {
+        let may_be_bare = |plugin: &str| self.bindings.now().providers.iter().any(|one| one.plugin == plugin && one.allow_empty_namespace);
+        if offers.namespace.is_empty() && !may_be_bare(plugin) {
             return Err("`namespace` is empty, which the operator has to allow by `allow_empty_namespace`".to_owned());
         }
         let checked = Checked::of(plugin, offers)?;
@@ -126,13 +126,23 @@ impl OfferBook {
     /// Replaces what a component offers in a project by what was checked; whoever listens is told what changed. `version` is
     /// that of the stored form, 0 where there is none: what is older than what stands here is passed over.
     pub fn install(&self, project: ProjectId, plugin: &str, checked: Checked, version: Version) {
+        self.put(project, plugin, Installed { checked, version }, |standing| standing.version <= version);
+    }
+
+    /// Replaces what a component offers in a project, whatever stands there: it is another component than the one that offered that,
+    /// or bound anew. Else as [`OfferBook::install`].
+    pub fn begin(&self, project: ProjectId, plugin: &str, checked: Checked, version: Version) {
+        self.put(project, plugin, Installed { checked, version }, |_| true);
+    }
+
+    fn put(&self, project: ProjectId, plugin: &str, installed: Installed, gives_way: impl Fn(&Installed) -> bool) {
         let mut projects = self.projects.write();
         let before = projects.get(&project).cloned().unwrap_or_default();
-        if before.by_plugin.get(plugin).is_some_and(|standing| standing.version > version) {
+        if before.by_plugin.get(plugin).is_some_and(|standing| !gives_way(standing)) {
             return;
         }
         let mut by_plugin = before.by_plugin.clone();
-        let installed = Installed { checked: checked.clone(), version };
+        let checked = installed.checked.clone();
         let old = by_plugin.insert(plugin.to_owned(), installed).unwrap_or_default();
         projects.insert(project, Arc::new(ProjectOffers { by_plugin, generation: before.generation + 1 }));
         drop(projects);

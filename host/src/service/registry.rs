@@ -3,8 +3,8 @@
 //! What is wanted comes from the configuration; what the API set comes on top, key by key, where the configuration does not
 //! say it (`change`). Owns: the records, the order of a load. Must not know: how a component is run, where bytes are kept.
 //!
-//! A load goes: read, check (`admit`), keep the bytes, compile, probe and swap ([`Plugins::load`](crate::ports::plugins::Plugins::load)),
-//! record. Golden calls belong between probe and swap; there are none yet.
+//! A load goes: read, check (`admit`), keep the bytes, compile, ask the golden calls that the component carries (`golden`), probe and
+//! swap ([`Plugins::load`](crate::ports::plugins::Plugins::load)), record.
 //!
 //! **Invariants:**
 //! - A component that is refused changes nothing but the reason that is shown: the one that was loaded goes on.
@@ -13,6 +13,7 @@
 
 mod admit;
 mod change;
+mod golden;
 mod listing;
 mod record;
 
@@ -23,7 +24,6 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pointsman_core::event::{Actor, NewEvent};
-use pointsman_core::value;
 use serde_json::json;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -35,10 +35,10 @@ use self::record::{PLUGINS, PLUGINS_MAX, Past, PluginRecord, trouble};
 use super::failure::Failure;
 use super::governor::{GivenUp, Governor};
 use super::kit::{CommitExt, Kit, Loaded, chain};
-use super::settings::{Binding, Bindings, ProviderBinding, ResidentBinding, Rule, Settings};
+use super::settings::{Binding, Bindings, Rule};
 use crate::ports::plugins::{Grant, PluginSource, World};
 use crate::ports::registry::{ComponentError, ComponentOrigin, Components, Mode, NamedBy, PluginSpec, PluginTrouble, PluginVersion, Trust};
-use crate::ports::store::{Commit, Store};
+use crate::ports::store::Commit;
 
 /// What the configuration wants.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -309,6 +309,7 @@ impl Registry {
                 Refused::of(candidate, format!("its component cannot be kept: {error}"), "See that the data folder can be written.")
             })?;
         }
+        self.rehearse(spec, candidate, &admitted).await?;
         let source = PluginSource {
             name: spec.name.clone(),
             world: admitted.world,
@@ -317,7 +318,7 @@ impl Registry {
             limits: spec.limits,
             needs: admitted.facts.needs,
             instances: spec.instances,
-            lookups: if spec.capabilities.iter().any(|granted| granted == "lookups") { Grant::Given } else { Grant::Withheld },
+            lookups: granted_lookups(spec),
         };
         self.kit.plugins.load(source).await.map_err(|failure| {
             Refused::of(candidate, failure.to_string(), "Mend the component or its configuration; the host's log says more.")
@@ -419,36 +420,9 @@ impl Registry {
     }
 }
 
-/// Brings the residents and providers of the settings in line with the records, before a host starts: without those that are not
-/// asked, with those that the API added.
-///
-/// # Errors
-/// [`Failure`].
-pub async fn settle(store: &dyn Store, wanted: &Wanted, settings: &mut Settings) -> Result<(), Failure> {
-    let mut all = BTreeMap::new();
-    for (key, found) in store.range(None, PLUGINS, "", PLUGINS_MAX).await?.entries {
-        let record: PluginRecord = value::decode(&found.bytes)?;
-        all.extend(effective(wanted, &key[PLUGINS.len()..], record).map(|effective| (effective.spec.name.clone(), effective)));
-    }
-    let is_asked = |plugin: &String| match (all.get(plugin), wanted.spec(plugin)) {
-        (Some(known), _) => known.spec.mode == Mode::Live && known.record.quarantine.is_none(),
-        (None, Some(spec)) => spec.mode == Mode::Live,
-        (None, None) => true,
-    };
-    settings.residents.retain(|binding| is_asked(&binding.plugin));
-    settings.providers.retain(|binding| is_asked(&binding.plugin));
-    for (plugin, known) in all.iter().filter(|(plugin, known)| known.named_by == NamedBy::Api && is_asked(plugin)) {
-        let Some(added) = &known.record.added else { continue };
-        let (plugin, projects) = (plugin.clone(), added.places.projects.clone());
-        match added.world {
-            World::Agent => settings.residents.push(ResidentBinding { plugin, projects, fetch_hosts: Vec::new(), lookups: Grant::Given }),
-            World::McpProvider => {
-                settings.providers.push(ProviderBinding { plugin, projects, allow_empty_namespace: false, lookups: Grant::Given })
-            }
-            World::Router | World::Merger | World::Reconciler | World::Workflow | World::Policy => {}
-        }
-    }
-    Ok(())
+/// Returns whether an operator lets a plugin look the project up.
+fn granted_lookups(spec: &PluginSpec) -> Grant {
+    if spec.capabilities.iter().any(|granted| granted == "lookups") { Grant::Given } else { Grant::Withheld }
 }
 
 /// Whether an earlier component is loaded in place of the wanted one.

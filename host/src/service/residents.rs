@@ -1,6 +1,6 @@
-//! Agents that live in the host as components, and what components offer to MCP clients when the host starts.
+//! Agents that live in the host as components, and what components offer to MCP clients.
 //!
-//! Owns: which resident lives in which project, when it is woken, what becomes of its answers, its tries. Must not know:
+//! Owns: which resident lives in which project (`moves`), when it is woken, what becomes of its answers, its tries. Must not know:
 //! how a component runs. One task a resident and project feeds it one event after another:
 //!
 //! - the events of the project's log that it asked for, in order, after a stored cursor;
@@ -13,20 +13,22 @@
 //!   `resident.refused`) and repeated with back-off; one that failed too often is given up, and that is recorded, too
 //!   (`resident.gave_up`).
 //! - An agent is not fed what it did itself, nor anything about residents.
+//! - What is committed of an answer was decided by the component that the seat was opened on: one that takes its place has a seat of
+//!   its own, which is opened when the event under way is settled.
 
 mod answer;
 mod memory;
+mod moves;
 mod record;
 mod requests;
 mod seat;
 mod standing;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pointsman_core::agent::ProjectRecord;
 use pointsman_core::event::{Actor, NewEvent};
 use pointsman_core::ids::ProjectId;
 use serde_json::json;
@@ -34,14 +36,13 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::moves::{Held, Offered, Stage};
 use self::record::plugin_of_due;
 use self::seat::Seat;
 use super::failure::Failure;
 use super::kit::chain;
-use super::settings::{ResidentBinding, covers};
 use super::surface::Services;
 use crate::ports::fetch::Fetch;
-use crate::ports::resident::ResidentDescription;
 use crate::ports::store::{Commit, DueChange, DueEntry};
 
 /// Milliseconds before what failed for want of the store is tried again.
@@ -65,13 +66,20 @@ impl Bell {
     }
 }
 
+/// A resident of a project: its project and its plugin.
+type Key = (ProjectId, String);
+
 /// The residents of a host.
 pub struct Residency {
     services: Services,
     fetch: Arc<dyn Fetch>,
-    bells: Mutex<HashMap<(ProjectId, String), Arc<Bell>>>,
-    /// Projects whose residents have moved in.
-    settled: Mutex<HashSet<ProjectId>>,
+    seats: Mutex<HashMap<Key, Held>>,
+    /// What the providers' offers in a project came of.
+    offered: Mutex<HashMap<Key, Offered>>,
+    /// Why residents were left out, as it was recorded last.
+    left_out: Mutex<HashMap<Key, String>>,
+    /// Projects that are in step with the bindings, as they were after so many changes.
+    settled: Mutex<HashMap<ProjectId, u64>>,
     /// Residents that nobody runs yet.
     idle: tokio::sync::Mutex<Vec<Seat>>,
 }
@@ -80,39 +88,24 @@ impl Residency {
     /// Returns the residents of a host, asleep.
     #[must_use]
     pub fn new(services: Services, fetch: Arc<dyn Fetch>) -> Self {
-        Self { services, fetch, bells: Mutex::default(), settled: Mutex::default(), idle: tokio::sync::Mutex::default() }
+        let (seats, offered, left_out, settled, idle) = Default::default();
+        Self { services, fetch, seats, offered, left_out, settled, idle }
     }
 
-    /// Installs the offers, and moves the residents into the projects that have none of theirs yet.
-    ///
-    /// # Errors
-    /// [`Failure`] when the store fails; a component that is at fault is recorded in its project's log and left out.
-    pub async fn settle(&self) -> Result<(), Failure> {
-        for project in self.services.agents.projects().await? {
-            if self.settled.lock().contains(&project.id) {
-                continue;
-            }
-            self.install_offers(&project).await?;
-            for binding in &self.services.kit.settings.residents {
-                if covers(&binding.projects, &project.slug) {
-                    self.move_in(&project, binding).await?;
-                }
-            }
-            self.settled.lock().insert(project.id);
-        }
-        Ok(())
-    }
-
-    /// Runs the residents until `stop`, also those of projects made meanwhile.
+    /// Runs the residents until `stop`, also those of projects made and of plugins bound or loaded meanwhile.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let store = Arc::clone(&self.services.kit.store);
         let mut hint = store.watch(None);
-        let mut running = JoinSet::new();
+        let mut bound = self.services.kit.settings.bindings.changes();
+        let (mut running, mut keys) = (JoinSet::new(), HashMap::new());
         while !stop.is_cancelled() {
             hint.borrow_and_update();
+            bound.borrow_and_update();
             let settled = self.settle().await;
             for seat in self.idle.lock().await.drain(..) {
-                running.spawn(seat.run(stop.clone()));
+                let key = seat.key();
+                self.stage(&key, Stage::Runs);
+                keys.insert(running.spawn(seat.run(stop.clone())).id(), key);
             }
             if let Err(failure) = &settled {
                 tracing::warn!(error = %chain(failure), "residents could not move in; trying again");
@@ -120,10 +113,17 @@ impl Residency {
             tokio::select! {
                 () = stop.cancelled() => {}
                 changed = hint.changed() => if changed.is_err() { hint = store.watch(None) },
+                Ok(()) = bound.changed() => {}
                 () = tokio::time::sleep(Duration::from_millis(RETRY_MS)), if settled.is_err() => {}
-                Some(ended) = running.join_next() => if let Err(error) = ended {
-                    tracing::error!(%error, "a resident's task died; it lives again after a restart");
-                },
+                Some(ended) = running.join_next_with_id() => {
+                    let (id, died) = match ended {
+                        Ok((id, ())) => (id, None),
+                        Err(error) => (error.id(), Some(error)),
+                    };
+                    if let Some(key) = keys.remove(&id) {
+                        self.ended(&key, died.as_ref());
+                    }
+                }
             }
         }
         while running.join_next().await.is_some() {}
@@ -163,7 +163,7 @@ impl Residency {
     /// [`Failure`]; the entry stays.
     pub async fn ring(&self, entry: &DueEntry) -> Result<(), Failure> {
         let Some(plugin) = plugin_of_due(&entry.name) else { return Ok(()) };
-        let bell = self.bells.lock().get(&(entry.project, plugin.to_owned())).cloned();
+        let bell = self.seats.lock().get(&(entry.project, plugin.to_owned())).map(|held| Arc::clone(&held.bell));
         if let Some(bell) = bell {
             bell.ring(&entry.name);
             return Ok(());
@@ -173,55 +173,8 @@ impl Residency {
         Ok(())
     }
 
-    async fn move_in(&self, project: &ProjectRecord, binding: &ResidentBinding) -> Result<(), Failure> {
-        let plugin = &binding.plugin;
-        if self.bells.lock().contains_key(&(project.id, plugin.clone())) {
-            return Ok(());
-        }
-        let known: HashMap<String, ResidentDescription> = self.services.kit.residents.residents().into_iter().collect();
-        let Some(description) = known.get(plugin) else {
-            return self.left_out(project.id, plugin, "resident.refused", "it is loaded, but not as an agent").await;
-        };
-        let bell = Arc::new(Bell::default());
-        let opened = Seat::open(&self.services, &self.fetch, project, binding, description, Arc::clone(&bell)).await;
-        match opened {
-            Ok(seat) => {
-                self.bells.lock().insert((project.id, plugin.clone()), bell);
-                self.idle.lock().await.push(seat);
-                Ok(())
-            }
-            Err(Failure::Refused(refusal)) => self.left_out(project.id, plugin, "resident.refused", &refusal.why).await,
-            Err(other) => Err(other),
-        }
-    }
-
-    async fn install_offers(&self, project: &ProjectRecord) -> Result<(), Failure> {
-        let services = &self.services;
-        for binding in services.kit.settings.providers.iter().filter(|binding| covers(&binding.projects, &project.slug)) {
-            let plugin = &binding.plugin;
-            if let Some((offers, version)) = standing::last(services, project.id, plugin).await? {
-                match services.offers.check(project.id, plugin, offers) {
-                    Ok(checked) => {
-                        services.offers.install(project.id, plugin, checked, version);
-                        continue;
-                    }
-                    Err(why) => {
-                        let why = format!("what it offered last is not taken any more, so what it offers first is: {why}");
-                        self.left_out(project.id, plugin, "offers.refused", &why).await?;
-                    }
-                }
-            }
-            let first = services.kit.providers.initial_offers(plugin).await.map_err(|failure| failure.to_string());
-            match first.and_then(|offers| services.offers.check(project.id, plugin, offers)) {
-                Ok(checked) => services.offers.install(project.id, plugin, checked, 0),
-                Err(why) => self.left_out(project.id, plugin, "offers.refused", &why).await?,
-            }
-        }
-        Ok(())
-    }
-
     /// Records why a component is left out of a project.
-    async fn left_out(&self, project: ProjectId, plugin: &str, kind: &str, why: &str) -> Result<(), Failure> {
+    async fn say_left_out(&self, project: ProjectId, plugin: &str, kind: &str, why: &str) -> Result<(), Failure> {
         tracing::error!(%project, plugin, kind, why, "a component is left out");
         let event = NewEvent::new(kind, Actor::host(), format!("plugin:{plugin}"), json!({"plugin": plugin, "why": why}));
         let commit = Commit { project: Some(project), events: vec![event], ..Commit::default() };

@@ -43,10 +43,6 @@ pub fn covers(projects: &[String], slug: &str) -> bool {
 pub struct Settings {
     /// Which components are asked where. They change while the host runs.
     pub bindings: BindingBook,
-    /// Agents that live in the host.
-    pub residents: Vec<ResidentBinding>,
-    /// Offers to MCP clients.
-    pub providers: Vec<ProviderBinding>,
     /// Run on each merged tree before it lands.
     pub checks: Vec<CheckSpec>,
     /// Milliseconds a claim lives without a sign of life.

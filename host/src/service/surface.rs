@@ -31,6 +31,7 @@ use super::meters::{Ending, Meters};
 use super::offers::OfferBook;
 use super::sessions::Sessions;
 use super::tasks::{CreateTask, Tasks};
+use super::trace;
 use crate::ports::offering::Listing;
 use crate::ports::surface::{CallError, Caller, Rejected, Surface, ToolAnswer};
 
@@ -277,6 +278,11 @@ struct Call {
 
 impl Call {
     async fn run(self, arguments: Value, agent: Option<String>) -> Result<ToolAnswer, Failure> {
+        let id = self.caller.trace.clone();
+        trace::on_behalf(&id, self.answer(arguments, agent)).await
+    }
+
+    async fn answer(self, arguments: Value, agent: Option<String>) -> Result<ToolAnswer, Failure> {
         if self.tool == "start" {
             return Box::pin(self.start(&arguments)).await;
         }

@@ -4,6 +4,7 @@ mod calls;
 mod contexts;
 mod identity;
 mod messages;
+mod moves;
 mod requests;
 mod residents;
 mod routing;

@@ -32,7 +32,8 @@ pub(crate) async fn tell(world: &World, from: &Acting, script: Value) -> Message
     world.messaging.send(from, &request).await.expect("it is sent").message
 }
 
-async fn create_task(world: &World, by: &Acting, title: &str) {
+/// Has an agent make a task.
+pub(crate) async fn create_task(world: &World, by: &Acting, title: &str) {
     let request = CreateTask { title: title.to_owned(), ..CreateTask::default() };
     world.services.tasks.create(by, request).await.expect("it is made");
 }

@@ -80,12 +80,12 @@ fn settings(setup: &Setup) -> Settings {
         reconcilers: setup.reconcilers.iter().map(bind).collect(),
         workflows: vec![Binding::of("workflow-default")],
         policies: vec![Binding::of("policy-default")],
+        residents: setup.residents.iter().map(|(plugin, _)| resident(plugin, setup)).collect(),
+        providers: setup.providers.iter().map(|plugin| provider(plugin, setup.bare.contains(plugin))).collect(),
         ..Bindings::default()
     };
     Settings {
         bindings: bindings.into(),
-        residents: setup.residents.iter().map(|(plugin, _)| resident(plugin, setup)).collect(),
-        providers: setup.providers.iter().map(|plugin| provider(plugin, setup.bare.contains(plugin))).collect(),
         checks: Vec::new(),
         claim_lease_ms: 1_800_000,
         delivery_lease_ms: LEASE_MS,
@@ -155,19 +155,26 @@ async fn load(plugins: &Wasm, name: &str, world: PluginWorld) {
 }
 
 /// Loads the agent that does what its configuration says.
-async fn load_scripted(plugins: &Wasm, name: &str, config: &Value) {
-    let component = include_bytes!("../../src/adapters/wasm/tests/scripted-agent.wasm");
+async fn load_scripted(plugins: &dyn Plugins, name: &str, config: &Value) {
+    load_agent(plugins, name, SCRIPTED, config).await;
+}
+
+/// The agent that does what its configuration says.
+pub(crate) const SCRIPTED: &[u8] = include_bytes!("../../src/adapters/wasm/tests/scripted-agent.wasm");
+
+/// Loads an agent.
+pub(crate) async fn load_agent(plugins: &dyn Plugins, name: &str, component: &[u8], config: &Value) {
     let source = PluginSource {
         name: name.to_owned(),
         world: PluginWorld::Agent,
-        component: component.as_slice().into(),
+        component: component.into(),
         config_json: config.to_string(),
         limits: PluginLimits::default(),
         needs: PluginLimits::default(),
         instances: Instances::Warm,
         lookups: Grant::Given,
     };
-    plugins.load(source).await.expect("the scripted agent loads");
+    plugins.load(source).await.expect("the agent loads");
 }
 
 impl World {

@@ -66,8 +66,28 @@ struct Report {
     version: String,
     digest: String,
     size_bytes: usize,
+    /// Milliseconds after which a host ends a call; 0 in what was saved by earlier versions.
+    #[serde(default)]
+    deadline_ms: u64,
     /// By the case's name.
     cases: BTreeMap<String, Figures>,
+}
+
+impl Report {
+    /// Says of each case whose calls a host would end what that means, by its name.
+    fn beyond(&self) -> Vec<(&String, String)> {
+        #[expect(clippy::cast_precision_loss, reason = "a deadline is at most a minute")]
+        let most_us = (self.deadline_ms * 1_000) as f64;
+        let which = |figures: &Figures| match figures {
+            Figures { warm_us_p50, .. } if *warm_us_p50 > most_us => Some("most calls would be ended, on warm instances, too"),
+            Figures { fresh_us_p50, .. } if *fresh_us_p50 > most_us => {
+                Some("most calls on fresh instances would be ended, and with them the first one of each warm instance")
+            }
+            Figures { warm_us_p99, .. } if *warm_us_p99 > most_us => Some("one call in a hundred would be ended"),
+            _ => None,
+        };
+        self.cases.iter().filter_map(|(name, figures)| Some((name, which(figures)?.to_owned()))).collect()
+    }
 }
 
 pub(super) fn run(environment: &Environment, args: &BenchArgs) -> Result<ExitCode, Trouble> {
@@ -92,9 +112,14 @@ pub(super) fn run(environment: &Environment, args: &BenchArgs) -> Result<ExitCod
         .map(|(name, _)| name)
         .collect();
     if args.json {
-        print_json(&serde_json::json!({"report": report, "baseline": baseline, "slower": slower}))?;
+        let beyond: Vec<&String> = report.beyond().into_iter().map(|(name, _)| name).collect();
+        print_json(&serde_json::json!({"report": report, "baseline": baseline, "slower": slower, "beyond_deadline": beyond}))?;
     } else {
         show(&report, baseline.as_ref())?;
+        for (name, what) in report.beyond() {
+            let (most_ms, advice) = (report.deadline_ms, subject.deadline_advice());
+            writeln!(std::io::stdout(), "SLOW    {name}: a host ends a call after {most_ms} ms, so {what} ({advice})")?;
+        }
         for name in &slower {
             writeln!(
                 std::io::stdout(),
@@ -134,6 +159,7 @@ fn measure(environment: &Environment, args: &BenchArgs, subject: &Subject, cases
         version: subject.manifest.version.to_string(),
         digest: digest(&subject.component),
         size_bytes: subject.component.len(),
+        deadline_ms: subject.deadline_ms()?,
         cases,
     })
 }
@@ -208,4 +234,30 @@ fn show(report: &Report, baseline: Option<&Report>) -> Result<(), Trouble> {
     writeln!(out, "{} {} ({} bytes)", report.name, report.version, report.size_bytes)?;
     crate::cli::agent::write_columns(&mut out, std::iter::once(head).chain(rows))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_host_would_end_is_told() {
+        let figures =
+            |warm_us_p50, warm_us_p99, fresh_us_p50| Figures { warm_us_p50, warm_us_p99, fresh_us_p50, instructions: 1, memory_bytes: 1 };
+        let cases = BTreeMap::from([
+            ("a quick".to_owned(), figures(10.0, 20.0, 60.0)),
+            ("b always".to_owned(), figures(2_500.0, 3_000.0, 4_000.0)),
+            ("c fresh".to_owned(), figures(900.0, 1_900.0, 2_100.0)),
+            ("d rarely".to_owned(), figures(900.0, 2_001.0, 1_000.0)),
+        ]);
+        let (name, version, digest) = ("x".to_owned(), "0.1.0".to_owned(), String::new());
+        let report = Report { name, version, digest, size_bytes: 1, deadline_ms: 2, cases };
+        let told: Vec<String> = report.beyond().into_iter().map(|(name, what)| format!("{name}: {what}")).collect();
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(
+            told[0].starts_with("b always: most calls would be ended") && told[1].starts_with("c fresh: most calls on fresh"),
+            "{told:?}"
+        );
+        assert_eq!(told[2], "d rarely: one call in a hundred would be ended");
+    }
 }

@@ -12,7 +12,7 @@ use crate::cli::{FAILED, Trouble, block_on, print_json};
 use crate::config::Environment;
 use crate::plugin_build::Progress;
 use crate::plugin_build::component;
-use crate::plugin_cases::mismatches;
+use crate::plugin_cases::{Case, golden, mismatches};
 use crate::ports::plugins::Instances;
 
 #[derive(Debug, Args)]
@@ -39,7 +39,8 @@ struct Finding {
 pub(super) fn run(environment: &Environment, args: &CheckArgs) -> Result<ExitCode, Trouble> {
     let subject = Subject::open(&args.plugin, if args.json { Progress::Silent } else { Progress::Stderr })?;
     let mut findings = shape(&subject);
-    let cases = if findings.iter().any(|finding| finding.fatal) { None } else { Some(golden(environment, args, &subject, &mut findings)?) };
+    let cases =
+        if findings.iter().any(|finding| finding.fatal) { None } else { Some(ask_cases(environment, args, &subject, &mut findings)?) };
     let failed = findings.iter().any(|finding| finding.fatal);
     let code = if failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS };
     if args.json {
@@ -95,9 +96,27 @@ fn shape(subject: &Subject) -> Vec<Finding> {
     findings
 }
 
+/// Returns the golden calls that the component carries.
+fn carried(subject: &Subject, findings: &mut Vec<Finding>) -> Vec<Case> {
+    let read =
+        component::embedded_cases(&subject.component).and_then(|section| section.map_or(Ok(Vec::new()), |text| golden::parse(&text)));
+    read.unwrap_or_else(|why| {
+        findings.push(Finding {
+            fatal: true,
+            what: format!("its golden calls cannot be read: {why}"),
+            mend: "build it again with `pointsman plugin build` of this version".to_owned(),
+        });
+        Vec::new()
+    })
+}
+
 /// Loads it with its default configuration and asks its cases; returns how many there were.
-fn golden(environment: &Environment, args: &CheckArgs, subject: &Subject, findings: &mut Vec<Finding>) -> Result<usize, Trouble> {
-    let cases = subject.cases(args.cases.as_deref())?;
+fn ask_cases(environment: &Environment, args: &CheckArgs, subject: &Subject, findings: &mut Vec<Finding>) -> Result<usize, Trouble> {
+    let mut cases: Vec<(Option<PathBuf>, Case)> =
+        subject.cases(args.cases.as_deref())?.into_iter().map(|(file, case)| (Some(file), case)).collect();
+    if cases.is_empty() {
+        cases = carried(subject, findings).into_iter().map(|case| (None, case)).collect();
+    }
     let mut tried = Tried::new(environment)?;
     let default = subject.manifest.config_json();
     block_on(async {
@@ -117,7 +136,10 @@ fn golden(environment: &Environment, args: &CheckArgs, subject: &Subject, findin
                 findings.push(Finding {
                     fatal: true,
                     what: format!("{}: {} is {}, not {}", case.name, one.place, brief(&one.came), brief(&one.expected)),
-                    mend: format!("run `pointsman plugin run --case {} --trace`", file.display()),
+                    mend: match file {
+                        Some(file) => format!("run `pointsman plugin run --case {} --trace`", file.display()),
+                        None => "it is a golden call that the component carries: its author mends the plugin, or the case".to_owned(),
+                    },
                 });
             }
         }

@@ -11,13 +11,10 @@ use crate::config::Environment;
 use crate::plugin_build::component::embedded_manifest;
 use crate::plugin_build::config_schema::validate_config;
 use crate::plugin_build::manifest::Manifest;
-use crate::plugin_build::{self, MANIFEST_FILE, Options, Progress};
-use crate::plugin_cases::{self, Bench, Case};
+use crate::plugin_build::{self, Carry, MANIFEST_FILE, Options, Progress};
+use crate::plugin_cases::{self, Bench, Case, TRIED_DEADLINE_MS};
 use crate::ports::plugins::{Grant, Instances, Meter, PluginFailure, PluginLimits, PluginSource};
 use crate::shipped;
-
-/// Asking for a whole call of a component may take so much longer than a host would allow: what is slow is told, not cut.
-const DEADLINE_MS: u64 = 10_000;
 
 /// A plugin under work.
 pub(in crate::cli) struct Subject {
@@ -30,8 +27,18 @@ pub(in crate::cli) struct Subject {
 impl Subject {
     /// Opens a plugin: builds a folder, reads a file, takes one that is shipped.
     pub(in crate::cli) fn open(path: &Path, progress: Progress) -> Result<Self, Trouble> {
+        Self::opened(path, progress, Carry::Golden)
+    }
+
+    /// Opens a plugin to ask it cases. One that is built does not carry them along: it is the same, and its compiled code can be
+    /// used again, when only they changed.
+    pub(in crate::cli) fn open_bare(path: &Path, progress: Progress) -> Result<Self, Trouble> {
+        Self::opened(path, progress, Carry::Nothing)
+    }
+
+    fn opened(path: &Path, progress: Progress, carry: Carry) -> Result<Self, Trouble> {
         if path.is_dir() {
-            let options = Options { progress, schema_of: Some(app::config_schema), ..Options::new(path, path) };
+            let options = Options { progress, carry, schema_of: Some(app::config_schema), ..Options::new(path, path) };
             let (manifest, component) = plugin_build::build_in_memory(&options).map_err(|error| Trouble::caused(&error))?;
             return Ok(Self { manifest, component: component.into(), folder: Some(path.to_owned()) });
         }
@@ -67,6 +74,21 @@ impl Subject {
         }
     }
 
+    /// Returns the milliseconds that a host would let a call of it take: the least of what its world and its manifest say.
+    pub(in crate::cli) fn deadline_ms(&self) -> Result<u64, Trouble> {
+        app::deadline_ms(&self.component, self.manifest.world, self.manifest.limits.into())
+            .map_err(|why| Trouble::failed(format!("{}: {why}", self.manifest.name)))
+    }
+
+    /// Says where a deadline comes from, and what may be done about it.
+    pub(in crate::cli) fn deadline_advice(&self) -> String {
+        let set = "an operator can set `deadline_ms` in `limits` of the plugin's table";
+        match self.manifest.limits.deadline_ms {
+            Some(_) => format!("`[limits]` of {MANIFEST_FILE} or its world says so; {set}"),
+            None => format!("the world `{}` says so; {set}", self.manifest.world),
+        }
+    }
+
     /// Returns it as something to load under a name.
     pub(in crate::cli) fn source(&self, name: &str, config_json: String, instances: Instances) -> PluginSource {
         PluginSource {
@@ -74,7 +96,7 @@ impl Subject {
             world: self.manifest.world,
             component: Arc::clone(&self.component),
             config_json,
-            limits: PluginLimits { deadline_ms: Some(DEADLINE_MS), ..PluginLimits::default() },
+            limits: PluginLimits { deadline_ms: Some(TRIED_DEADLINE_MS), ..PluginLimits::default() },
             needs: PluginLimits::default(),
             instances,
             lookups: Grant::Given,
@@ -119,6 +141,12 @@ impl Tried {
         self.loaded.insert(key, name.clone());
         Ok(name)
     }
+}
+
+/// Returns a time in milliseconds, as people read it.
+#[expect(clippy::cast_precision_loss, reason = "microseconds of a call are far below 2^52")]
+pub(in crate::cli) fn ms(us: u64) -> String {
+    format!("{:.1} ms", us as f64 / 1e3)
 }
 
 /// Returns a value in one line, cut where it is long.

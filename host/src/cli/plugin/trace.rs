@@ -46,7 +46,7 @@ pub(super) fn run(environment: &Environment, args: &RunArgs) -> Result<ExitCode,
         let log = LogConfig { level: "info,pointsman::adapters::wasm=trace".to_owned(), format: LogFormat::Auto };
         telemetry::init(&log).map_err(|error| Trouble::caused(&error))?;
     }
-    let subject = Subject::open(&args.plugin, if args.json { Progress::Silent } else { Progress::Stderr })?;
+    let subject = Subject::open_bare(&args.plugin, if args.json { Progress::Silent } else { Progress::Stderr })?;
     let (call, config) = asked(args, &subject)?;
     let mut tried = Tried::with_meter(environment, Meter::On)?;
     let begun = app::instant();

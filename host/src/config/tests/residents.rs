@@ -26,13 +26,13 @@ fn agents_and_providers_are_bound() {
          [[provider]]\nplugin = \"mine\"\nallow_empty_namespace = true\n{MINE}"
     );
     let config = with_component(&text).expect("whole");
-    let settings = config.settings(config.public_url(config.server.bind));
+    let bindings = config.settings(config.public_url(config.server.bind)).bindings.now();
     let fetch_hosts = vec!["127.0.0.1:8080".to_owned(), "example.com".to_owned()];
     let projects = vec!["demo".to_owned()];
-    assert_eq!(settings.residents, [ResidentBinding { plugin: "mine".to_owned(), projects, fetch_hosts, lookups: Grant::Given }]);
+    assert_eq!(bindings.residents, [ResidentBinding { plugin: "mine".to_owned(), projects, fetch_hosts, lookups: Grant::Given }]);
     let (plugin, lookups) = ("mine".to_owned(), Grant::Given);
     let provider = ProviderBinding { plugin, projects: Vec::new(), allow_empty_namespace: true, lookups };
-    assert_eq!(settings.providers, [provider]);
+    assert_eq!(bindings.providers, [provider]);
     assert_eq!(config.plugins.iter().filter(|plugin| plugin.name == "mine").count(), 1, "loaded once");
 }
 

@@ -39,6 +39,8 @@ pub(super) struct Seen {
     pub(super) subject: Subject,
     pub(super) outcome: Outcome,
     pub(super) took_us: u64,
+    /// On whose behalf.
+    pub(super) trace: Option<Arc<str>>,
     pub(super) fresh: bool,
     pub(super) shadows: Vec<Arc<Post>>,
 }
@@ -80,7 +82,7 @@ impl Watcher {
 
     async fn look(&self, calls: Vec<Seen>, log: &DecisionLog) {
         let mut records = Vec::with_capacity(calls.len());
-        for Seen { post, subject, outcome, took_us, fresh, shadows } in calls {
+        for Seen { post, subject, outcome, took_us, trace, fresh, shadows } in calls {
             let question = self.named(subject);
             let (asked, answered) = (json!(question), shown(&outcome));
             for shadow in shadows {
@@ -92,7 +94,7 @@ impl Watcher {
             }
             if self.governor.recording == Recording::On {
                 let digest = self.governor.inner.reference(&post.name).map(|reference| reference.digest).unwrap_or_default();
-                records.push(Recorded::new(&post.name, digest, &asked, &answered, took_us));
+                records.push(Recorded::new(&post.name, digest, &asked, &answered, took_us).on_behalf(trace.as_deref()));
             }
         }
         if let Err(failure) = log.append(records).await {

@@ -26,6 +26,7 @@ use crate::service::intents::{Intent, Work};
 use crate::service::kit::{CommitExt, Loaded, chain};
 use crate::service::messaging::{HostMessage, Notice, REVIEW_REQUEST};
 use crate::service::tasks::{merge_key, task_key};
+use crate::service::trace;
 
 /// Milliseconds before the queue is looked at again after a failure that nobody caused.
 const RETRY_MS: u64 = 1_000;
@@ -102,7 +103,7 @@ impl MergeQueue {
             if memory.tried.get(&merge.id) == Some(&(ours, reviews)) {
                 continue;
             }
-            self.step(project, &merge, task, ours).await?;
+            trace::on_behalf(&merge.id.to_string(), self.step(project, &merge, task, ours)).await?;
             memory.tried.insert(merge.id, (ours, reviews));
             return Ok(true);
         }

@@ -17,10 +17,11 @@ use serde_json::json;
 use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::moves::Lease;
 use super::record::{
     Feed, Load, LoadKind, Patterns, Wake, WakeKind, due_of_wake, feed_key, load_key, logged_id, retry_due, wake_key, wakes_prefix,
 };
-use super::{Bell, RETRY_MS, requests};
+use super::{Bell, Key, RETRY_MS, requests};
 use crate::ports::fetch::{Fetch, FetchAnswer, FetchError, FetchRequest};
 use crate::ports::resident::{Cause, ResidentDescription};
 use crate::ports::store::{Commit, Committed, DueChange};
@@ -28,7 +29,7 @@ use crate::service::agents::principal_of;
 use crate::service::failure::Failure;
 use crate::service::kit::{Acting, CommitExt, Loaded, chain};
 use crate::service::messaging::Handed;
-use crate::service::settings::{ResidentBinding, covers};
+use crate::service::settings::ResidentBinding;
 use crate::service::surface::Services;
 use attend::Source;
 
@@ -47,7 +48,11 @@ pub(super) struct Seat {
     fetch: Arc<dyn Fetch>,
     binding: ResidentBinding,
     digest: String,
+    /// By which load the component stands that this seat is for.
+    load: u64,
     is_provider: bool,
+    /// Cancelled when it is to leave.
+    leave: CancellationToken,
     acting: Acting,
     patterns: Patterns,
     bell: Arc<Bell>,
@@ -77,10 +82,11 @@ impl Seat {
         services: &Services,
         fetch: &Arc<dyn Fetch>,
         project: &ProjectRecord,
-        binding: &ResidentBinding,
+        lease: &Lease,
         description: &ResidentDescription,
-        bell: Arc<Bell>,
+        (bell, leave): (Arc<Bell>, CancellationToken),
     ) -> Result<Self, Failure> {
+        let Lease { binding, is_provider, load } = lease;
         let plugin = binding.plugin.as_str();
         let kit = &services.kit;
         let wrong = |why: String| Failure::refused("bad_argument", why, "Correct the component.");
@@ -93,18 +99,19 @@ impl Seat {
             principal_name: principal_of(plugin),
             trace: format!("resident-{plugin}"),
         };
-        // Its tries count: what it was handed may be what the host ended by.
+        // Its tries count: what it was handed may be what the host, or its component, ended by.
         let recalled = services.messaging.recall(&acting, Try::Counts).await?;
         if recalled > 0 {
-            tracing::info!(plugin, recalled, "messages come again that were not handled when the host ended");
+            tracing::info!(plugin, recalled, "messages come again that were not handled before");
         }
-        let offers_here = kit.settings.providers.iter().any(|one| one.plugin == plugin && covers(&one.projects, &project.slug));
         let seat = Self {
             services: services.clone(),
             fetch: Arc::clone(fetch),
             binding: binding.clone(),
-            digest: kit.plugins.loaded().get(plugin).map(|(_, reference, _)| reference.digest.clone()).unwrap_or_default(),
-            is_provider: offers_here && kit.providers.providers().iter().any(|known| known == plugin),
+            digest: kit.plugins.reference(plugin).map(|reference| reference.digest).unwrap_or_default(),
+            load: *load,
+            is_provider: *is_provider,
+            leave,
             acting,
             patterns,
             bell,
@@ -120,6 +127,16 @@ impl Seat {
 
     fn project(&self) -> ProjectId {
         self.acting.project
+    }
+
+    /// Returns where it is.
+    pub(super) fn key(&self) -> Key {
+        (self.acting.project, self.binding.plugin.clone())
+    }
+
+    /// Returns whether the component that is loaded is the one that this seat is for; none: none is loaded.
+    fn is_own(&self) -> Option<bool> {
+        self.services.kit.plugins.load_number(&self.binding.plugin).map(|load| load == self.load)
     }
 
     fn commit(&self) -> Commit {
@@ -141,10 +158,11 @@ impl Seat {
         Ok(())
     }
 
-    /// Handles one event after another until `stop`.
+    /// Handles one event after another until `stop`, or until it is to leave.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut hint = self.services.kit.store.watch(Some(self.project()));
-        while !stop.is_cancelled() {
+        let leave = self.leave.clone();
+        while !stop.is_cancelled() && !leave.is_cancelled() {
             hint.borrow_and_update();
             let mut pause = false;
             match self.turn().await {
@@ -157,6 +175,7 @@ impl Seat {
             }
             tokio::select! {
                 () = stop.cancelled() => {}
+                () = leave.cancelled() => {}
                 () = tokio::time::sleep(Duration::from_millis(RETRY_MS)), if pause => {}
                 changed = hint.changed(), if !pause => if changed.is_err() {
                     hint = self.services.kit.store.watch(Some(self.acting.project));
@@ -167,10 +186,17 @@ impl Seat {
                 },
             }
         }
+        if leave.is_cancelled() && self.held.take().is_some() {
+            // Its successor is handed it again; that this one did not come to an end with it is no try.
+            let recalled = self.services.messaging.recall(&self.acting, Try::TakenBack).await;
+            if let Err(failure) = recalled {
+                tracing::warn!(plugin = %self.binding.plugin, error = %chain(&failure), "a message comes again when its lease is over");
+            }
+        }
     }
 
     /// Takes in the requests that ended, and handles at most one of each kind of what waits: something due, a message, an event
-    /// of the log. Returns whether there was any.
+    /// of the log. When it is to leave, the event under way is its last. Returns whether there was any.
     pub(super) async fn turn(&mut self) -> Result<bool, Failure> {
         let mut any = false;
         while let Some(ended) = self.requests.try_join_next_with_id() {
@@ -185,8 +211,12 @@ impl Seat {
             }
             rung?;
         }
-        any |= self.message().await?;
-        any |= self.logged().await?;
+        if !self.leave.is_cancelled() {
+            any |= self.message().await?;
+        }
+        if !self.leave.is_cancelled() {
+            any |= self.logged().await?;
+        }
         Ok(any)
     }
 

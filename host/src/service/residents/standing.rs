@@ -12,7 +12,6 @@ use crate::ports::store::{Commit, Version};
 use crate::service::failure::Failure;
 use crate::service::kit::CommitExt;
 use crate::service::offers::Checked;
-use crate::service::settings::covers;
 use crate::service::surface::Services;
 
 /// Components whose offers are read at once.
@@ -47,7 +46,8 @@ pub(super) async fn stage(
 /// [`Failure`].
 pub(super) async fn catch_up(services: &Services, project: ProjectId) -> Result<(), Failure> {
     let slug = services.agents.project(project).await?.slug;
-    let bound = |plugin: &str| services.kit.settings.providers.iter().any(|one| one.plugin == plugin && covers(&one.projects, &slug));
+    let bindings = services.kit.settings.bindings.now();
+    let bound = |plugin: &str| bindings.provider(&slug, plugin).is_some();
     let all = services.kit.load_all::<StoredOffers>(Some(project), OFFERS, COMPONENTS_MAX).await?;
     for (key, found) in all {
         let Some(plugin) = key.strip_prefix(OFFERS).filter(|plugin| bound(plugin)) else { continue };

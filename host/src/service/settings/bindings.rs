@@ -2,7 +2,7 @@
 //!
 //! Owns: the order and the choice. Must not know: what a component says, or how it is loaded.
 //!
-//! **Invariants:** whoever asks works with one snapshot to the end; the order is that of the file, then of what the API added,
+//! **Invariants:** whoever asks works with one snapshot to the end; whoever waits for a change is told after it can be read; the order is that of the file, then of what the API added,
 //! then the host's defaults; a binding that is off, a shadow or in quarantine is not among those asked, except that a policy in
 //! quarantine keeps its gates shut.
 
@@ -12,9 +12,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use pointsman_core::path_glob::PathGlob;
+use tokio::sync::watch;
 
-use super::covers;
-use crate::ports::plugins::{Gate, World};
+use super::{ProviderBinding, ResidentBinding, covers};
+use crate::ports::plugins::{Gate, Grant, World};
 use crate::ports::registry::{Mode, OnFailure, PERMILLE};
 
 /// A component in a place where it is asked.
@@ -85,12 +86,16 @@ pub struct Bindings {
     pub workflows: Vec<Binding>,
     /// Asked until one does not allow.
     pub policies: Vec<Binding>,
+    /// Agents that live in the host.
+    pub residents: Vec<ResidentBinding>,
+    /// Offers to MCP clients.
+    pub providers: Vec<ProviderBinding>,
     /// The rules of plugins that have any.
     pub rules: BTreeMap<String, Rule>,
 }
 
 impl Bindings {
-    /// Returns the list of a world; none for one whose bindings do not change while the host runs.
+    /// Returns the list of a world; none for one whose components are not asked in turn.
     #[must_use]
     pub fn list(&self, world: World) -> Option<&[Binding]> {
         match world {
@@ -111,7 +116,15 @@ impl Bindings {
             World::Reconciler => &mut self.reconcilers,
             World::Workflow => &mut self.workflows,
             World::Policy => &mut self.policies,
-            World::Agent | World::McpProvider => return,
+            World::Agent => {
+                let Binding { plugin, projects, .. } = binding;
+                return self.residents.push(ResidentBinding { plugin, projects, fetch_hosts: Vec::new(), lookups: Grant::Given });
+            }
+            World::McpProvider => {
+                let Binding { plugin, projects, .. } = binding;
+                let (allow_empty_namespace, lookups) = (false, Grant::Given);
+                return self.providers.push(ProviderBinding { plugin, projects, allow_empty_namespace, lookups });
+            }
         };
         let at = list.iter().position(|other| other.is_default).unwrap_or(list.len());
         list.insert(at, binding);
@@ -171,6 +184,28 @@ impl Bindings {
         distinct(self.policies.iter().filter(fits))
     }
 
+    /// Returns the agents that live in a project, each plugin once.
+    #[must_use]
+    pub fn residents(&self, project: &str) -> Vec<&ResidentBinding> {
+        let mut seen = BTreeSet::new();
+        let lives = |one: &&ResidentBinding| covers(&one.projects, project) && self.is_asked(&one.plugin);
+        self.residents.iter().filter(lives).filter(|one| seen.insert(one.plugin.as_str())).collect()
+    }
+
+    /// Returns the components that offer MCP in a project, each plugin once.
+    #[must_use]
+    pub fn providers(&self, project: &str) -> Vec<&ProviderBinding> {
+        let mut seen = BTreeSet::new();
+        let offers = |one: &&ProviderBinding| covers(&one.projects, project) && self.is_asked(&one.plugin);
+        self.providers.iter().filter(offers).filter(|one| seen.insert(one.plugin.as_str())).collect()
+    }
+
+    /// Returns how a component offers MCP in a project; none: it does not.
+    #[must_use]
+    pub fn provider(&self, project: &str, plugin: &str) -> Option<&ProviderBinding> {
+        self.providers(project).into_iter().find(|one| one.plugin == plugin)
+    }
+
     fn live<'a>(&'a self, list: &'a [Binding], fits: impl Fn(&Binding) -> bool) -> Vec<&'a str> {
         distinct(list.iter().filter(|binding| fits(binding) && self.is_asked(&binding.plugin)))
     }
@@ -183,25 +218,48 @@ fn distinct<'a>(bindings: impl Iterator<Item = &'a Binding>) -> Vec<&'a str> {
 }
 
 /// The bindings as they are now. Clones see each other's changes.
-#[derive(Clone, Default)]
-pub struct BindingBook(Arc<ArcSwap<Bindings>>);
+#[derive(Clone)]
+pub struct BindingBook {
+    now: Arc<ArcSwap<Bindings>>,
+    /// How often they were replaced.
+    replaced: Arc<watch::Sender<u64>>,
+}
 
 impl BindingBook {
     /// Returns the bindings as they are now.
     #[must_use]
     pub fn now(&self) -> Arc<Bindings> {
-        self.0.load_full()
+        self.now.load_full()
     }
 
-    /// Replaces them all.
+    /// Replaces them all. What is loaded under their names may be something else, too, from here on.
     pub fn replace(&self, bindings: Bindings) {
-        self.0.store(Arc::new(bindings));
+        self.now.store(Arc::new(bindings));
+        self.replaced.send_modify(|times| *times += 1);
+    }
+
+    /// Returns how often they were replaced.
+    #[must_use]
+    pub fn replaced(&self) -> u64 {
+        *self.replaced.borrow()
+    }
+
+    /// Returns what tells of each replacement, by how many there were.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.replaced.subscribe()
+    }
+}
+
+impl Default for BindingBook {
+    fn default() -> Self {
+        Bindings::default().into()
     }
 }
 
 impl From<Bindings> for BindingBook {
     fn from(bindings: Bindings) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(bindings)))
+        Self { now: Arc::new(ArcSwap::from_pointee(bindings)), replaced: Arc::new(watch::Sender::new(0)) }
     }
 }
 
@@ -259,7 +317,33 @@ mod tests {
         let mut all = bindings();
         all.add(World::Router, Binding::of("added"));
         assert_eq!(all.routers("a", "review"), ["mine", "added", "capability"]);
-        all.add(World::Agent, Binding::of("added"));
+    }
+
+    #[test]
+    fn agents_and_providers_live_where_they_are_bound_while_they_are_asked() {
+        let mut all = Bindings::default();
+        all.add(World::Agent, Binding { projects: texts(&["a"]), ..Binding::of("helper") });
+        all.add(World::Agent, Binding::of("helper"));
+        all.add(World::McpProvider, Binding::of("tools"));
+        let names = |all: &Bindings, project: &str| {
+            let residents = all.residents(project).into_iter().map(|one| one.plugin.clone());
+            residents.chain(all.providers(project).into_iter().map(|one| one.plugin.clone())).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&all, "a"), ["helper", "tools"], "each once");
+        assert!(all.provider("a", "tools").is_some() && all.provider("a", "helper").is_none());
+        all.rules.insert("helper".to_owned(), Rule { mode: Mode::Off, ..Rule::default() });
+        all.rules.insert("tools".to_owned(), Rule { quarantine: Some("it traps".to_owned()), ..Rule::default() });
+        assert_eq!(names(&all, "a"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_replacement_is_told_after_it_can_be_read() {
+        let book = BindingBook::default();
+        let mut changes = book.clone().changes();
+        assert!(!changes.has_changed().expect("the book is there"));
+        book.replace(bindings());
+        assert!(changes.has_changed().expect("the book is there"));
+        assert_eq!((*changes.borrow_and_update(), book.replaced(), &*book.now()), (1, 1, &bindings()));
     }
 
     #[test]

@@ -134,6 +134,25 @@ async fn names_bind_to_one_world() {
 }
 
 #[tokio::test]
+async fn what_is_tried_aside_is_seen_nowhere_else() {
+    let wasm = runtime();
+    assert_eq!(wasm.load_number("router"), None);
+    load(&wasm, "router", &PASS).await.expect("it loads");
+    let first = wasm.load_number("router");
+    let aside = wasm.aside();
+    assert!(aside.plugins.loaded().is_empty(), "it begins with nothing");
+    aside.plugins.load(source("router", World::Router, COUNTING.component())).await.expect("it loads there");
+    let there = aside.plugins.route("router", &message(), &candidates(&wasm, 3)).expect("an answer");
+    assert!(matches!(there.decision, RouteDecision::Defer(_)), "{there:?}");
+    assert_eq!((ask(&wasm, "router"), wasm.load_number("router")), (Ok(pass()), first));
+    assert_eq!(wasm.loaded()["router"].2.calls, 1);
+    load(&wasm, "router", &PASS).await.expect("it loads");
+    assert_ne!(wasm.load_number("router"), first, "the same component, loaded anew, is another load");
+    wasm.unload("router");
+    assert_eq!(wasm.load_number("router"), None);
+}
+
+#[tokio::test]
 async fn a_reload_swaps_under_running_calls() {
     let wasm = runtime();
     // The first one works for a while before it answers, so that calls are under way at each swap.

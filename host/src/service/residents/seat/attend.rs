@@ -24,6 +24,7 @@ use crate::service::kit::{Acting, CommitExt, Loaded, chain};
 use crate::service::lookups::{Broken, READ_MS, READS_MS};
 use crate::service::messaging::Nack;
 use crate::service::offers::Checked;
+use crate::service::trace;
 
 /// Times a component that had no turn is asked again at once; each time it waited for its turn.
 const TURNS_MAX: u32 = 10;
@@ -79,6 +80,10 @@ impl Trouble {
 impl Seat {
     /// Has an event handled, and settles it.
     pub(super) async fn attend(&mut self, source: &Source, id: &str, cause: Cause) -> Result<(), Failure> {
+        trace::on_behalf(id, self.settle(source, id, cause)).await
+    }
+
+    async fn settle(&mut self, source: &Source, id: &str, cause: Cause) -> Result<(), Failure> {
         let acting = Acting { trace: id.to_owned(), ..self.acting.clone() };
         let what = cause_name(&cause);
         let trouble = match self.ask(&acting, id, cause).await? {
@@ -98,14 +103,22 @@ impl Seat {
         }
     }
 
-    /// Asks the component. The inner error is its own doing; the outer one the host's.
+    /// Asks the component. The inner error is its own doing; the outer one the host's. An answer of another component than the one that
+    /// this seat is for, which was loaded in its place meanwhile, is none: the event comes again, to the seat of that one.
     async fn ask(&self, acting: &Acting, id: &str, cause: Cause) -> Result<Result<Vec<Action>, Trouble>, Failure> {
         let plugin = self.binding.plugin.as_str();
         let event = ResidentEvent { id: id.to_owned(), at_ms: self.services.kit.now().0, cause };
+        let moved = Failure::Unavailable { retry_after_ms: RETRY_MS };
         for _ in 0..TURNS_MAX {
+            if self.is_own() != Some(true) {
+                return Err(moved);
+            }
             let memory = Arc::new(StoreMemory::new(Arc::new(self.services.clone()), acting, plugin, self.binding.lookups));
             let asked = Arc::clone(&memory) as Arc<dyn ResidentMemory>;
             let answer = self.services.kit.residents.handle(plugin, event.clone(), asked).await;
+            if self.is_own() == Some(false) {
+                return Err(moved);
+            }
             match memory.broken() {
                 Some(Broken::Failed) => return Err(Failure::Unavailable { retry_after_ms: RETRY_MS }),
                 Some(Broken::Slow) => return Ok(Err(Trouble::slow())),
@@ -115,6 +128,7 @@ impl Seat {
                 Ok(Ok(actions)) => Ok(actions),
                 Ok(Err(why)) => Err(Trouble::failed("error", why)),
                 Err(PluginFailure::Limit { limit: "concurrency", .. }) => continue,
+                Err(PluginFailure::NotBound(_)) => break,
                 Err(PluginFailure::Limit { limit, .. }) if limit.ends_with("shutting down") => break,
                 Err(failure) => Err(Trouble::failed(code_of(&failure), failure.to_string())),
             });

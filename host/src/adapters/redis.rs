@@ -423,6 +423,9 @@ async fn keep(core: Arc<Core>, first: Arc<Up>, state: watch::Sender<State>, stop
             }
         }
         state.send_replace(State::Down("the connection to Redis was lost".to_owned()));
+        for lane in &up.lanes {
+            lane.ended().await;
+        }
         let (mut pause_ms, pause_ms_max) = CONNECT_AGAIN_MS;
         up = loop {
             let connected = tokio::select! {

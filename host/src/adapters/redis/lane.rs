@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use pointsman_core::time::TimeMs;
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::entry::{Entry, Mode, Place, Verdict};
 use super::servers::Master;
@@ -34,6 +36,7 @@ struct Waiting {
 /// The way to one server.
 pub(super) struct Lane {
     queue: mpsc::Sender<Waiting>,
+    running: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Lane {
@@ -41,9 +44,9 @@ impl Lane {
     pub(super) fn open(core: Arc<Core>, master: Arc<Master>, epoch: u64) -> Self {
         let (queue, mut waiting) = mpsc::channel::<Waiting>(WAITING_MAX);
         let connection = master.writes();
-        tokio::spawn(async move {
-            let mut way = Way { core, master, connection, epoch };
-            while let Some(first) = waiting.recv().await {
+        let running = tokio::spawn(async move {
+            let way = Way { core, master, connection, epoch };
+            while let Some(Some(first)) = way.unless_it_fell_out(waiting.recv()).await {
                 let mut bytes = first.entry.bytes();
                 let mut group = vec![first];
                 while group.len() < GROUP_MAX && bytes < GROUP_BYTES_MAX {
@@ -54,7 +57,15 @@ impl Lane {
                 way.go(group).await;
             }
         });
-        Self { queue }
+        Self { queue, running: Mutex::new(Some(running)) }
+    }
+
+    /// Waits until nothing is under way any more, once the server fell out: the journal then has all that was done.
+    pub(super) async fn ended(&self) {
+        let running = self.running.lock().take();
+        if let Some(running) = running {
+            running.await.expect("a lane does not panic");
+        }
     }
 
     /// Sends a commit on its way, and returns what came of it.
@@ -74,7 +85,16 @@ struct Way {
 }
 
 impl Way {
-    async fn go(&mut self, group: Vec<Waiting>) {
+    /// Returns what comes, or nothing as soon as the server fell out.
+    async fn unless_it_fell_out<T>(&self, coming: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.master.fell_out() => None,
+            come = coming => Some(come),
+        }
+    }
+
+    async fn go(&self, group: Vec<Waiting>) {
         let (said, is_replicated) = match self.send(&group).await {
             Ok(said) => said,
             Err(error) => {
@@ -85,30 +105,27 @@ impl Way {
                 return;
             }
         };
-        let mut done: Vec<(Place, Waiting, Committed)> = Vec::new();
-        for (waiting, said) in group.into_iter().zip(said) {
-            let answer = self.answer(&waiting.entry, said);
-            match answer {
-                Ok(Committed::Done { version, cursor, at }) if is_replicated => {
-                    self.core.clock.reach(at);
-                    let place = Place { epoch: self.epoch, version, seq: cursor.seq, at };
-                    done.push((place, waiting, Committed::Done { version, cursor, at }));
-                }
-                Ok(_) if !is_replicated => {
-                    let why = "no replica of Redis has the write yet; it may still have happened";
-                    let _ = waiting.reply.send(Err(unavailable_because(why)));
-                }
-                settled => {
-                    // Whoever asked may be gone.
-                    let _ = waiting.reply.send(settled);
-                }
+        let mut done: Vec<(Place, Entry)> = Vec::new();
+        let mut answers = Vec::with_capacity(group.len());
+        for (Waiting { entry, reply }, said) in group.into_iter().zip(said) {
+            let mut answer = self.answer(&entry, said);
+            if let Ok(Committed::Done { version, cursor, at }) = answer {
+                self.core.clock.reach(at);
+                done.push((Place { epoch: self.epoch, version, seq: cursor.seq, at }, entry));
             }
+            if answer.is_ok() && !is_replicated {
+                answer = Err(unavailable_because("no replica of Redis has the write yet; it may still have happened"));
+            }
+            answers.push((reply, answer));
         }
-        self.keep(done);
+        match &self.core.journal {
+            Some(journal) if !done.is_empty() => journal.append(&done, move |is_synced| tell(answers, is_synced)),
+            Some(_) | None => tell(answers, true),
+        }
     }
 
     /// Sends a group; returns what the script said of each, and whether the replicas that have to have it do.
-    async fn send(&mut self, group: &[Waiting]) -> Result<(Vec<RedisResult<Value>>, bool), RedisError> {
+    async fn send(&self, group: &[Waiting]) -> Result<(Vec<RedisResult<Value>>, bool), RedisError> {
         let acks = self.master.acks();
         let now = self.core.clock.now();
         let (mut said, mut followed) = self.ask(group.iter().map(|waiting| &waiting.entry), now, acks).await?;
@@ -130,7 +147,7 @@ impl Way {
     }
 
     async fn ask(
-        &mut self,
+        &self,
         entries: impl Iterator<Item = &Entry>,
         now: TimeMs,
         acks: u32,
@@ -143,7 +160,9 @@ impl Way {
         if acks > 0 {
             pipeline.cmd("WAIT").arg(acks).arg(REPLICA_MS);
         }
-        let mut said: Vec<RedisResult<Value>> = pipeline.query_async(&mut self.connection).await?;
+        let mut connection = self.connection.clone();
+        let said = self.unless_it_fell_out(pipeline.query_async(&mut connection)).await;
+        let mut said: Vec<RedisResult<Value>> = said.ok_or((ErrorKind::Io, "the server fell out before it answered"))??;
         let mut followed = 0;
         if acks > 0 {
             let waited = said.pop().ok_or((ErrorKind::UnexpectedReturnType, "an answer is missing"))??;
@@ -164,30 +183,14 @@ impl Way {
             Err(unavailable_because("other hosts have begun a new epoch, which this one joins now"))
         })
     }
-
-    /// Answers what was done, after the journal has it.
-    fn keep(&self, done: Vec<(Place, Waiting, Committed)>) {
-        if done.is_empty() {
-            return;
-        }
-        let Some(journal) = &self.core.journal else {
-            return tell(done.into_iter().map(|(_, waiting, committed)| (waiting.reply, committed)), true);
-        };
-        let mut replies = Vec::with_capacity(done.len());
-        let mut entries = Vec::with_capacity(done.len());
-        for (place, waiting, committed) in done {
-            replies.push((waiting.reply, committed));
-            entries.push((place, waiting.entry));
-        }
-        journal.append(&entries, move |is_synced| tell(replies.into_iter(), is_synced));
-    }
 }
 
-fn tell(replies: impl Iterator<Item = (oneshot::Sender<Answer>, Committed)>, is_synced: bool) {
-    for (reply, committed) in replies {
+fn tell(answers: Vec<(oneshot::Sender<Answer>, Answer)>, is_synced: bool) {
+    for (reply, answer) in answers {
         let why = "the journal beside Redis cannot be written; the write has happened, and may be lost with Redis";
+        let is_done = matches!(answer, Ok(Committed::Done { .. }));
         // Whoever asked may be gone.
-        let _ = reply.send(if is_synced { Ok(committed) } else { Err(unavailable_because(why)) });
+        let _ = reply.send(if is_done && !is_synced { Err(unavailable_because(why)) } else { answer });
     }
 }
 

@@ -86,6 +86,11 @@ impl Master {
         self.acks.load(Ordering::Relaxed)
     }
 
+    /// Returns once it is not to be asked any more.
+    pub(super) async fn fell_out(&self) {
+        self.fell_out.cancelled().await;
+    }
+
     /// Notes that it is not to be asked any more.
     pub(super) fn falls_out(&self, why: &RedisError) {
         if !self.fell_out.is_cancelled() {
@@ -134,8 +139,10 @@ impl Master {
             self.falls_out(&error);
             return Err(error);
         }
-        let follow = field(&info, "connected_slaves").and_then(|count| count.parse::<u32>().ok()).unwrap_or(0);
-        let acks = if follow > 0 || finder.expects_replicas().await { 1 } else { 0 };
+        // All that follow: which of them is promoted is not ours to say.
+        let follow = info.lines().filter(|line| line.starts_with("slave") && line.contains("state=online")).count();
+        let follow = u32::try_from(follow).unwrap_or(u32::MAX);
+        let acks = if follow == 0 && finder.expects_replicas().await { 1 } else { follow };
         self.acks.store(acks, Ordering::Relaxed);
         Ok(())
     }

@@ -118,7 +118,12 @@ impl Server {
     }
 
     pub(super) async fn restart(&mut self) {
-        self.keeper = keep(self.folder.path(), &self.arguments);
+        self.restart_with(&[]).await;
+    }
+
+    async fn restart_with(&mut self, settings: &[&str]) {
+        let arguments: Vec<String> = self.arguments.iter().cloned().chain(settings.iter().map(|word| (*word).to_owned())).collect();
+        self.keeper = keep(self.folder.path(), &arguments);
         assert!(is_up(&mut self.keeper, self.port).await, "it starts again");
     }
 
@@ -162,7 +167,7 @@ impl Watched {
         for _ in 0..3 {
             let watch = format!(
                 "sentinel monitor {MASTER} 127.0.0.1 {port} 2\nsentinel down-after-milliseconds {MASTER} 500\n\
-                 sentinel failover-timeout {MASTER} 3000\nsentinel parallel-syncs {MASTER} 2\n"
+                 sentinel failover-timeout {MASTER} 1000\nsentinel parallel-syncs {MASTER} 2\n"
             );
             sentinels.push(
                 Server::begin(|folder, own| {
@@ -178,8 +183,24 @@ impl Watched {
         all
     }
 
+    /// Starts a server again, as a replica of the master, and waits until both replicas follow.
+    pub(super) async fn comes_back(&mut self, server: usize) {
+        let port = self.data[self.master().await].port.to_string();
+        self.data[server].restart_with(&["--replicaof", "127.0.0.1", &port]).await;
+        self.two_replicas_follow().await;
+    }
+
+    async fn two_replicas_follow(&self) {
+        eventually("two replicas follow", || async {
+            let master = self.master().await;
+            let info: String = ask(self.data[master].port, &["INFO", "replication"]).await?;
+            (info.matches("state=online").count() == 2).then_some(())
+        })
+        .await;
+    }
+
     /// Waits until each Sentinel knows the others, and two replicas that follow.
-    pub(super) async fn are_well(&self) {
+    async fn are_well(&self) {
         for sentinel in &self.sentinels {
             eventually("Sentinels and replicas are well", || async {
                 ask::<String>(sentinel.port, &["SENTINEL", "CKQUORUM", MASTER]).await.filter(|said| said.starts_with("OK 3"))?;
@@ -190,12 +211,7 @@ impl Watched {
             })
             .await;
         }
-        let master = self.master().await;
-        eventually("two replicas follow", || async {
-            let info: String = ask(self.data[master].port, &["INFO", "replication"]).await?;
-            (info.matches("state=online").count() == 2).then_some(())
-        })
-        .await;
+        self.two_replicas_follow().await;
     }
 
     /// Returns which one is the master, by the Sentinels.

@@ -4,6 +4,10 @@ mod calls;
 mod contexts;
 mod identity;
 mod messages;
+#[path = "../../core/src/inbox/tests/naive.rs"]
+mod naive;
+mod order;
+mod presence;
 mod requests;
 mod residents;
 mod routing;

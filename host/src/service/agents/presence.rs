@@ -106,8 +106,8 @@ impl Agents {
             && comes_and_goes(agent)
             && let Err(failure) = Box::pin(self.note(project, agent)).await
         {
+            // Tried again with the next call that is due, long before the lease lapses: a store that is away is not asked with each call.
             tracing::warn!(agent = %agent.name, error = %chain(&failure), "a call could not be noted");
-            self.heard.lock().entry(agent.id).or_default().noted = None;
         }
     }
 

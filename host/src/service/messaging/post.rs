@@ -69,11 +69,21 @@ pub(in crate::service) async fn stage_route_now(kit: &Kit, commit: &mut Commit) 
     Ok(())
 }
 
+/// What one address comes to.
+struct Route {
+    address: Address,
+    decision: Decision,
+    /// Who gets it for this address, and for none before.
+    fresh: Vec<AgentId>,
+    /// Who would have got it, with room in the inbox.
+    full: Vec<String>,
+}
+
 /// What the addresses of a message come to.
 #[derive(Default)]
 struct Plan {
     deliveries: BTreeMap<AgentId, Delivery>,
-    routes: Vec<(Address, Decision, Vec<AgentId>)>,
+    routes: Vec<Route>,
     routed: Vec<Routed>,
     deferred: Vec<NotRouted>,
     dropped: Vec<NotRouted>,
@@ -82,7 +92,7 @@ struct Plan {
 impl Plan {
     /// Returns the event of each decision.
     fn events(&self, message: &Message, attempt: u32) -> Vec<NewEvent> {
-        let event = |(address, decision, fresh): &(Address, Decision, Vec<AgentId>)| {
+        let event = |Route { address, decision, fresh, full }: &Route| {
             let mut data = decision.data();
             let rest: Vec<AgentId> = match &decision.choice {
                 Choice::Ranked(ranked) => ranked.iter().skip(1).copied().collect(),
@@ -91,6 +101,7 @@ impl Plan {
             data["kind"] = json!(message.kind);
             data["address"] = json!(address);
             data["agents"] = json!(fresh);
+            data["full"] = json!(full);
             data["rest"] = json!(rest);
             data["attempt"] = json!(attempt);
             data["sender"] = json!(message.from.agent);
@@ -367,7 +378,7 @@ impl Messaging {
             reason: decision.reason.clone(),
             retry_at,
         };
-        let mut fresh = Vec::new();
+        let (mut fresh, dropped_before) = (Vec::new(), plan.dropped.len());
         match &decision.choice {
             Choice::Drop => plan.dropped.push(none(None)),
             Choice::Nobody if matches!(address, Address::Capability(_)) => plan.deferred.push(none(Some(now + DEFERRED_RETRY_MS))),
@@ -380,7 +391,8 @@ impl Messaging {
                 }
             }
         }
-        plan.routes.push((address.clone(), decision, fresh));
+        let full = plan.dropped[dropped_before..].iter().filter_map(|dropped| dropped.agent.clone()).collect();
+        plan.routes.push(Route { address: address.clone(), decision, fresh, full });
         Ok(())
     }
 
@@ -482,7 +494,9 @@ impl Messaging {
         };
         let tries = deferred.tries + 1;
         let back_off = (DEFERRED_RETRY_MS << tries.min(16)).min(DEFERRED_RETRY_MS_MAX);
-        for (waiting, (_, decision, _)) in plan.deferred.iter_mut().zip(plan.routes.iter().filter(|(_, route, _)| is_deferred(route))) {
+        for (waiting, Route { decision, .. }) in
+            plan.deferred.iter_mut().zip(plan.routes.iter().filter(|route| is_deferred(&route.decision)))
+        {
             if decision.choice == Choice::Nobody {
                 waiting.retry_at = Some(self.kit.now() + back_off);
             }
@@ -494,7 +508,7 @@ impl Messaging {
             self.stage_deferred(&mut commit, &message, &plan, Deferred { tries, ..deferred });
         }
         // Nothing is recorded of a try that changed nothing.
-        plan.routes.retain(|(_, decision, _)| !is_deferred(decision));
+        plan.routes.retain(|route| !is_deferred(&route.decision));
         self.stage_plan(&mut commit, &message, &plan, 0);
         Ok((commit, ()))
     }

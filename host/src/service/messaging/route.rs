@@ -192,12 +192,13 @@ impl Messaging {
     }
 }
 
-/// Returns a router's decision in ids, without inboxes that are full; none when it has no opinion.
+/// Returns a router's decision in ids; none when it has no opinion. Full inboxes are passed over in a ranking; a broadcast keeps them
+/// where others have room, so that its sender hears who did not get it.
 fn accept(decision: RouteDecision, agents: &[Arc<AgentRecord>], candidates: &[RouteCandidate]) -> Option<Choice> {
-    let named = |positions: Vec<u32>| -> Vec<AgentId> {
-        let place = |position: u32| usize::try_from(position).ok().filter(|&i| i < agents.len() && !is_full(&candidates[i]));
+    let named = |positions: &[u32], is_wanted: fn(&RouteCandidate) -> bool| -> Vec<AgentId> {
+        let place = |position: &u32| usize::try_from(*position).ok().filter(|&i| i < agents.len() && is_wanted(&candidates[i]));
         let mut named: Vec<AgentId> = Vec::new();
-        for id in positions.into_iter().filter_map(place).map(|i| agents[i].id) {
+        for id in positions.iter().filter_map(place).map(|i| agents[i].id) {
             if !named.contains(&id) {
                 named.push(id);
             }
@@ -207,11 +208,16 @@ fn accept(decision: RouteDecision, agents: &[Arc<AgentRecord>], candidates: &[Ro
     let some = |agents: Vec<AgentId>, choice: fn(Vec<AgentId>) -> Choice| if agents.is_empty() { Choice::Nobody } else { choice(agents) };
     match decision {
         RouteDecision::Pass => None,
-        RouteDecision::Ranked(positions) => Some(some(named(positions), Choice::Ranked)),
-        RouteDecision::Broadcast(positions) => Some(some(named(positions), Choice::All)),
+        RouteDecision::Ranked(positions) => Some(some(named(&positions, has_room), Choice::Ranked)),
+        RouteDecision::Broadcast(positions) if named(&positions, has_room).is_empty() => Some(Choice::Nobody),
+        RouteDecision::Broadcast(positions) => Some(Choice::All(named(&positions, |_| true))),
         RouteDecision::Drop => Some(Choice::Drop),
         RouteDecision::Defer(ms) => Some(Choice::Defer(ms)),
     }
+}
+
+fn has_room(candidate: &RouteCandidate) -> bool {
+    !is_full(candidate)
 }
 
 fn is_full(candidate: &RouteCandidate) -> bool {
@@ -326,6 +332,7 @@ mod tests {
         let choice = |decision| accept(decision, &agents, &candidates);
         assert_eq!(choice(RouteDecision::Ranked(vec![2, 1, 2, 0])), Some(Choice::Ranked(vec![agents[2].id, agents[0].id])));
         assert_eq!(choice(RouteDecision::Broadcast(vec![1])), Some(Choice::Nobody));
+        assert_eq!(choice(RouteDecision::Broadcast(vec![1, 0])), Some(Choice::All(vec![agents[1].id, agents[0].id])));
         assert_eq!(choice(RouteDecision::Pass), None);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pointsman_core::event::{Actor, NewEvent};
 use pointsman_core::ids::{AgentId, MessageId, ProjectId};
 use pointsman_core::inbox::{Cause, Command, Delivery, DeliveryState, InboxError, Transition, Try};
+use pointsman_core::limits::{INBOX_DELIVERIES_MAX, SETTLED_PER_WAIT_MAX};
 use pointsman_core::message::{Address, Message};
 use serde_json::{Value, json};
 
@@ -171,7 +172,8 @@ impl Messaging {
         };
         let decision = self.choose(&board.roster(), &question);
         let (Choice::Ranked(chosen) | Choice::All(chosen)) = &decision.choice else { return Ok(()) };
-        delivery.rest = chosen.iter().copied().filter(|agent| !refused.contains(agent)).collect();
+        let has_room = |agent: AgentId| usize::try_from(board.load(agent)).is_ok_and(|load| load < INBOX_DELIVERIES_MAX);
+        delivery.rest = chosen.iter().copied().filter(|agent| !refused.contains(agent) && has_room(*agent)).collect();
         self.skip_served(project, board, delivery).await?;
         if delivery.rest.is_empty() {
             return Ok(());
@@ -206,8 +208,8 @@ impl Messaging {
     /// `too_many`, or [`Failure`].
     pub async fn settle(&self, acting: &Acting, ack: &[MessageId], nack: &[Nack]) -> Result<Settled, Failure> {
         let count = ack.len() + nack.len();
-        if count > pointsman_core::limits::SETTLED_PER_WAIT_MAX {
-            let why = format!("{count} acks and nacks at once, at most {} are allowed", pointsman_core::limits::SETTLED_PER_WAIT_MAX);
+        if count > SETTLED_PER_WAIT_MAX {
+            let why = format!("{count} acks and nacks at once, at most {SETTLED_PER_WAIT_MAX} are allowed");
             return Err(Failure::refused("too_many", why, "Send them in several calls."));
         }
         let mut commands: Vec<(MessageId, Option<&Nack>)> = Vec::new();
@@ -335,7 +337,7 @@ impl Messaging {
         let leased = self.agents.board(project).await?.leased(agent);
         let by = &By::agent(acting);
         let mut recalled = 0;
-        for chunk in leased.chunks(pointsman_core::limits::SETTLED_PER_WAIT_MAX) {
+        for chunk in leased.chunks(SETTLED_PER_WAIT_MAX) {
             recalled += self
                 .decide_some(project, |mut commit| async move {
                     let mut count = 0;

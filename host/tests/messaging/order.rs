@@ -254,7 +254,7 @@ async fn play(acts: &[Act]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 8, max_shrink_iters: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 60, ..ProptestConfig::default() })]
     /// On a real store, which is reopened in between as after a crash: nothing is lost, nothing acked twice, threads keep their order.
     #[test]
     fn the_service_does_what_the_naive_inbox_does(acts in acts()) {

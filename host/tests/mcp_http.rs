@@ -5,7 +5,7 @@ mod fixture;
 
 use std::time::Duration;
 
-use fixture::{Host, HostOptions, OTHER_TOKEN, TOKEN, gzip, talk};
+use fixture::{Host, HostOptions, OTHER_TOKEN, TOKEN, gunzip, gzip, talk};
 use pointsman_client::{CallError, Client, Era, TransportError};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
@@ -300,6 +300,52 @@ async fn heads_are_checked_before_bodies() {
     assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
     let foreign = soon(talk(host.address, "GET /healthz HTTP/1.1\r\nhost: evil.example.com\r\nconnection: close\r\n\r\n")).await;
     assert!(foreign.starts_with("HTTP/1.1 403") && foreign.contains("foreign_host"), "{foreign}");
+}
+
+#[tokio::test]
+async fn bodies_come_and_go_compressed() {
+    let host = Host::start(HostOptions { body_bytes_max: 64 << 10, ..HostOptions::default() }).await;
+    let client = host.client(Era::Modern);
+    let auth = bearer();
+    let call = |name: &str, arguments: Value| {
+        let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}});
+        let params = json!({"name": name, "arguments": arguments, "_meta": meta});
+        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}).to_string().into_bytes()
+    };
+    let send = async |name: &str, extra: &[(&str, &str)], body: Vec<u8>| {
+        let mut headers = vec![JSON[0], JSON[1], ("authorization", auth.as_str()), ("mcp-protocol-version", "2026-07-28")];
+        headers.extend([("mcp-method", "tools/call"), ("mcp-name", name)]);
+        headers.extend(extra);
+        soon(client.request("POST", "/mcp", &headers, body.into())).await.expect("an answer")
+    };
+    let zstd = |bytes: &[u8]| zstd::bulk::compress(bytes, 3).expect("it is compressed");
+    let long = "word ".repeat(6_000);
+    for (encoding, pack) in [("zstd", &zstd as &dyn Fn(&[u8]) -> Vec<u8>), ("gzip", &gzip)] {
+        let put = pack(&call("put", json!({"key": encoding, "value": long})));
+        assert_eq!(send("put", &[("content-encoding", encoding)], put).await.status, 200, "{encoding}");
+        let bomb = pack(&vec![b' '; 8 << 20]);
+        assert!(bomb.len() < 32 << 10);
+        let refused = send("put", &[("content-encoding", encoding)], bomb).await;
+        assert_eq!((refused.status, &refused.json()["error"]["data"]["code"]), (413, &json!("body_too_large")));
+        let damaged = send("put", &[("content-encoding", encoding)], b"{}".to_vec()).await;
+        assert_eq!((damaged.status, &damaged.json()["error"]["data"]["code"]), (400, &json!("body_damaged")));
+
+        let get = call("get", json!({"key": encoding}));
+        let plain = send("get", &[], get.clone()).await;
+        assert_eq!((plain.header("content-encoding"), plain.header("vary")), (None, Some("Accept-Encoding")));
+        let packed = send("get", &[("accept-encoding", encoding)], get).await;
+        assert_eq!((packed.header("content-encoding"), packed.header("vary")), (Some(encoding), Some("Accept-Encoding")));
+        assert!(packed.body.len() * 10 < plain.body.len());
+        let unpacked = match encoding {
+            "zstd" => zstd::bulk::decompress(&packed.body, 1 << 20).expect("it is zstd"),
+            _ => gunzip(&packed.body),
+        };
+        assert_eq!(unpacked, plain.body);
+    }
+    let unknown = send("put", &[("content-encoding", "br")], b"{}".to_vec()).await;
+    assert_eq!((unknown.status, &unknown.json()["error"]["data"]["code"]), (415, &json!("unsupported_encoding")));
+    let short = send("get", &[("accept-encoding", "zstd")], call("get", json!({"key": "nothing"}))).await;
+    assert_eq!((short.status, short.header("content-encoding"), short.header("vary")), (200, None, None));
 }
 
 #[tokio::test]

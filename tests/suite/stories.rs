@@ -139,3 +139,35 @@ async fn wrong_arguments_are_named_and_change_nothing() {
     }
     assert_eq!(ana.call("lookup", json!({"uri": "events"})).await, events, "nothing happened");
 }
+
+#[tokio::test]
+async fn a_message_says_where_its_sender_stands_and_several_are_sent_at_once_or_not_at_all() {
+    let host = Host::start().await;
+    let (ana, ben) = (host.agent("ana", &[]).await, host.agent("ben", &[]).await);
+    let task = text(&ana.call("create_task", json!({"title": "one", "paths": ["src/**"]})).await["task"]);
+    let claimed = ana.call("claim_task", json!({"task": task})).await;
+    let attachment = json!({"sha256": "ab".repeat(32), "name": "build.log", "media_type": "text/plain", "bytes": 12});
+    let long = "word ".repeat(10_000);
+    let batch = json!({"idempotency_key": "k", "messages": [
+        {"to": ["agent:ben"], "subject": "one", "correlation": "order-7", "headers": {"X-Build": "412"}, "attachments": [attachment]},
+        {"to": ["agent:ben"], "subject": "two", "body": long},
+    ]});
+    let sent = ana.call("send_message", batch.clone()).await;
+    assert_eq!(sent["messages"].as_array().map(Vec::len), Some(2));
+    assert_eq!(ana.call("send_message", batch).await, sent, "the same key sends once");
+    let mail = ben.wait(&[], 5).await;
+    assert_eq!(mail.iter().map(|message| text(&message["subject"])).collect::<Vec<_>>(), ["one", "two"]);
+    let context = &mail[0]["context"];
+    assert_eq!((&context["task"], &context["branch"], &context["head"]), (&json!(task), &claimed["branch"], &claimed["head"]));
+    assert_eq!((&mail[0]["headers"], &mail[0]["attachments"]), (&json!({"x-build": "412"}), &json!([attachment])));
+    assert_eq!(text(&mail[1]["body"]), long);
+    ben.call("send_message", json!({"reply_to": mail[0]["id"], "body": "done"})).await;
+    assert_eq!(ana.wait(&[], 5).await[0]["correlation"], "order-7", "an answer belongs to the same");
+
+    let half = json!({"messages": [{"to": ["agent:ben"], "subject": "three"}, {"to": ["agent:nobody"], "subject": "four"}]});
+    assert_eq!(ana.refused("send_message", half).await, "not_found");
+    assert_eq!(ana.refused("send_message", json!({"messages": vec![json!({"to": ["all"], "subject": "s"}); 21]})).await, "too_many");
+    let reserved = json!({"to": ["agent:ben"], "subject": "s", "headers": {"Pointsman-Trace": "x"}});
+    assert_eq!(ana.refused("send_message", reserved).await, "bad_message");
+    assert!(ben.wait(&[], 0).await.is_empty(), "none of them was sent");
+}

@@ -6,22 +6,34 @@
 //!     ▲ ▲                │ nack, lapse
 //!     │ └────────────────┼─► PassedOn      the next candidate's delivery starts as Ready
 //!     └──── Waiting ◄────┼─► DeadLettered  tried too often
-//!          (back-off)    └─► Expired       its time is over
+//!     ▲    (back-off)    └─► Expired       its time is over
+//!     │ hold, release
+//!     └──── Held           behind an earlier one of its thread that backs off
 //! ```
 //!
 //! Owns: the states, who is next, back-off, the cap of attempts. Must not know: keys, events, what the message says.
+//!
+//! **Order.** An agent is handed what is ready by priority, then by the order in which the host took the messages (by the clock among
+//! several hosts). Of one thread, a message is not handed out to an agent while an earlier one of that thread backs off there: it is
+//! held until that one is ready again, acked or expired, whatever its priority. What may still come out of order, and why:
+//! a more urgent message before one that is ready (the sender said so); a later one after an earlier one that is leased or that was
+//! given back without delay while the later one was in hand already (nobody waits for an agent to finish); one that another agent
+//! had first (the order is of one inbox). Deliveries that older hosts stored know no thread and are in no order.
 //!
 //! **Invariants:** of the deliveries one route made at most one is live at a time, and one is until the message is acked,
 //! expired or dead-lettered; every change of state is a [`Transition`] other than `Unchanged`; a delivery is handed out
 //! at most `attempts_max` times, over all agents it was passed to, tries that were taken back left out.
 
+mod line;
 #[cfg(test)]
 mod tests;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::ids::{AgentId, MessageId};
+pub use self::line::Line;
+
+use crate::ids::{AgentId, MessageId, ThreadId};
 use crate::limits::{BACK_OFF_MS, BACK_OFF_MS_MAX, NACK_DELAY_MS_MAX};
 use crate::message::{Address, PRIORITY_MAX};
 use crate::time::TimeMs;
@@ -40,6 +52,13 @@ pub enum DeliveryState {
     Waiting {
         /// When.
         until: TimeMs,
+    },
+    /// To be handed out once an earlier one of its thread no longer backs off.
+    Held {
+        /// Since when.
+        since: TimeMs,
+        /// Behind which.
+        behind: MessageId,
     },
     /// Handed out, neither acked nor given back yet.
     Leased {
@@ -102,6 +121,9 @@ pub struct Delivery {
     pub state: DeliveryState,
     /// When it is handed out, relative to others.
     pub place: Place,
+    /// The thread it keeps the order of; none: it was stored before there was an order.
+    #[serde(default)]
+    pub thread: Option<ThreadId>,
     /// Times it was handed out, to this agent and those before it, tries that were taken back left out.
     pub attempts: u32,
     /// Times it was handed out to this agent.
@@ -124,6 +146,12 @@ pub struct Delivery {
 
 impl Stored for Delivery {
     const NAME: &'static str = "delivery";
+    const VERSION: u8 = 2;
+
+    fn upgrade(version: u8, body: &[u8]) -> Option<Self> {
+        // Version 1 had neither threads nor held ones.
+        (version == 1).then(|| Self::read(body).ok()).flatten()
+    }
 }
 
 /// What the operator chose.
@@ -140,6 +168,13 @@ pub struct Terms {
 pub enum Command {
     /// Hand it to its agent.
     HandOut,
+    /// Keep it back: an earlier one of its thread backs off.
+    Hold {
+        /// That one.
+        behind: MessageId,
+    },
+    /// Nothing keeps it back any more.
+    Release,
     /// The agent has it.
     Ack {
         /// Who says so.
@@ -226,7 +261,12 @@ pub enum Transition {
     },
     /// Its time is over.
     Expired,
-    /// Its back-off is over.
+    /// An earlier one of its thread backs off.
+    Held {
+        /// That one.
+        behind: MessageId,
+    },
+    /// Its back-off is over, or that of the one it was held behind.
     Ready,
 }
 
@@ -273,6 +313,7 @@ impl Delivery {
             agent,
             state: DeliveryState::Ready { since: now },
             place,
+            thread: None,
             attempts: 0,
             attempts_here: 0,
             rest: rest.to_vec(),
@@ -288,13 +329,25 @@ impl Delivery {
     /// Returns whether it is still on its way.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        matches!(self.state, DeliveryState::Ready { .. } | DeliveryState::Waiting { .. } | DeliveryState::Leased { .. })
+        match self.state {
+            DeliveryState::Ready { .. } | DeliveryState::Waiting { .. } | DeliveryState::Held { .. } | DeliveryState::Leased { .. } => true,
+            DeliveryState::Acked { .. }
+            | DeliveryState::PassedOn { .. }
+            | DeliveryState::DeadLettered { .. }
+            | DeliveryState::Expired { .. } => false,
+        }
     }
 
     /// Returns whether a wait hands it out.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         matches!(self.state, DeliveryState::Ready { .. })
+    }
+
+    /// Returns whether it stands in the line of its thread: it backs off, or is held behind one that does.
+    #[must_use]
+    pub fn stands_still(&self) -> bool {
+        matches!(self.state, DeliveryState::Waiting { .. } | DeliveryState::Held { .. })
     }
 
     /// Returns when [`Command::Due`] is next worth giving; none: never.
@@ -304,6 +357,7 @@ impl Delivery {
         match &self.state {
             DeliveryState::Ready { since } => soonest((!self.rest.is_empty()).then(|| *since + terms.lease_ms)),
             DeliveryState::Waiting { until } => soonest(Some(*until)),
+            DeliveryState::Held { .. } => self.expires_at,
             // Whoever holds it may still ack it after its time; only its coming back is prevented.
             DeliveryState::Leased { until, .. } => Some(*until),
             DeliveryState::Acked { .. }
@@ -320,6 +374,21 @@ impl Delivery {
     pub fn apply(&mut self, now: TimeMs, terms: &Terms, command: Command) -> Result<Transition, InboxError> {
         match command {
             Command::HandOut => Ok(self.hand_out(now, terms)),
+            Command::Hold { behind } if self.is_ready() => {
+                if self.is_expired(now) {
+                    return Ok(self.expire(now));
+                }
+                self.state = DeliveryState::Held { since: now, behind };
+                Ok(Transition::Held { behind })
+            }
+            Command::Release if matches!(self.state, DeliveryState::Held { .. }) => {
+                if self.is_expired(now) {
+                    return Ok(self.expire(now));
+                }
+                self.state = DeliveryState::Ready { since: now };
+                Ok(Transition::Ready)
+            }
+            Command::Hold { .. } | Command::Release => Ok(Transition::Unchanged),
             Command::Ack { by } => self.ack(now, by),
             Command::Nack { by, delay_ms, reason, random } => self.nack(now, terms, by, delay_ms, reason, random),
             Command::Due => Ok(self.due(now, terms)),
@@ -373,7 +442,7 @@ impl Delivery {
         let message = self.message;
         match self.state {
             // A late ack counts: the delivery came back, and nobody else has it.
-            DeliveryState::Ready { .. } | DeliveryState::Waiting { .. } | DeliveryState::Leased { .. } => {
+            DeliveryState::Ready { .. } | DeliveryState::Waiting { .. } | DeliveryState::Held { .. } | DeliveryState::Leased { .. } => {
                 self.state = DeliveryState::Acked { at: now };
                 Ok(Transition::Acked)
             }
@@ -402,6 +471,7 @@ impl Delivery {
             // It went back before, by a nack or by itself.
             DeliveryState::Ready { .. }
             | DeliveryState::Waiting { .. }
+            | DeliveryState::Held { .. }
             | DeliveryState::PassedOn { .. }
             | DeliveryState::DeadLettered { .. }
             | DeliveryState::Expired { .. } => Ok(Transition::Unchanged),
@@ -416,7 +486,9 @@ impl Delivery {
                 // An agent that died is not waited for; one that is alive and alone gets it again at once.
                 self.give_back(now, terms, Cause::Lapsed, reason, GoBack::ToNext { delay_ms: 0 })
             }
-            DeliveryState::Ready { .. } | DeliveryState::Waiting { .. } if self.is_expired(now) => self.expire(now),
+            DeliveryState::Ready { .. } | DeliveryState::Waiting { .. } | DeliveryState::Held { .. } if self.is_expired(now) => {
+                self.expire(now)
+            }
             DeliveryState::Waiting { until } if until <= now => {
                 self.state = DeliveryState::Ready { since: now };
                 Transition::Ready
@@ -426,6 +498,7 @@ impl Delivery {
             }
             DeliveryState::Ready { .. }
             | DeliveryState::Waiting { .. }
+            | DeliveryState::Held { .. }
             | DeliveryState::Leased { .. }
             | DeliveryState::Acked { .. }
             | DeliveryState::PassedOn { .. }

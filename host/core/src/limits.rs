@@ -16,6 +16,22 @@ pub const TAGS_MAX: usize = 32;
 pub const TAG_CHARS_MAX: usize = 64;
 /// Repository paths one message may speak of.
 pub const MESSAGE_PATHS_MAX: usize = 64;
+/// Attachments one message may name.
+pub const ATTACHMENTS_MAX: usize = 16;
+/// Characters of an attachment's media type.
+pub const MEDIA_TYPE_CHARS_MAX: usize = 100;
+/// Headers of one message.
+pub const HEADERS_MAX: usize = 32;
+/// Bytes of the headers of one message, names and values together.
+pub const HEADERS_BYTES_MAX: usize = 4 << 10;
+/// Characters of a correlation id.
+pub const CORRELATION_CHARS_MAX: usize = 200;
+/// Messages one call may send.
+pub const MESSAGES_PER_SEND_MAX: usize = 20;
+/// Bytes of a message's stored form above which it is compressed.
+pub const PLAIN_MESSAGE_BYTES_MAX: usize = 4 << 10;
+/// Bytes of a message's stored form above which it is never compressed, so that none that is expands to more.
+pub const COMPRESSED_MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Bytes of a resource's URI.
 pub const URI_BYTES_MAX: usize = 2_048;
 /// Bytes of one repository path.
@@ -36,6 +52,12 @@ pub const DELIVERY_LEASE_MS: u64 = 10 * 60 * 1_000;
 pub const WAIT_DEFAULT_S: u64 = 45;
 /// Seconds one `wait_for_events` waits at the most: clients cut at 60.
 pub const WAIT_MAX_S: u64 = 50;
+/// Milliseconds after its last call for which an agent counts as being there.
+pub const PRESENT_MS: u64 = 10 * 60 * 1_000;
+/// Milliseconds for which a noted call stands in for those after it: calls are noted no more often.
+pub const PRESENCE_NOTED_MS: u64 = 150 * 1_000;
+/// Milliseconds after which a sender may hope for room in an inbox that is full.
+pub const INBOX_FULL_RETRY_MS: u64 = 60 * 1_000;
 /// Milliseconds before a delivery that was given back is tried again, doubled with each further try.
 pub const BACK_OFF_MS: u64 = 5_000;
 /// Milliseconds between two tries of a delivery at the most.

@@ -2,17 +2,26 @@
 //!
 //! Owns: the written forms, the limits of each field. Must not know: inboxes, routers, who exists.
 //!
+//! What the sender says: to whom, kind, subject, body, paths, tags, priority, expiry, thread, what it answers, `correlation`,
+//! `attachments` (references by digest, not contents), `headers`. What the host attaches and nobody else can: id, project, author and
+//! provenance, time, `causation`, and the sender's [`SenderContext`].
+//!
 //! **Invariant:** a message that passed [`Message::check`] fits its limits and reads back from its stored form.
 
+mod envelope;
+mod stored;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use thiserror::Error;
+
+pub use self::envelope::{Attachment, RESERVED_HEADER_PREFIX, lower_headers};
 
 use crate::capability::{CapabilityError, CapabilityExpr};
 use crate::event::{Actor, Provenance};
@@ -22,7 +31,6 @@ use crate::limits::{
     TAGS_MAX, TITLE_CHARS_MAX,
 };
 use crate::time::TimeMs;
-use crate::value::Stored;
 
 /// The highest priority.
 pub const PRIORITY_MAX: u8 = 9;
@@ -133,15 +141,21 @@ impl<'de> Deserialize<'de> for Address {
     }
 }
 
-/// Where a sender stood when it wrote.
+/// Where a sender stood when it wrote, by the host's records.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SenderContext {
-    /// The task it worked on.
+    /// The task it held.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskId>,
     /// Its branch.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
-    /// The branch's head, a full hash.
+    /// The branch's head as far as the host saw it, a full hash.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<String>,
+    /// The model behind it, as it said when it started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
 }
 
 /// A message as stored.
@@ -177,14 +191,19 @@ pub struct Message {
     pub reply_to: Option<MessageId>,
     /// The subject or event that led to it.
     pub causation: Option<String>,
+    /// What it belongs to beyond its thread, in the sender's own words; an answer has that of what it answers unless it names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation: Option<String>,
+    /// Files it names by their content.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Attachment>,
+    /// Whatever else programs tell each other, names in lower case.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
     /// Where the sender stood.
     pub context: SenderContext,
     /// When.
     pub sent_at: TimeMs,
-}
-
-impl Stored for Message {
-    const NAME: &'static str = "message";
 }
 
 /// What is wrong with a message, by field.
@@ -305,7 +324,9 @@ impl Message {
         if self.is_expired(self.sent_at) {
             return Err(MessageError::Malformed { field: "expires_in_s", why: "it would expire before it is sent".to_owned() });
         }
-        Ok(())
+        envelope::check_correlation(self.correlation.as_deref())?;
+        envelope::check_attachments(&self.attachments)?;
+        envelope::check_headers(&self.headers)
     }
 
     fn check_head(&self) -> Result<(), MessageError> {

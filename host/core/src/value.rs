@@ -13,6 +13,22 @@ pub trait Stored: Serialize + DeserializeOwned {
     /// The name used in errors.
     const NAME: &'static str;
 
+    /// Writes the form that follows the version byte.
+    ///
+    /// # Panics
+    /// Never for the types of this crate: `MessagePack` refuses only sequences of unknown length.
+    fn write(&self, bytes: &mut Vec<u8>) {
+        rmp_serde::encode::write_named(bytes, self).expect("stored types have sized sequences only");
+    }
+
+    /// Returns the value of a form that [`Stored::write`] wrote.
+    ///
+    /// # Errors
+    /// What the reader met; none where it got nowhere.
+    fn read(body: &[u8]) -> Result<Self, Option<rmp_serde::decode::Error>> {
+        rmp_serde::from_slice(body).map_err(Some)
+    }
+
     /// Returns the value of an older form, or none when that version never existed.
     #[must_use]
     fn upgrade(_version: u8, _body: &[u8]) -> Option<Self> {
@@ -45,13 +61,10 @@ pub enum ValueError {
 }
 
 /// Returns the stored form of a value.
-///
-/// # Panics
-/// Never for the types of this crate: `MessagePack` refuses only sequences of unknown length.
 #[must_use]
 pub fn encode<T: Stored>(value: &T) -> Vec<u8> {
     let mut bytes = vec![T::VERSION];
-    rmp_serde::encode::write_named(&mut bytes, value).expect("stored types have sized sequences only");
+    value.write(&mut bytes);
     bytes
 }
 
@@ -62,7 +75,7 @@ pub fn encode<T: Stored>(value: &T) -> Vec<u8> {
 pub fn decode<T: Stored>(bytes: &[u8]) -> Result<T, ValueError> {
     let (&version, body) = bytes.split_first().ok_or(ValueError::Damaged { name: T::NAME, source: None })?;
     if version == T::VERSION {
-        return rmp_serde::from_slice(body).map_err(|source| ValueError::Damaged { name: T::NAME, source: Some(source) });
+        return T::read(body).map_err(|source| ValueError::Damaged { name: T::NAME, source });
     }
     if version > T::VERSION {
         return Err(ValueError::Newer { name: T::NAME, found: version, known: T::VERSION });

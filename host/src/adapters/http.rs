@@ -10,6 +10,7 @@ mod access;
 mod body;
 mod depth;
 mod download;
+mod encode;
 mod fetch;
 mod git;
 mod guard;

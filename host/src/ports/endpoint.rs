@@ -62,6 +62,12 @@ pub enum BodyError {
     /// The connection ended before the body did.
     #[error("the connection ended before the body did")]
     Broken,
+    /// Compressed in a way that is not spoken here.
+    #[error("the body's `Content-Encoding` is not known")]
+    UnknownEncoding,
+    /// It is not what its `Content-Encoding` says.
+    #[error("the body cannot be decompressed as its `Content-Encoding` says")]
+    Damaged,
 }
 
 /// A body still to be read, so that an endpoint can refuse a request by its head alone.

@@ -8,6 +8,7 @@
 mod access;
 mod board;
 mod handle;
+mod presence;
 mod tokens;
 
 use std::collections::HashMap;
@@ -27,6 +28,8 @@ use serde_json::json;
 
 pub use access::{Access, LOCAL_PRINCIPAL, OAuth, ScopeGrant, resource};
 pub(in crate::service) use board::{Board, Seat, Standing};
+pub(in crate::service) use presence::PRESENCE;
+pub use presence::Presence;
 pub use tokens::NewToken;
 
 use super::failure::Failure;
@@ -37,6 +40,7 @@ use crate::ports::store::Commit;
 use crate::ports::surface::Caller;
 use access::Gate;
 use handle::{HandleError, Handles};
+use presence::Heard;
 use tokens::Admissions;
 
 /// Where agents stand.
@@ -131,7 +135,7 @@ pub struct Agents {
     handles: Handles,
     admissions: Admissions,
     gate: Gate,
-    last_calls: Mutex<HashMap<AgentId, TimeMs>>,
+    heard: Mutex<HashMap<AgentId, Heard>>,
     boards: Mutex<HashMap<ProjectId, Arc<Board>>>,
 }
 
@@ -140,14 +144,7 @@ impl Agents {
     #[must_use]
     pub fn new(kit: Kit) -> Self {
         let handles = Handles::new(kit.keys.derive("agent-handle"));
-        Self {
-            kit,
-            handles,
-            admissions: Admissions::default(),
-            gate: Gate::default(),
-            last_calls: Mutex::default(),
-            boards: Mutex::default(),
-        }
+        Self { kit, handles, admissions: Admissions::default(), gate: Gate::default(), heard: Mutex::default(), boards: Mutex::default() }
     }
 
     /// Starts an agent, or starts it again: the same name of the same principal is the same agent.
@@ -157,7 +154,7 @@ impl Agents {
     pub async fn start(&self, caller: &Caller, request: &StartRequest) -> Result<Started, Failure> {
         let claims = Claims::check(&caller.token, request)?;
         let ((agent, is_new), _) = self.kit.decide(|| self.decide_start(caller, &claims)).await?;
-        self.touch(agent.id);
+        self.started(agent.id);
         let handle = self.handles.seal(&*self.kit.system, agent.id, agent.principal);
         Ok(Started { agent, handle, is_new })
     }
@@ -199,6 +196,7 @@ impl Agents {
         let mut event = NewEvent::new("agent.started", agent.actor(), agent.id, data);
         event.trace = Some(caller.trace.clone());
         commit.events.push(event);
+        self.stage_present(&mut commit, &agent).await?;
         stage_route_now(&self.kit, &mut commit).await?;
         Ok((commit, (agent, is_new)))
     }
@@ -248,7 +246,7 @@ impl Agents {
                 Failure::refused("start_first", "no agent of this credential has started in this project", "Call `start` first.")
             })?,
         };
-        self.touch(found.id);
+        self.renew(caller.project, &found).await;
         Ok(found)
     }
 
@@ -313,17 +311,6 @@ impl Agents {
             let advice = format!("The agents here are: {}.", if names.is_empty() { "none".to_owned() } else { names.join(", ") });
             Failure::refused("not_found", format!("this project has no agent `{shown}`"), advice)
         })
-    }
-
-    /// Notes a sign of life.
-    pub fn touch(&self, agent: AgentId) {
-        self.last_calls.lock().insert(agent, self.kit.now());
-    }
-
-    /// Returns when an agent last called this host, or started.
-    #[must_use]
-    pub fn last_call(&self, agent: &AgentRecord) -> TimeMs {
-        self.last_calls.lock().get(&agent.id).copied().unwrap_or(agent.started_at).max(agent.started_at)
     }
 
     /// Returns what is known of a project's agents and inboxes, up to the end of its log.

@@ -59,6 +59,19 @@ fn hold_key(agent: AgentId, task: TaskId) -> String {
     format!("{HOLDS}{agent}/{:012}", task.0)
 }
 
+/// Returns what an agent holds, tasks in their order.
+pub(in crate::service) async fn holding(kit: &Kit, agents: &Agents, project: ProjectId, agent: AgentId) -> Result<Arc<[Holding]>, Failure> {
+    let board = agents.board(project).await?;
+    let turn = match board.holds(agent) {
+        Ok(known) => return Ok(known),
+        Err(turn) => turn,
+    };
+    let all = kit.load_all::<Holding>(Some(project), &format!("{HOLDS}{agent}/"), HOLDS_MAX).await?;
+    let holds = all.into_iter().map(|(_, loaded)| loaded.value).collect();
+    board.keep_holds(turn, agent, &holds);
+    Ok(holds)
+}
+
 /// What a claim gave.
 #[derive(Debug, Clone)]
 pub struct Claimed {
@@ -324,15 +337,7 @@ impl Claims {
     /// # Errors
     /// [`Failure`].
     pub async fn holding(&self, project: ProjectId, agent: AgentId) -> Result<Arc<[Holding]>, Failure> {
-        let board = self.agents.board(project).await?;
-        let turn = match board.holds(agent) {
-            Ok(known) => return Ok(known),
-            Err(turn) => turn,
-        };
-        let all = self.kit.load_all::<Holding>(Some(project), &format!("{HOLDS}{agent}/"), HOLDS_MAX).await?;
-        let holds = all.into_iter().map(|(_, loaded)| loaded.value).collect();
-        board.keep_holds(turn, agent, &holds);
-        Ok(holds)
+        holding(&self.kit, &self.agents, project, agent).await
     }
 
     /// Returns what a claim may change; empty: anything.

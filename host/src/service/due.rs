@@ -6,6 +6,7 @@ use pointsman_core::agent::ProjectRecord;
 use pointsman_core::ids::ProjectId;
 use tokio_util::sync::CancellationToken;
 
+use super::agents::PRESENCE;
 use super::deferred::DEFERRED;
 use super::failure::Failure;
 use super::intents::{Intent, Work};
@@ -40,6 +41,9 @@ async fn handle(services: &Services, residency: &Residency, entry: DueEntry) -> 
     }
     if let Some(session) = entry.name.strip_prefix(SESSIONS) {
         return services.sessions.forget(entry.project, session).await;
+    }
+    if entry.name.starts_with(PRESENCE) {
+        return services.agents.lapse(entry.project, &entry.name).await;
     }
     if Residency::owns(&entry) {
         return residency.ring(&entry).await;

@@ -8,7 +8,8 @@
 //! msg-new/<order, reversed>         message ids, newest first
 //! msg-thread/<thread>/<order>       message ids of a thread, oldest first
 //! dlv/<agent>/<message>             live deliveries
-//! rdy/<agent>/<place>               of these, the ones to hand out, in that order
+//! rdy/<agent>/<place>/<message>     of these, the ones to hand out, in that order
+//! line/<agent>/<thread>             of these, the ones of a thread that back off, and those held behind them
 //! fin/<agent>/<message>             ended deliveries
 //! dead/<message>/<agent>            of these, the dead letters
 //! dfr/<message>                     addresses nobody could take yet
@@ -20,22 +21,23 @@
 
 mod due;
 mod interest;
+mod line;
 mod look;
 mod post;
 mod route;
 mod settle;
 mod wait;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use pointsman_core::event::{Actor, NewEvent};
-use pointsman_core::ids::{AgentId, MessageId, ProjectId, ThreadId};
+use pointsman_core::ids::{AgentId, MessageId, ProjectId, TaskId, ThreadId};
 use pointsman_core::inbox::{Delivery, Place, Terms};
-use pointsman_core::message::{Address, Message, PRIORITY_NORMAL, SenderContext};
+use pointsman_core::message::{Address, Attachment, Message, PRIORITY_NORMAL, SenderContext};
 use pointsman_core::time::TimeMs;
 use pointsman_core::value::Stored;
 use serde::{Deserialize, Serialize};
@@ -75,8 +77,9 @@ fn ready_prefix(agent: AgentId) -> String {
     format!("rdy/{agent}/")
 }
 
+/// The message is part of it: two hosts may give the same place.
 fn ready_key(delivery: &Delivery) -> String {
-    format!("rdy/{}/{}", delivery.agent, delivery.place.key())
+    format!("rdy/{}/{}/{}", delivery.agent, delivery.place.key(), delivery.message)
 }
 
 fn ended_key(agent: AgentId, message: MessageId) -> String {
@@ -121,10 +124,33 @@ pub struct SendRequest {
     pub expires_in_s: Option<u64>,
     /// Whether the sender's waits report each ack.
     pub ack_required: bool,
-    /// Where the sender stands.
-    pub context: SenderContext,
+    /// What it belongs to beyond its thread; none: what the message it answers belongs to.
+    pub correlation: Option<String>,
+    /// Files it names by their content.
+    pub attachments: Vec<Attachment>,
+    /// Whatever else programs tell each other.
+    pub headers: BTreeMap<String, String>,
+    /// Which of the tasks it holds it speaks of, where those are several. Everything else about the sender the host attaches.
+    pub task: Option<TaskId>,
     /// The same key never sends a second message.
     pub idempotency_key: Option<String>,
+}
+
+/// Messages to send at once: all of them or none.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SendBatch {
+    /// In the order in which they are sent.
+    pub messages: Vec<SendRequest>,
+    /// The same key never sends them a second time.
+    pub idempotency_key: Option<String>,
+}
+
+/// The answer to messages sent at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchReceipt {
+    /// One for each, in their order.
+    pub messages: Vec<SendReceipt>,
 }
 
 /// Who got a message.
@@ -142,11 +168,32 @@ pub struct Routed {
     pub router: Option<String>,
 }
 
-/// An address nobody got the message for.
+/// Why nobody, or one agent less, got a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotRoutedCode {
+    /// Nobody fits the address.
+    Nobody,
+    /// Whoever fits has a full inbox.
+    InboxFull,
+    /// A router said so.
+    Router,
+}
+
+/// An address nobody got the message for, or one agent of it did not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotRouted {
     /// Which.
     pub address: Address,
+    /// For programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<NotRoutedCode>,
+    /// The agent whose inbox is full, where others of the address got it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// When to send it again to those who did not get it; none: the host does, or there is no use in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_s: Option<u64>,
     /// Why.
     pub reason: String,
     /// When it is tried again at the latest; none: it is not.
@@ -286,13 +333,16 @@ impl Messaging {
             ack_required: false,
             reply_to: None,
             causation: notice.causation,
+            correlation: None,
+            attachments: Vec::new(),
+            headers: BTreeMap::new(),
             context: SenderContext::default(),
             sent_at: now,
         };
         let place = self.next_place(&message);
         stage_message(commit, &message, place, None);
         if let Some(delivery) = Delivery::new(now, message.id, &[notice.to], place) {
-            let delivery = Delivery { is_review: message.kind == REVIEW_REQUEST, ..delivery };
+            let delivery = Delivery { is_review: message.kind == REVIEW_REQUEST, thread: Some(message.thread), ..delivery };
             self.stage_delivery(commit, &delivery);
             let data = json!({
                 "kind": message.kind, "address": message.to[0], "decision": "direct", "reason": "the host tells its agent",
@@ -340,7 +390,8 @@ fn stage_message(commit: &mut Commit, message: &Message, place: Place, trace: Op
     let data = json!({
         "to": message.to, "kind": message.kind, "subject": message.subject, "priority": message.priority, "thread": message.thread,
         "paths": message.paths, "tags": message.tags, "body_bytes": message.body_bytes(), "reply_to": message.reply_to,
-        "expires_at": message.expires_at.map(TimeMs::to_rfc3339), "context": message.context,
+        "expires_at": message.expires_at.map(TimeMs::to_rfc3339), "context": message.context, "correlation": message.correlation,
+        "attachments": message.attachments.len(),
     });
     let mut event = NewEvent::new("message.sent", message.from.clone(), message.id, data);
     event.causation.clone_from(&message.causation);

@@ -13,6 +13,7 @@ use pointsman_core::agent::TokenRecord;
 use pointsman_core::event::Event;
 use pointsman_core::ids::{ProjectId, TaskId};
 use pointsman_core::inbox::Try;
+use pointsman_core::message::SenderContext;
 use pointsman_core::task::{Task, TaskState};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -26,7 +27,7 @@ use super::deferred::DeferredCalls;
 use super::failure::{Failure, Refusal};
 use super::kit::{Acting, Kit, chain};
 use super::merge_queue::{GiveReview, MergeQueue};
-use super::messaging::{Handed, Messaging, WaitRequest};
+use super::messaging::{Handed, Messaging, SendBatch, WaitRequest};
 use super::meters::{Ending, Meters};
 use super::offers::OfferBook;
 use super::sessions::Sessions;
@@ -261,6 +262,18 @@ fn shown_message(handed: &Handed) -> Value {
     if !message.paths.is_empty() {
         shown["paths"] = json!(message.paths);
     }
+    if let Some(correlation) = &message.correlation {
+        shown["correlation"] = json!(correlation);
+    }
+    if !message.attachments.is_empty() {
+        shown["attachments"] = json!(message.attachments);
+    }
+    if !message.headers.is_empty() {
+        shown["headers"] = json!(message.headers);
+    }
+    if message.context != SenderContext::default() {
+        shown["context"] = json!(message.context);
+    }
     shown
 }
 
@@ -319,8 +332,13 @@ impl Call {
         match self.tool {
             "wait_for_events" => Box::pin(self.wait(acting, arguments)).await,
             "send_message" => {
+                let next = "Go on with your work; answers come with wait_for_events.";
+                if arguments.get("messages").is_some() {
+                    let batch: SendBatch = arguments::read(self.tool, arguments)?;
+                    return Ok(Said::new(&Box::pin(services.messaging.send_all(acting, &batch)).await?, next));
+                }
                 let receipt = Box::pin(services.messaging.send(acting, &arguments::read(self.tool, arguments)?)).await?;
-                Ok(Said::new(&receipt, "Go on with your work; answers come with wait_for_events."))
+                Ok(Said::new(&receipt, next))
             }
             "lookup" => {
                 let arguments::Lookup { uri } = arguments::read(self.tool, arguments)?;

@@ -5,6 +5,10 @@ mod contexts;
 mod identity;
 mod messages;
 mod moves;
+#[path = "../../core/src/inbox/tests/naive.rs"]
+mod naive;
+mod order;
+mod presence;
 mod requests;
 mod residents;
 mod routing;

@@ -1,3 +1,6 @@
+mod naive;
+mod order;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -211,7 +214,7 @@ proptest! {
                         }
                         Transition::Acked | Transition::DeadLettered { .. } | Transition::Expired => reader.ends += 1,
                         Transition::GivenBack { .. } if step.act == 5 => reader.handed_out -= 1,
-                        Transition::GivenBack { .. } | Transition::Ready => {}
+                        Transition::GivenBack { .. } | Transition::Ready | Transition::Held { .. } => {}
                         Transition::Unchanged => unreachable!("judged above"),
                     }
                 }

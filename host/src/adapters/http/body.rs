@@ -9,12 +9,14 @@ use async_trait::async_trait;
 use bytes::{Buf, Bytes, BytesMut};
 use flate2::write::MultiGzDecoder;
 use http_body_util::BodyExt;
+use hyper::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Sleep;
 
 use super::HttpLimits;
 use super::depth::is_deeper;
+use super::encode::{Coding, Sent, sent};
 use crate::ports::endpoint::{BodyError, BodySource, EventSource};
 use crate::ports::repository::ByteStream;
 
@@ -30,15 +32,17 @@ const DISCARD_BYTES_MAX: u64 = 64 << 20;
 /// A request's body, to be read whole.
 pub(super) struct WholeBody {
     incoming: Incoming,
+    sent: Sent,
     bytes_max: usize,
     read_ms: u64,
     depth_max: usize,
 }
 
 impl WholeBody {
-    /// Returns the body with its limits.
-    pub(super) fn new(incoming: Incoming, limits: &HttpLimits) -> Self {
-        Self { incoming, bytes_max: limits.body_bytes_max, read_ms: limits.body_read_ms, depth_max: limits.json_depth_max }
+    /// Returns the body of a request with these headers, with its limits.
+    pub(super) fn new(incoming: Incoming, headers: &HeaderMap, limits: &HttpLimits) -> Self {
+        let (bytes_max, read_ms, depth_max) = (limits.body_bytes_max, limits.body_read_ms, limits.json_depth_max);
+        Self { incoming, sent: sent(headers), bytes_max, read_ms, depth_max }
     }
 
     async fn collect(&mut self) -> Result<Bytes, BodyError> {
@@ -90,11 +94,23 @@ impl WholeBody {
 #[async_trait]
 impl BodySource for WholeBody {
     async fn read_all(&mut self) -> Result<Bytes, BodyError> {
+        if self.sent == Sent::Unknown {
+            return Err(BodyError::UnknownEncoding);
+        }
         let limit_ms = self.read_ms;
         let collected = tokio::time::timeout(Duration::from_millis(limit_ms), self.collect()).await;
-        let body = collected.unwrap_or(Err(BodyError::TimedOut { limit_ms }))?;
+        let mut body = collected.unwrap_or(Err(BodyError::TimedOut { limit_ms }))?;
+        if let Sent::As(coding) = self.sent {
+            body = expand(coding, body, self.bytes_max).await?;
+        }
         if is_deeper(&body, self.depth_max) { Err(BodyError::TooDeep { limit: self.depth_max }) } else { Ok(body) }
     }
+}
+
+/// Decompresses a body where that holds nobody up: a few bytes may become many.
+async fn expand(coding: Coding, body: Bytes, bytes_max: usize) -> Result<Bytes, BodyError> {
+    let expanded = tokio::task::spawn_blocking(move || coding.expand(&body, bytes_max)).await;
+    expanded.unwrap_or(Err(BodyError::Damaged))
 }
 
 /// A request's body as a stream, with a limit on its size and on each wait for the client.

@@ -189,7 +189,7 @@ impl Rest {
         if !resource.allow().split(", ").any(|allowed| allowed == method.as_str()) {
             return Err(Problem::MethodNotAllowed { allow: resource.allow() });
         }
-        let body = WholeBody::new(incoming, limits).read_all().await.map_err(Problem::Body)?;
+        let body = WholeBody::new(incoming, &head.headers, limits).read_all().await.map_err(Problem::Body)?;
         let is_json =
             head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
                 value.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))

@@ -8,7 +8,7 @@ use tracing::Instrument;
 use super::body::{ReplyBody, WholeBody};
 use super::peers::Peer;
 use super::plain::{Refusal, add_field, json};
-use super::{Shared, access, git, guard, rest};
+use super::{Shared, access, encode, git, guard, rest};
 use crate::ports::endpoint::{self, Exchange, Field, Fields, Reply};
 
 /// Characters of a path that are logged and echoed.
@@ -21,6 +21,7 @@ pub(super) async fn answer(shared: &Shared, peer: Peer, request: Request<Incomin
     let trace = shared.traces.next();
     let started = shared.routes.system.instant();
     let span = tracing::info_span!("request", %trace);
+    let accepted = encode::accepted(request.headers());
     let mut response = async {
         let method = request.method().clone();
         let uri = request.uri().clone();
@@ -37,6 +38,7 @@ pub(super) async fn answer(shared: &Shared, peer: Peer, request: Request<Incomin
     }
     .instrument(span)
     .await;
+    encode::compress(&mut response, accepted).await;
     add_field(&mut response, "x-request-id", trace);
     response
 }
@@ -160,7 +162,7 @@ pub(super) async fn mcp(shared: &Shared, slug: Option<&str>, request: Request<In
         Method::DELETE => endpoint::Method::Delete,
         _ => endpoint::Method::Other,
     };
-    let mut body = WholeBody::new(incoming, &shared.limits);
+    let mut body = WholeBody::new(incoming, &head.headers, &shared.limits);
     let exchange = Exchange { method, slug, fields: &Headers(&head.headers), body: &mut body, trace };
     let reply = shared.routes.mcp.serve(exchange).await;
     // A client that waits for `100 Continue` has sent nothing yet.

@@ -272,6 +272,18 @@ fn session_advice() -> String {
     )
 }
 
+fn body_shape(error: BodyError) -> Shape {
+    let (status, name, advice) = match error {
+        BodyError::TooLarge { .. } => (413, "body_too_large", "Send less at once, for example fewer or smaller files."),
+        BodyError::TimedOut { .. } => (408, "body_timed_out", "Send the request again."),
+        BodyError::TooDeep { .. } => (400, "body_too_deep", "Send flatter JSON, or the inner part as a string."),
+        BodyError::UnknownEncoding => (415, "unsupported_encoding", "Send it plain, or with `Content-Encoding: zstd` or `gzip`."),
+        BodyError::Damaged => (400, "body_damaged", "Compress it as `Content-Encoding` says, or send it plain."),
+        BodyError::Broken => (400, "body_broken", "Send the request again."),
+    };
+    Shape::new(INVALID_REQUEST, status, name, advice)
+}
+
 impl Fault {
     /// Returns code, status, name and advice. One line a refusal.
     fn shape(&self, era: Era) -> Shape {
@@ -288,14 +300,7 @@ impl Fault {
             Self::UnsupportedMediaType => {
                 Shape::new(INVALID_REQUEST, 415, "unsupported_media_type", "Send `Content-Type: application/json`, encoded in UTF-8.")
             }
-            Self::Body(BodyError::TooLarge { .. }) => {
-                Shape::new(INVALID_REQUEST, 413, "body_too_large", "Send less at once, for example fewer or smaller files.")
-            }
-            Self::Body(BodyError::TimedOut { .. }) => Shape::new(INVALID_REQUEST, 408, "body_timed_out", "Send the request again."),
-            Self::Body(BodyError::TooDeep { .. }) => {
-                Shape::new(INVALID_REQUEST, 400, "body_too_deep", "Send flatter JSON, or the inner part as a string.")
-            }
-            Self::Body(BodyError::Broken) => Shape::new(INVALID_REQUEST, 400, "body_broken", "Send the request again."),
+            Self::Body(error) => body_shape(*error),
             Self::CredentialUnreadable { .. } => Shape::new(INVALID_REQUEST, 401, "unauthorized", TOKEN_ADVICE),
             Self::Rejected(Rejected::Missing) => {
                 Shape::new(INVALID_REQUEST, 401, "unauthorized", format!("{TOKEN_ADVICE} {HEADERS_ADVICE}"))

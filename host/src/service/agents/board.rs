@@ -14,8 +14,10 @@ use pointsman_core::agent::AgentRecord;
 use pointsman_core::event::{Cursor, Event};
 use pointsman_core::ids::{AgentId, MessageId, PrincipalId, ProjectId};
 use pointsman_core::inbox::{Delivery, DeliveryState};
+use pointsman_core::time::TimeMs;
 use serde_json::Value;
 
+use super::presence::{PRESENCE, Presence, Seen};
 use super::{AGENTS, AGENTS_MAX, TALLIES, Tally, agent_key, tally_key};
 use crate::ports::plugins::{Plugins, Symbol};
 use crate::service::claims::Holding;
@@ -35,6 +37,8 @@ pub(in crate::service) enum Standing {
     Ready,
     /// Backing off.
     Waiting,
+    /// Behind one of its thread that backs off.
+    Held,
     /// Handed out.
     Leased,
     /// In this inbox no more.
@@ -47,6 +51,7 @@ impl Standing {
         match delivery.state {
             DeliveryState::Ready { .. } => Self::Ready,
             DeliveryState::Waiting { .. } => Self::Waiting,
+            DeliveryState::Held { .. } => Self::Held,
             DeliveryState::Leased { .. } => Self::Leased,
             DeliveryState::Acked { .. }
             | DeliveryState::PassedOn { .. }
@@ -60,13 +65,14 @@ impl Standing {
         match self {
             Self::Ready => "ready",
             Self::Waiting => "waiting",
+            Self::Held => "held",
             Self::Leased => "leased",
             Self::Gone => "gone",
         }
     }
 
     fn from_word(word: &str) -> Option<Self> {
-        [Self::Ready, Self::Waiting, Self::Leased, Self::Gone].into_iter().find(|standing| standing.word() == word)
+        [Self::Ready, Self::Waiting, Self::Held, Self::Leased, Self::Gone].into_iter().find(|standing| standing.word() == word)
     }
 }
 
@@ -107,6 +113,8 @@ pub(in crate::service) struct Seat {
 struct Inbox {
     live: HashMap<MessageId, (Standing, bool)>,
     ready: u32,
+    /// Those that back off or are held.
+    still: u32,
     reviews: u32,
 }
 
@@ -115,6 +123,7 @@ impl Inbox {
         let before = self.live.remove(&message);
         if let Some((standing, is_review)) = before {
             self.ready -= u32::from(standing == Standing::Ready);
+            self.still -= u32::from(matches!(standing, Standing::Waiting | Standing::Held));
             self.reviews -= u32::from(is_review);
         }
         if standing == Standing::Gone {
@@ -122,6 +131,7 @@ impl Inbox {
         }
         let is_review = is_review.or(before.map(|(_, is_review)| is_review)).unwrap_or(false);
         self.ready += u32::from(standing == Standing::Ready);
+        self.still += u32::from(matches!(standing, Standing::Waiting | Standing::Held));
         self.reviews += u32::from(is_review);
         self.live.insert(message, (standing, is_review));
     }
@@ -134,6 +144,7 @@ struct State {
     cursor: Cursor,
     agents: BTreeMap<AgentId, (Arc<AgentRecord>, Arc<Facts>)>,
     names: BTreeMap<String, AgentId>,
+    presence: HashMap<AgentId, (Presence, TimeMs)>,
     inboxes: HashMap<AgentId, Inbox>,
     recent: VecDeque<Arc<Event>>,
     /// What agents hold, of those who were asked for since it last may have changed.
@@ -158,6 +169,11 @@ impl State {
                 }
             }
         }
+        if let (Some(agent), "agent.started" | "agent.back" | "agent.away") = (event.event.subject.parse().ok(), event.event.kind.as_str())
+        {
+            let known = self.presence.get(&agent).copied();
+            self.presence.insert(agent, standing_after(known, &event));
+        }
         if may_change_holds(&event.event.kind) {
             self.holds.clear();
             self.holds_turn += 1;
@@ -167,6 +183,16 @@ impl State {
             self.recent.pop_front();
         }
         self.recent.push_back(Arc::new(event));
+    }
+}
+
+/// Returns whether an agent is there after such an event about it, and since when.
+fn standing_after(known: Option<(Presence, TimeMs)>, event: &Event) -> (Presence, TimeMs) {
+    let since = event.event.data.get("since").and_then(Value::as_str).and_then(TimeMs::from_rfc3339);
+    match (event.event.kind.as_str(), known) {
+        ("agent.away", _) => (Presence::Away, since.unwrap_or(event.at)),
+        ("agent.started", Some((Presence::Present, since))) => (Presence::Present, since),
+        _ => (Presence::Present, event.at),
     }
 }
 
@@ -229,6 +255,11 @@ impl Board {
         for (_, found) in kit.load_all::<AgentRecord>(project, AGENTS, AGENTS_MAX).await? {
             let tally = tallies.get(&tally_key(found.value.id)).copied().unwrap_or_default();
             state.seat(AgentRecord { acked: tally.acked, nacked: tally.nacked, ..found.value }, &*kit.plugins);
+        }
+        for (key, found) in kit.load_all::<Seen>(project, PRESENCE, AGENTS_MAX).await? {
+            if let Some(agent) = key.strip_prefix(PRESENCE).and_then(|id| id.parse().ok()) {
+                state.presence.insert(agent, (found.value.presence, found.value.since));
+            }
         }
         for (_, found) in kit.load_all::<Delivery>(project, DELIVERIES, usize::MAX).await? {
             let delivery = found.value;
@@ -312,6 +343,16 @@ impl Board {
     /// Returns how many deliveries an agent's next waits would hand out.
     pub(in crate::service) fn ready(&self, agent: AgentId) -> u32 {
         self.state.lock().inboxes.get(&agent).map_or(0, |inbox| inbox.ready)
+    }
+
+    /// Returns how many deliveries of an agent back off or are held behind one that does.
+    pub(in crate::service) fn still(&self, agent: AgentId) -> u32 {
+        self.state.lock().inboxes.get(&agent).map_or(0, |inbox| inbox.still)
+    }
+
+    /// Returns whether an agent is there and since when, if that was noted.
+    pub(super) fn presence(&self, agent: AgentId) -> Option<(Presence, TimeMs)> {
+        self.state.lock().presence.get(&agent).copied()
     }
 
     /// Returns how many deliveries an agent has waiting or leased.

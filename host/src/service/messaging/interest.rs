@@ -2,7 +2,8 @@
 //!
 //! - writes and conflicts of the context documents it watches;
 //! - what happens to tasks it holds and their merges, and tasks and merges that name it;
-//! - what becomes of messages it sent: dead letters, expiry, refusal by a router, and acks where it asked for them.
+//! - what becomes of messages it sent: dead letters, expiry, refusal by a router, full inboxes, and, where it asked for acks, the first time one is
+//!   handed out and each ack.
 //!
 //! Never what it did itself.
 
@@ -64,11 +65,20 @@ impl Interest<'_> {
     fn is_news(&self, what: &str, event: &NewEvent) -> bool {
         match what {
             "dead_lettered" | "expired" => true,
-            "routed" => event.data.get("decision").and_then(Value::as_str) == Some("drop"),
-            "acked" => event.data.get("ack_required").and_then(Value::as_bool) == Some(true),
+            "routed" => {
+                let is_dropped = event.data.get("decision").and_then(Value::as_str) == Some("drop");
+                is_dropped || event.data.get("full").and_then(Value::as_array).is_some_and(|full| !full.is_empty())
+            }
+            "acked" => asked_for(event),
+            "handed_out" => asked_for(event) && event.data.get("attempt").and_then(Value::as_u64) == Some(1),
             _ => false,
         }
     }
+}
+
+/// Returns whether the sender asked to be told of each ack.
+fn asked_for(event: &NewEvent) -> bool {
+    event.data.get("ack_required").and_then(Value::as_bool) == Some(true)
 }
 
 #[cfg(test)]
@@ -120,6 +130,11 @@ mod tests {
         assert!(!is_told("message.expired", "msg_x", json!({"sender": other})));
         assert!(is_told("message.acked", "msg_x", json!({"sender": me, "ack_required": true})));
         assert!(!is_told("message.acked", "msg_x", json!({"sender": me, "ack_required": false})));
+        assert!(is_told("message.handed_out", "msg_x", json!({"sender": me, "ack_required": true, "attempt": 1})));
+        assert!(!is_told("message.handed_out", "msg_x", json!({"sender": me, "ack_required": true, "attempt": 2})));
+        assert!(!is_told("message.handed_out", "msg_x", json!({"sender": me, "ack_required": false, "attempt": 1})));
+        assert!(is_told("message.routed", "msg_x", json!({"sender": me, "decision": "broadcast", "full": ["bo"]})));
+        assert!(!is_told("message.routed", "msg_x", json!({"sender": me, "decision": "broadcast", "full": []})));
         assert!(!is_told("message.nacked", "msg_x", json!({"sender": me})));
         assert!(!is_told("token.minted", "tok_x", json!({"agent": "ana"})));
     }

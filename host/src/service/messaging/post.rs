@@ -7,8 +7,12 @@ use pointsman_core::agent::AgentRecord;
 use pointsman_core::event::{Actor, NewEvent};
 use pointsman_core::ids::{AgentId, MessageId, ProjectId, ThreadId};
 use pointsman_core::inbox::{Delivery, Place};
-use pointsman_core::limits::{DEFERRED_RETRY_MS, IDEMPOTENCY_KEY_BYTES_MAX, INBOX_DELIVERIES_MAX, MESSAGE_EXPIRY_S_MAX, RECIPIENTS_MAX};
-use pointsman_core::message::{Address, Message, MessageError, PRIORITY_NORMAL, SenderContext};
+use pointsman_core::limits::{
+    DEFERRED_RETRY_MS, IDEMPOTENCY_KEY_BYTES_MAX, INBOX_DELIVERIES_MAX, INBOX_FULL_RETRY_MS, MESSAGE_EXPIRY_S_MAX, MESSAGES_PER_SEND_MAX,
+    RECIPIENTS_MAX,
+};
+use pointsman_core::message::{Address, Message, MessageError, PRIORITY_NORMAL, SenderContext, lower_headers};
+use pointsman_core::task::Task;
 use pointsman_core::time::TimeMs;
 use pointsman_core::value::Stored;
 use serde::{Deserialize, Serialize};
@@ -16,13 +20,15 @@ use serde_json::json;
 
 use super::route::{Choice, Decision, Question};
 use super::{
-    DUE, HostMessage, KIND_DEFAULT, Messaging, NotRouted, REVIEW_REQUEST, Routed, SendReceipt, SendRequest, fit_line, inbox, message_key,
-    stage_message,
+    BatchReceipt, DUE, HostMessage, KIND_DEFAULT, Messaging, NotRouted, NotRoutedCode, REVIEW_REQUEST, Routed, SendBatch, SendReceipt,
+    SendRequest, fit_line, inbox, message_key, stage_message,
 };
 use crate::ports::store::{Commit, Committed, DueChange};
 use crate::service::agents::Board;
-use crate::service::failure::Failure;
+use crate::service::claims::holding;
+use crate::service::failure::{Failure, Refusal};
 use crate::service::kit::{Acting, CommitExt, Kit, Loaded, Once};
+use crate::service::tasks::task_key;
 
 /// Where deferred messages stand.
 const DEFERRED: &str = "dfr/";
@@ -63,11 +69,21 @@ pub(in crate::service) async fn stage_route_now(kit: &Kit, commit: &mut Commit) 
     Ok(())
 }
 
+/// What one address comes to.
+struct Route {
+    address: Address,
+    decision: Decision,
+    /// Who gets it for this address, and for none before.
+    fresh: Vec<AgentId>,
+    /// Who would have got it, with room in the inbox.
+    full: Vec<String>,
+}
+
 /// What the addresses of a message come to.
 #[derive(Default)]
 struct Plan {
     deliveries: BTreeMap<AgentId, Delivery>,
-    routes: Vec<(Address, Decision, Vec<AgentId>)>,
+    routes: Vec<Route>,
     routed: Vec<Routed>,
     deferred: Vec<NotRouted>,
     dropped: Vec<NotRouted>,
@@ -76,7 +92,7 @@ struct Plan {
 impl Plan {
     /// Returns the event of each decision.
     fn events(&self, message: &Message, attempt: u32) -> Vec<NewEvent> {
-        let event = |(address, decision, fresh): &(Address, Decision, Vec<AgentId>)| {
+        let event = |Route { address, decision, fresh, full }: &Route| {
             let mut data = decision.data();
             let rest: Vec<AgentId> = match &decision.choice {
                 Choice::Ranked(ranked) => ranked.iter().skip(1).copied().collect(),
@@ -85,6 +101,7 @@ impl Plan {
             data["kind"] = json!(message.kind);
             data["address"] = json!(address);
             data["agents"] = json!(fresh);
+            data["full"] = json!(full);
             data["rest"] = json!(rest);
             data["attempt"] = json!(attempt);
             data["sender"] = json!(message.from.agent);
@@ -132,6 +149,31 @@ impl Messaging {
         self.post(&message, &[acting.agent.id], once.as_ref(), Some(&acting.trace)).await
     }
 
+    /// Sends messages of an agent, all of them or none, in one commit.
+    ///
+    /// # Errors
+    /// As [`Messaging::send`], naming the first message that is refused; `too_many`.
+    pub async fn send_all(&self, acting: &Acting, batch: &SendBatch) -> Result<BatchReceipt, Failure> {
+        check_batch(batch)?;
+        let once = batch.idempotency_key.as_ref().map(|key| acting.once("send_message", key, batch));
+        if let Some(once) = &once
+            && let Some(answered) = self.kit.answered(acting.project, once).await?
+        {
+            return Ok(answered);
+        }
+        let mut commit = Commit { project: Some(acting.project), ..Commit::default() };
+        let mut receipt = BatchReceipt { messages: Vec::with_capacity(batch.messages.len()) };
+        for (i, request) in batch.messages.iter().enumerate() {
+            let staged = Box::pin(self.stage_send(&mut commit, acting, request)).await;
+            receipt.messages.push(staged.map_err(|failure| of_message(i, failure))?);
+        }
+        commit.idempotency = once.map(|once| once.record(&receipt));
+        match self.kit.store.commit(commit).await? {
+            Committed::Done { .. } => Ok(receipt),
+            Committed::Replayed(stored) => Ok(serde_json::from_slice(&stored).unwrap_or(receipt)),
+        }
+    }
+
     /// Sends a message of the host.
     ///
     /// # Errors
@@ -154,6 +196,9 @@ impl Messaging {
             ack_required: false,
             reply_to: None,
             causation: host.causation,
+            correlation: None,
+            attachments: Vec::new(),
+            headers: BTreeMap::new(),
             context: SenderContext::default(),
             sent_at: now,
         };
@@ -167,10 +212,7 @@ impl Messaging {
             Some(id) => Some(self.message(acting.project, id).await?),
             None => None,
         };
-        let mut context = request.context.clone();
-        if context.task.is_none() && acting.agent.tasks.len() == 1 {
-            context.task = acting.agent.tasks.first().copied();
-        }
+        let context = self.context_of(acting, request).await?;
         let causation = match (&answered, context.task) {
             (Some(answered), _) => Some(answered.id.to_string()),
             (None, Some(task)) => Some(task.to_string()),
@@ -192,11 +234,35 @@ impl Messaging {
             ack_required: request.ack_required,
             reply_to: request.reply_to,
             causation,
+            correlation: request.correlation.clone().or_else(|| answered.and_then(|answered| answered.correlation)),
+            attachments: request.attachments.clone(),
+            headers: lower_headers(&request.headers)?,
             context,
             sent_at: now,
         };
         message.check()?;
         Ok(message)
+    }
+
+    /// Returns where the sender stands, by the host's records: the one task it holds, or that one of several which it names.
+    async fn context_of(&self, acting: &Acting, request: &SendRequest) -> Result<SenderContext, Failure> {
+        let held = holding(&self.kit, &self.agents, acting.project, acting.agent.id).await?;
+        let task = match (request.task, &*held) {
+            (Some(task), held) if held.iter().any(|held| held.task == task) => Some(task),
+            (Some(task), _) => {
+                return Err(MessageError::Malformed { field: "task", why: format!("{} does not hold {task}", acting.agent.name) }.into());
+            }
+            (None, [only]) => Some(only.task),
+            (None, _) => None,
+        };
+        let mut context = SenderContext { task, model: acting.agent.model.clone(), ..SenderContext::default() };
+        if let Some(task) = task
+            && let Some(Loaded { value: task, .. }) = self.kit.load::<Task>(Some(acting.project), &task_key(task)).await?
+        {
+            context.branch = task.branch;
+            context.head = task.head.map(|head| head.to_string());
+        }
+        Ok(context)
     }
 
     async fn thread_of(&self, project: ProjectId, request: &SendRequest, answered: Option<&Message>) -> Result<ThreadId, Failure> {
@@ -299,8 +365,20 @@ impl Messaging {
         place: Place,
     ) -> Result<(), Failure> {
         let now = self.kit.now();
-        let none = |retry_at| NotRouted { address: address.clone(), reason: decision.reason.clone(), retry_at };
-        let mut fresh = Vec::new();
+        let code = match &decision.choice {
+            Choice::Drop | Choice::Defer(_) => NotRoutedCode::Router,
+            Choice::Nobody | Choice::Ranked(_) | Choice::All(_) if decision.are_full => NotRoutedCode::InboxFull,
+            Choice::Nobody | Choice::Ranked(_) | Choice::All(_) => NotRoutedCode::Nobody,
+        };
+        let none = |retry_at| NotRouted {
+            address: address.clone(),
+            code: Some(code),
+            agent: None,
+            retry_after_s: None,
+            reason: decision.reason.clone(),
+            retry_at,
+        };
+        let (mut fresh, dropped_before) = (Vec::new(), plan.dropped.len());
         match &decision.choice {
             Choice::Drop => plan.dropped.push(none(None)),
             Choice::Nobody if matches!(address, Address::Capability(_)) => plan.deferred.push(none(Some(now + DEFERRED_RETRY_MS))),
@@ -313,7 +391,8 @@ impl Messaging {
                 }
             }
         }
-        plan.routes.push((address.clone(), decision, fresh));
+        let full = plan.dropped[dropped_before..].iter().filter_map(|dropped| dropped.agent.clone()).collect();
+        plan.routes.push(Route { address: address.clone(), decision, fresh, full });
         Ok(())
     }
 
@@ -334,11 +413,11 @@ impl Messaging {
         let name = board.agent(agent).map_or_else(|| agent.to_string(), |record| record.name.clone());
         let is_full = usize::try_from(board.load(agent)).is_ok_and(|load| load >= INBOX_DELIVERIES_MAX);
         if is_full && !plan.deliveries.contains_key(&agent) {
-            let reason = format!("the inbox of `{name}` is full");
+            let not_routed = inbox_full(address, name);
             if matches!(address, Address::Agent(_)) {
-                return Err(Failure::refused("inbox_full", reason, "Wait until it has acked some, or address somebody else."));
+                return Err(not_routed.refusal());
             }
-            plan.dropped.push(NotRouted { address: address.clone(), reason, retry_at: None });
+            plan.dropped.push(not_routed);
             return Ok(None);
         }
         let router = decision.router.as_ref().map(|router| router.name.clone());
@@ -357,6 +436,7 @@ impl Messaging {
             sender: message.from.agent,
             ack_required: message.ack_required,
             is_review: message.kind == REVIEW_REQUEST,
+            thread: Some(message.thread),
             ..delivery
         };
         plan.deliveries.insert(agent, delivery);
@@ -414,7 +494,9 @@ impl Messaging {
         };
         let tries = deferred.tries + 1;
         let back_off = (DEFERRED_RETRY_MS << tries.min(16)).min(DEFERRED_RETRY_MS_MAX);
-        for (waiting, (_, decision, _)) in plan.deferred.iter_mut().zip(plan.routes.iter().filter(|(_, route, _)| is_deferred(route))) {
+        for (waiting, Route { decision, .. }) in
+            plan.deferred.iter_mut().zip(plan.routes.iter().filter(|route| is_deferred(&route.decision)))
+        {
             if decision.choice == Choice::Nobody {
                 waiting.retry_at = Some(self.kit.now() + back_off);
             }
@@ -426,9 +508,63 @@ impl Messaging {
             self.stage_deferred(&mut commit, &message, &plan, Deferred { tries, ..deferred });
         }
         // Nothing is recorded of a try that changed nothing.
-        plan.routes.retain(|(_, decision, _)| !is_deferred(decision));
+        plan.routes.retain(|route| !is_deferred(&route.decision));
         self.stage_plan(&mut commit, &message, &plan, 0);
         Ok((commit, ()))
+    }
+}
+
+/// Returns that an agent's inbox takes nothing more now.
+fn inbox_full(address: &Address, name: String) -> NotRouted {
+    NotRouted {
+        address: address.clone(),
+        code: Some(NotRoutedCode::InboxFull),
+        reason: format!("the inbox of `{name}` is full"),
+        agent: Some(name),
+        retry_after_s: Some(INBOX_FULL_RETRY_MS / 1_000),
+        retry_at: None,
+    }
+}
+
+impl NotRouted {
+    fn refusal(self) -> Failure {
+        let retry_after_s = self.retry_after_s.unwrap_or_default();
+        let data = json!({"address": self.address, "agent": self.agent, "retry_after_ms": retry_after_s * 1_000});
+        let advice =
+            format!("Address somebody else, or send it again in {retry_after_s} s or later: there is room when it has acked some.");
+        Failure::refused_with("inbox_full", self.reason, advice, data)
+    }
+}
+
+fn check_batch(batch: &SendBatch) -> Result<(), Failure> {
+    check_idempotency_key(batch.idempotency_key.as_deref())?;
+    if batch.messages.is_empty() || batch.messages.len() > MESSAGES_PER_SEND_MAX {
+        let why = format!("`messages` has {} entries, 1 to {MESSAGES_PER_SEND_MAX} are allowed", batch.messages.len());
+        return Err(Failure::refused("too_many", why, "Send them in several calls, each with a key of its own."));
+    }
+    if batch.messages.iter().any(|message| message.idempotency_key.is_some()) {
+        let why = "a message of several has an `idempotency_key` of its own";
+        return Err(Failure::refused("bad_argument", why, "Give one `idempotency_key` beside `messages`: they are sent all or none."));
+    }
+    Ok(())
+}
+
+/// Returns why one message of several was refused, saying which it was.
+fn of_message(i: usize, failure: Failure) -> Failure {
+    match failure {
+        Failure::Refused(refusal) => {
+            let Refusal { code, why, advice, data } = *refusal;
+            let mut data = data.unwrap_or_else(|| json!({}));
+            if data.is_object() {
+                data["position"] = json!(i);
+            }
+            Failure::refused_with(code, format!("`messages[{i}]`: {why}; none was sent"), advice, data)
+        }
+        other @ (Failure::Unavailable { .. }
+        | Failure::Damaged(_)
+        | Failure::Repository(_)
+        | Failure::Plugin(_)
+        | Failure::Contended { .. }) => other,
     }
 }
 

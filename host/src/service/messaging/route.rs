@@ -10,7 +10,7 @@ use std::sync::Arc;
 use pointsman_core::agent::AgentRecord;
 use pointsman_core::capability::CapabilityExpr;
 use pointsman_core::ids::AgentId;
-use pointsman_core::limits::{CANDIDATES_MAX, INBOX_DELIVERIES_MAX};
+use pointsman_core::limits::{CANDIDATES_MAX, INBOX_DELIVERIES_MAX, PRESENT_MS};
 use pointsman_core::message::Message;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -20,9 +20,6 @@ use crate::ports::plugins::{PluginRef, RouteCandidate, RouteDecision, RouteMessa
 use crate::ports::registry::OnFailure;
 use crate::service::agents::Seat;
 use crate::service::failure::Failure;
-
-/// Milliseconds after its last call within which an agent counts as being there.
-const PRESENT_MS: u64 = 10 * 60 * 1_000;
 
 /// Milliseconds after which a message is routed again whose router failed and is to be waited for.
 const FAILED_DEFER_MS: u32 = 5_000;
@@ -68,6 +65,8 @@ pub(super) struct Decision {
     pub(super) reason: String,
     /// Who decided; none: the host.
     pub(super) router: Option<PluginRef>,
+    /// Whether there are some who could take it, all of them with full inboxes.
+    pub(super) are_full: bool,
     asked: Vec<Asked>,
     candidates: usize,
 }
@@ -75,7 +74,7 @@ pub(super) struct Decision {
 impl Decision {
     /// Returns the host's own decision.
     pub(super) fn host(choice: Choice, reason: impl Into<String>) -> Self {
-        Self { choice, reason: reason.into(), router: None, asked: Vec::new(), candidates: 0 }
+        Self { choice, reason: reason.into(), router: None, are_full: false, asked: Vec::new(), candidates: 0 }
     }
 
     /// Returns the decision as an event's data.
@@ -112,6 +111,7 @@ impl Messaging {
     pub(super) fn choose(&self, seats: &[Seat], question: &Question<'_>) -> Decision {
         let facts = self.message_facts(question);
         let (agents, candidates) = self.candidates(seats, question);
+        let are_full = are_full(&candidates);
         let mut asked = Vec::new();
         for router in question.routers {
             let outcome = match self.kit.plugins.route(router, &facts, &candidates) {
@@ -119,7 +119,7 @@ impl Messaging {
                     Some(choice) => {
                         let plugin = self.kit.plugins.reference(router);
                         let candidates = candidates.len();
-                        return Decision { choice, reason: verdict.reason, router: plugin, asked, candidates };
+                        return Decision { choice, reason: verdict.reason, router: plugin, are_full, asked, candidates };
                     }
                     None => format!("passed: {}", verdict.reason),
                 },
@@ -140,7 +140,7 @@ impl Messaging {
             asked.push(Asked { router: router.clone(), outcome });
         }
         let (choice, reason) = host_default(&agents, &candidates);
-        Decision { choice, reason, router: None, asked, candidates: candidates.len() }
+        Decision { choice, reason, router: None, are_full, asked, candidates: candidates.len() }
     }
 
     fn message_facts(&self, question: &Question<'_>) -> RouteMessage {
@@ -192,12 +192,13 @@ impl Messaging {
     }
 }
 
-/// Returns a router's decision in ids, without inboxes that are full; none when it has no opinion.
+/// Returns a router's decision in ids; none when it has no opinion. Full inboxes are passed over in a ranking; a broadcast keeps them
+/// where others have room, so that its sender hears who did not get it.
 fn accept(decision: RouteDecision, agents: &[Arc<AgentRecord>], candidates: &[RouteCandidate]) -> Option<Choice> {
-    let named = |positions: Vec<u32>| -> Vec<AgentId> {
-        let place = |position: u32| usize::try_from(position).ok().filter(|&i| i < agents.len() && !is_full(&candidates[i]));
+    let named = |positions: &[u32], is_wanted: fn(&RouteCandidate) -> bool| -> Vec<AgentId> {
+        let place = |position: &u32| usize::try_from(*position).ok().filter(|&i| i < agents.len() && is_wanted(&candidates[i]));
         let mut named: Vec<AgentId> = Vec::new();
-        for id in positions.into_iter().filter_map(place).map(|i| agents[i].id) {
+        for id in positions.iter().filter_map(place).map(|i| agents[i].id) {
             if !named.contains(&id) {
                 named.push(id);
             }
@@ -207,15 +208,26 @@ fn accept(decision: RouteDecision, agents: &[Arc<AgentRecord>], candidates: &[Ro
     let some = |agents: Vec<AgentId>, choice: fn(Vec<AgentId>) -> Choice| if agents.is_empty() { Choice::Nobody } else { choice(agents) };
     match decision {
         RouteDecision::Pass => None,
-        RouteDecision::Ranked(positions) => Some(some(named(positions), Choice::Ranked)),
-        RouteDecision::Broadcast(positions) => Some(some(named(positions), Choice::All)),
+        RouteDecision::Ranked(positions) => Some(some(named(&positions, has_room), Choice::Ranked)),
+        RouteDecision::Broadcast(positions) if named(&positions, has_room).is_empty() => Some(Choice::Nobody),
+        RouteDecision::Broadcast(positions) => Some(Choice::All(named(&positions, |_| true))),
         RouteDecision::Drop => Some(Choice::Drop),
         RouteDecision::Defer(ms) => Some(Choice::Defer(ms)),
     }
 }
 
+fn has_room(candidate: &RouteCandidate) -> bool {
+    !is_full(candidate)
+}
+
 fn is_full(candidate: &RouteCandidate) -> bool {
     usize::try_from(candidate.load).is_ok_and(|load| load >= INBOX_DELIVERIES_MAX)
+}
+
+/// Returns whether there are some who could take it, all of them with full inboxes.
+fn are_full(candidates: &[RouteCandidate]) -> bool {
+    let mut able = candidates.iter().filter(|facts| facts.satisfies && !facts.refused).peekable();
+    able.peek().is_some() && able.all(is_full)
 }
 
 /// Returns what the host decides when no router does.
@@ -306,12 +318,21 @@ mod tests {
     }
 
     #[test]
+    fn a_crowd_is_told_from_nobody() {
+        let full = candidate(u32::try_from(INBOX_DELIVERIES_MAX).expect("small"), 0);
+        let cannot = RouteCandidate { satisfies: false, ..candidate(0, 0) };
+        assert!(are_full(&[full.clone(), cannot.clone(), full.clone()]));
+        assert!(!are_full(&[full, candidate(0, 0)]) && !are_full(&[cannot]) && !are_full(&[]));
+    }
+
+    #[test]
     fn a_verdict_over_full_inboxes_and_doubles_keeps_the_rest() {
         let full = candidate(u32::try_from(INBOX_DELIVERIES_MAX).expect("small"), 0);
         let (agents, candidates) = (agents(3), [candidate(0, 0), full, candidate(0, 0)]);
         let choice = |decision| accept(decision, &agents, &candidates);
         assert_eq!(choice(RouteDecision::Ranked(vec![2, 1, 2, 0])), Some(Choice::Ranked(vec![agents[2].id, agents[0].id])));
         assert_eq!(choice(RouteDecision::Broadcast(vec![1])), Some(Choice::Nobody));
+        assert_eq!(choice(RouteDecision::Broadcast(vec![1, 0])), Some(Choice::All(vec![agents[1].id, agents[0].id])));
         assert_eq!(choice(RouteDecision::Pass), None);
     }
 }

@@ -1,17 +1,24 @@
 //! Transitions of deliveries as commits: acks, nacks, what comes back, what goes to the next.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use pointsman_core::event::{Actor, NewEvent};
 use pointsman_core::ids::{AgentId, MessageId, ProjectId};
 use pointsman_core::inbox::{Cause, Command, Delivery, DeliveryState, InboxError, Transition, Try};
+use pointsman_core::limits::{INBOX_DELIVERIES_MAX, SETTLED_PER_WAIT_MAX};
 use pointsman_core::message::{Address, Message};
 use serde_json::{Value, json};
 
+use super::line::Lines;
 use super::route::{Choice, Question};
 use super::{Messaging, Nack, Named, NotSettled, Settled, delivery_due, delivery_key, ended_key, inbox, message_key, ready_key};
 use crate::ports::store::{Commit, Committed, DueChange, Expect, StoreError, Version};
 use crate::service::agents::{Board, Tally};
 use crate::service::failure::Failure;
 use crate::service::kit::{Acting, CommitExt, Loaded};
+
+/// Entries that one hand-out looks at before it commits what it has.
+const LOOKED_AT_MAX: usize = 256;
 
 /// What a transition adds to its agent's tally.
 fn tally(transition: &Transition) -> Tally {
@@ -28,6 +35,7 @@ fn tally(transition: &Transition) -> Tally {
         | Transition::PassedOn { .. }
         | Transition::DeadLettered { .. }
         | Transition::Expired
+        | Transition::Held { .. }
         | Transition::Ready => Tally::default(),
     }
 }
@@ -53,6 +61,7 @@ fn described(transition: &Transition) -> Option<(&'static str, Value)> {
         Transition::PassedOn { cause, reason, next } => (given_back(cause), json!({"reason": reason, "passed_to": next.agent})),
         Transition::DeadLettered { cause, reason } => ("message.dead_lettered", json!({"reason": reason, "cause": cause})),
         Transition::Expired => ("message.expired", json!({})),
+        Transition::Held { behind } => ("message.held", json!({"behind": behind})),
         Transition::Ready => ("message.ready", json!({})),
     })
 }
@@ -117,6 +126,7 @@ impl Messaging {
             | Transition::Acked
             | Transition::GivenBack { .. }
             | Transition::Expired
+            | Transition::Held { .. }
             | Transition::Ready => {}
         }
         data["agent"] = json!(agent);
@@ -162,7 +172,8 @@ impl Messaging {
         };
         let decision = self.choose(&board.roster(), &question);
         let (Choice::Ranked(chosen) | Choice::All(chosen)) = &decision.choice else { return Ok(()) };
-        delivery.rest = chosen.iter().copied().filter(|agent| !refused.contains(agent)).collect();
+        let has_room = |agent: AgentId| usize::try_from(board.load(agent)).is_ok_and(|load| load < INBOX_DELIVERIES_MAX);
+        delivery.rest = chosen.iter().copied().filter(|agent| !refused.contains(agent) && has_room(*agent)).collect();
         self.skip_served(project, board, delivery).await?;
         if delivery.rest.is_empty() {
             return Ok(());
@@ -197,8 +208,8 @@ impl Messaging {
     /// `too_many`, or [`Failure`].
     pub async fn settle(&self, acting: &Acting, ack: &[MessageId], nack: &[Nack]) -> Result<Settled, Failure> {
         let count = ack.len() + nack.len();
-        if count > pointsman_core::limits::SETTLED_PER_WAIT_MAX {
-            let why = format!("{count} acks and nacks at once, at most {} are allowed", pointsman_core::limits::SETTLED_PER_WAIT_MAX);
+        if count > SETTLED_PER_WAIT_MAX {
+            let why = format!("{count} acks and nacks at once, at most {SETTLED_PER_WAIT_MAX} are allowed");
             return Err(Failure::refused("too_many", why, "Send them in several calls."));
         }
         let mut commands: Vec<(MessageId, Option<&Nack>)> = Vec::new();
@@ -227,6 +238,7 @@ impl Messaging {
     ) -> Result<(Commit, Settled), Failure> {
         let mut settled = Settled::default();
         let mut gained = Tally::default();
+        let mut lines = Lines::default();
         let by = By::agent(acting);
         for &(message, nack) in commands {
             let found = self.load_delivery(acting.project, acting.agent.id, message).await?;
@@ -241,13 +253,14 @@ impl Messaging {
             }
             match after.apply(self.kit.now(), &self.terms(), self.command(acting.agent.id, nack)) {
                 Ok(transition) => {
-                    let more = self.stage_transition(&mut commit, &before, &after, &transition, &by);
+                    let more = self.stage_step(&mut commit, &mut lines, &before, &after, &transition, &by).await?;
                     gained = Tally { acked: gained.acked + more.acked, nacked: gained.nacked + more.nacked };
                     if nack.is_some() { settled.nacked += 1 } else { settled.acked += 1 }
                 }
                 Err(error) => settled.refused.push(refused(message, &error)),
             }
         }
+        self.close(&mut commit, lines).await?;
         Tally::raise(&self.kit, &mut commit, acting.agent.id, gained).await?;
         Ok((commit, settled))
     }
@@ -279,7 +292,9 @@ impl Messaging {
         if transition == Transition::Unchanged {
             return Err(unfit("ended", format!("{message} was settled before")));
         }
-        let gained = self.stage_transition(commit, &before, &after, &transition, &by);
+        let mut lines = Lines::default();
+        let gained = self.stage_step(commit, &mut lines, &before, &after, &transition, &by).await?;
+        self.close(commit, lines).await?;
         Tally::raise(&self.kit, commit, acting.agent.id, gained).await
     }
 
@@ -322,18 +337,20 @@ impl Messaging {
         let leased = self.agents.board(project).await?.leased(agent);
         let by = &By::agent(acting);
         let mut recalled = 0;
-        for chunk in leased.chunks(pointsman_core::limits::SETTLED_PER_WAIT_MAX) {
+        for chunk in leased.chunks(SETTLED_PER_WAIT_MAX) {
             recalled += self
                 .decide_some(project, |mut commit| async move {
                     let mut count = 0;
+                    let mut lines = Lines::default();
                     for &message in chunk {
                         let Some(before) = self.kit.load::<Delivery>(Some(project), &delivery_key(agent, message)).await? else { continue };
                         let mut after = before.value.clone();
                         if let Ok(transition) = after.apply(self.kit.now(), &self.terms(), Command::Recall(tried)) {
                             count += u32::from(transition != Transition::Unchanged);
-                            self.stage_transition(&mut commit, &before, &after, &transition, by);
+                            self.stage_step(&mut commit, &mut lines, &before, &after, &transition, by).await?;
                         }
                     }
+                    self.close(&mut commit, lines).await?;
                     Ok((commit, count))
                 })
                 .await?;
@@ -383,7 +400,9 @@ impl Messaging {
                 self.put_off(&mut commit, name, &before, after);
                 return Ok((commit, ()));
             }
-            let gained = self.stage_transition(&mut commit, &before, &after, &transition, &by);
+            let mut lines = Lines::default();
+            let gained = self.stage_step(&mut commit, &mut lines, &before, &after, &transition, &by).await?;
+            self.close(&mut commit, lines).await?;
             Tally::raise(&self.kit, &mut commit, agent, gained).await?;
             Ok((commit, ()))
         })
@@ -405,26 +424,86 @@ impl Messaging {
         Failure::refused("wrong_state", error.to_string(), "Nothing is to be done.")
     }
 
-    /// Hands out the ready deliveries of an agent, the first `limit` of them, with their messages.
+    /// Hands out the ready deliveries of an agent, the first `limit` of them that nothing of their thread stands before, with their
+    /// messages.
     pub(in crate::service) async fn hand_out(&self, acting: &Acting, limit: usize) -> Result<Vec<super::Handed>, Failure> {
-        let (project, agent) = (acting.project, acting.agent.id);
-        let by = &By::agent(acting);
-        self.decide_some(project, |mut commit| async move {
-            let mut handed = Vec::new();
-            let page = self.kit.store.range(Some(project), &super::ready_prefix(agent), "", limit).await?;
-            for (_, entry) in page.entries {
-                let Named(id) = pointsman_core::value::decode(&entry.bytes)?;
-                let Some(before) = self.kit.load::<Delivery>(Some(project), &delivery_key(agent, id)).await? else { continue };
-                let mut after = before.value.clone();
-                let Ok(transition) = after.apply(self.kit.now(), &self.terms(), Command::HandOut) else { continue };
-                self.stage_transition(&mut commit, &before, &after, &transition, by);
-                if let Transition::HandedOut { attempt, until } = transition {
-                    handed.push(super::Handed { message: self.message(project, id).await?, attempt, lease_until: until });
-                }
+        // The board may be a commit behind: what it says is relied on once, then read.
+        let trusts_board = AtomicBool::new(true);
+        loop {
+            let decide = |commit| self.decide_hand_out(acting, limit, trusts_board.swap(false, Ordering::Relaxed), commit);
+            let (handed, more) = self.decide_some(acting.project, decide).await?;
+            if !handed.is_empty() || !more {
+                return Ok(handed);
             }
-            Ok((commit, handed))
-        })
-        .await
+        }
+    }
+
+    /// Each one that has to wait behind another is held: it is met here once, not by every wait until then.
+    async fn decide_hand_out(
+        &self,
+        acting: &Acting,
+        limit: usize,
+        trusts_board: bool,
+        mut commit: Commit,
+    ) -> Result<(Commit, (Vec<super::Handed>, bool)), Failure> {
+        let (project, agent) = (acting.project, acting.agent.id);
+        let is_moving = trusts_board && self.agents.board(project).await?.still(agent) == 0;
+        let mut lines = if is_moving { Lines::empty() } else { Lines::default() };
+        let mut handed = Vec::new();
+        let (mut from, mut looked_at) = (String::new(), 0);
+        let more = loop {
+            let page = self.kit.store.range(Some(project), &super::ready_prefix(agent), &from, limit - handed.len()).await?;
+            looked_at += page.entries.len();
+            for (key, entry) in page.entries {
+                let Named(id) = pointsman_core::value::decode(&entry.bytes)?;
+                handed.extend(self.stage_hand_out(&mut commit, &mut lines, acting, key, id).await?);
+            }
+            match page.next {
+                Some(next) if handed.len() < limit && looked_at < LOOKED_AT_MAX => from = next,
+                next => break next.is_some(),
+            }
+        };
+        self.close(&mut commit, lines).await?;
+        Ok((commit, (handed, more)))
+    }
+
+    /// Adds the handing out of one delivery to a commit, or its being held.
+    async fn stage_hand_out(
+        &self,
+        commit: &mut Commit,
+        lines: &mut Lines,
+        acting: &Acting,
+        key: String,
+        id: MessageId,
+    ) -> Result<Option<super::Handed>, Failure> {
+        let (project, agent) = (acting.project, acting.agent.id);
+        let found = self.kit.load::<Delivery>(Some(project), &delivery_key(agent, id)).await?;
+        let before = match found {
+            Some(before) if before.value.is_ready() => before,
+            // An entry that leads to nothing, as long as it does.
+            other => {
+                let version = other.map_or(Expect::Absent, |other| Expect::Version(other.version));
+                commit.expects.push((delivery_key(agent, id), version));
+                commit.deletes.push(key);
+                return Ok(None);
+            }
+        };
+        let behind = match before.value.thread {
+            Some(thread) => self.line(Some(project), lines, agent, thread).await?.before(&before.value),
+            None => None,
+        };
+        let (command, by) = match behind {
+            Some(behind) => (Command::Hold { behind }, By::host()),
+            None => (Command::HandOut, By::agent(acting)),
+        };
+        let mut after = before.value.clone();
+        let Ok(transition) = after.apply(self.kit.now(), &self.terms(), command) else { return Ok(None) };
+        self.stage_step(commit, lines, &before, &after, &transition, &by).await?;
+        if key != ready_key(&after) {
+            commit.deletes.push(key);
+        }
+        let Transition::HandedOut { attempt, until } = transition else { return Ok(None) };
+        Ok(Some(super::Handed { message: self.message(project, id).await?, attempt, lease_until: until }))
     }
 }
 

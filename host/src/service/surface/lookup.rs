@@ -8,10 +8,12 @@ use pointsman_core::context::DocumentVersion;
 use pointsman_core::event::Cursor;
 use pointsman_core::ids::{AgentId, MergeId, MessageId, Oid, ProjectId, TaskId};
 use pointsman_core::merge::MergeState;
+use pointsman_core::time::TimeMs;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Said, Services};
+use crate::service::agents::Presence;
 use crate::service::failure::Failure;
 use crate::service::merge_queue::receipt::SignedReceipt;
 use crate::service::messaging::MessageFilter;
@@ -33,8 +35,9 @@ pub(super) async fn lookup(services: &Services, project: ProjectId, uri: &str) -
     let found = match (noun, rest) {
         ("tasks", "") => tasks(services, project).await?,
         ("agents", "") => {
-            let agents = services.agents.agents(project).await?;
-            let shown: Vec<_> = agents.iter().take(LISTED_MAX).map(|agent| ShownAgent::of(agent)).collect();
+            let agents = services.agents.attendance(project).await?;
+            let listed = agents.iter().take(LISTED_MAX);
+            let shown: Vec<_> = listed.map(|(agent, presence, since)| ShownAgent::of(agent, *presence, *since)).collect();
             return Ok(Said::new(&shown, GO_ON));
         }
         ("merges", "") => {
@@ -84,13 +87,17 @@ pub(super) async fn lookup(services: &Services, project: ProjectId, uri: &str) -
 struct ShownAgent<'a> {
     agent: &'a str,
     capabilities: &'a [Capability],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    away_since: Option<String>,
     id: AgentId,
+    presence: Presence,
     teams: &'a [String],
 }
 
 impl<'a> ShownAgent<'a> {
-    fn of(agent: &'a AgentRecord) -> Self {
-        Self { agent: &agent.name, capabilities: &agent.capabilities, id: agent.id, teams: &agent.teams }
+    fn of(agent: &'a AgentRecord, presence: Presence, since: TimeMs) -> Self {
+        let away_since = (presence == Presence::Away).then(|| since.to_rfc3339());
+        Self { agent: &agent.name, away_since, capabilities: &agent.capabilities, id: agent.id, presence, teams: &agent.teams }
     }
 }
 

@@ -38,6 +38,10 @@ fn texts(description: &str) -> Value {
     json!({"type": "array", "items": {"type": "string"}, "description": description})
 }
 
+fn array() -> Value {
+    json!({"type": "array", "items": {"type": "string"}})
+}
+
 fn task() -> Value {
     json!({"type": "string", "description": "Task id, `T-3`"})
 }
@@ -50,7 +54,7 @@ fn object(properties: Value, required: &[&str]) -> Value {
     json!({"type": "object", "properties": properties, "required": required})
 }
 
-const KEY: &str = "Repeat a call with the same key and it acts once";
+const KEY: &str = "The same key acts once";
 
 /// All tools, in the order of the list.
 pub const TOOLS: &[Tool] = &[
@@ -61,7 +65,7 @@ pub const TOOLS: &[Tool] = &[
         schema: || {
             object(
                 json!({
-                    "name": text("Your name in this project; the same name finds your tasks again"),
+                    "name": text("Your name here; the same one finds your tasks again"),
                     "capabilities": texts("What you can do: `rust`, `review`, `python@3.12.0`"),
                     "teams": texts("Teams you belong to"),
                     "topics": texts("Topics whose messages you want"),
@@ -83,7 +87,7 @@ pub const TOOLS: &[Tool] = &[
                     "nack": {"type": "array", "description": "Messages to give back", "items": {"type": "object", "properties": {
                         "message": {"type": "string"}, "reason": {"type": "string"}, "delay_s": {"type": "integer", "minimum": 0}}, "required": ["message"]}},
                     "max_s": {"type": "integer", "minimum": 0, "maximum": 50, "description": "Seconds to wait; 45 unless given"},
-                    "after": text("`cursor` of your last answer. Always give it: without it you hear only of what happens from now on"),
+                    "after": text("`cursor` of your last answer; always give it, or you hear only of what comes from now on"),
                     "watch": texts("Globs of context keys to hear of: `plan/**`")
                 }),
                 &[],
@@ -94,23 +98,28 @@ pub const TOOLS: &[Tool] = &[
     Tool {
         name: "send_message",
         toolset: None,
-        description: "Send to agents, to whoever has a capability, to a topic or to all.",
+        description: "Send to agents, to whoever has a capability, to a topic or to all; or up to 20 such `messages`, all or none.",
         schema: || {
             object(
                 json!({
                     "to": texts("`agent:NAME`, `topic:NAME`, `all`, or a capability expression: `rust`, `all(rust, review)`"),
-                    "kind": text("`question`, `request`, `answer`, `notice`, …"),
+                    "kind": text("`question`, `answer`, `notice`, …"),
                     "subject": text("One line"),
                     "body": {"description": "Text or JSON"},
-                    "paths": texts("Repository paths it is about"),
-                    "tags": texts("Free labels"),
+                    "paths": texts("Repository paths"),
+                    "tags": array(),
                     "priority": {"type": "integer", "minimum": 0, "maximum": 9},
-                    "thread": text("Thread to go on with"),
+                    "thread": {"type": "string"},
                     "reply_to": text("Message it answers"),
+                    "correlation": {"type": "string"},
+                    "attachments": {"type": "array", "items": {"type": "object"}, "description": "{sha256|blake3, name, media_type, bytes}"},
+                    "headers": {"type": "object"},
+                    "ack_required": {"type": "boolean"},
                     "expires_in_s": {"type": "integer", "minimum": 1},
+                    "messages": {"type": "array", "items": {"type": "object"}},
                     "idempotency_key": text(KEY)
                 }),
-                &["to", "subject"],
+                &[],
             )
         },
         read_only: false,
@@ -133,7 +142,7 @@ pub const TOOLS: &[Tool] = &[
                     "description": text("Markdown"),
                     "kind": text("`feature`, `fix`, `hotfix`, `docs`, …"),
                     "priority": {"type": "integer", "minimum": 0, "maximum": 9},
-                    "labels": texts("Free labels"),
+                    "labels": array(),
                     "acceptance": texts("What must hold when it is done"),
                     "depends_on": texts("Tasks that land before it"),
                     "paths": texts("Globs it alone will change: `src/parser/**`"),
@@ -186,7 +195,7 @@ pub const TOOLS: &[Tool] = &[
                     "task": task(),
                     "verdict": {"type": "string", "enum": ["approve", "request_changes"]},
                     "head": text("The commit you read"),
-                    "comment": text("Why")
+                    "comment": {"type": "string"}
                 }),
                 &["task", "verdict"],
             )
@@ -223,7 +232,7 @@ pub const TOOLS: &[Tool] = &[
                     "base_version": {"type": "integer", "minimum": 0, "description": "The version you read; 0 for a new document"},
                     "value": {"description": "JSON document"},
                     "text": text("Or a text document"),
-                    "media_type": text("`application/json`, `text/markdown`, …"),
+                    "media_type": text("`text/markdown`, …"),
                     "resolves": text("The conflict this write settles"),
                     "idempotency_key": text(KEY)
                 }),
@@ -247,7 +256,7 @@ pub const TOOLS: &[Tool] = &[
                         "delete": {"type": "boolean"},
                         "rename_from": {"type": "string"},
                         "executable": {"type": "boolean"}}, "required": ["path"]}},
-                    "note": text("What and why, for the commit message"),
+                    "note": text("For the commit message"),
                     "parent": text("The head you worked from; refused when it moved"),
                     "idempotency_key": text(KEY)
                 }),

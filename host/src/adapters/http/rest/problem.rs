@@ -83,6 +83,12 @@ impl Problem {
             Self::Body(BodyError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "Send less."),
             Self::Body(BodyError::TimedOut { .. }) => (StatusCode::REQUEST_TIMEOUT, "body_timed_out", "Send the request again."),
             Self::Body(BodyError::TooDeep { .. }) => (StatusCode::BAD_REQUEST, "body_too_deep", "Send flatter JSON."),
+            Self::Body(BodyError::UnknownEncoding) => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", "Send it plain, or with zstd or gzip.")
+            }
+            Self::Body(BodyError::Damaged) => {
+                (StatusCode::BAD_REQUEST, "body_damaged", "Compress it as `Content-Encoding` says, or send it plain.")
+            }
             Self::Body(BodyError::Broken) => (StatusCode::BAD_REQUEST, "body_broken", "Send the request again."),
             Self::Malformed { .. } => {
                 (StatusCode::BAD_REQUEST, "malformed", "Send one JSON object of the form that host/docs/rest.md gives.")

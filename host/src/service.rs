@@ -29,3 +29,4 @@ pub mod sessions;
 pub mod settings;
 pub mod surface;
 pub mod tasks;
+mod why;

@@ -4,6 +4,7 @@ mod calls;
 mod contexts;
 mod identity;
 mod messages;
+mod peeks;
 mod requests;
 mod residents;
 mod routing;

@@ -21,16 +21,12 @@ pub(super) enum JsonEditError {
         problem: String,
     },
     /// It is JSON of another shape.
-    #[error("{what} is not an object")]
-    NotObject {
+    #[error("{what} is not {wanted}")]
+    OtherShape {
         /// What.
         what: String,
-    },
-    /// It is JSON of another shape.
-    #[error("{what} is not a list")]
-    NotList {
-        /// What.
-        what: String,
+        /// `an object`, `a list`.
+        wanted: &'static str,
     },
 }
 
@@ -107,7 +103,8 @@ pub(super) fn put_in_list<T: Serialize>(
     let Some((_, inside)) = top.iter().find(|(key, _)| key == outer) else { return put(text, outer, name, &new) };
     let inner = entries(inside, &format!("`{outer}`"))?;
     let Some((_, list)) = inner.iter().find(|(key, _)| key == name) else { return put(text, outer, name, &new) };
-    let all: Vec<&RawValue> = serde_json::from_str(list.get()).map_err(|_| JsonEditError::NotList { what: format!("`{outer}.{name}`") })?;
+    let all: Vec<&RawValue> =
+        serde_json::from_str(list.get()).map_err(|_| JsonEditError::OtherShape { what: format!("`{outer}.{name}`"), wanted: "a list" })?;
     let is_ours = |one: &RawValue| serde_json::from_str(one.get()).is_ok_and(|one| ours(&one));
     let shown = pretty(entry, unit, 3);
     let mut written = shown.as_str();
@@ -148,7 +145,7 @@ pub(super) fn put_if_absent<T: Serialize>(text: &str, name: &str, value: &T) -> 
 
 fn entries<'a>(raw: &'a RawValue, what: &str) -> Result<Vec<(String, &'a RawValue)>, JsonEditError> {
     if !raw.get().starts_with('{') {
-        return Err(JsonEditError::NotObject { what: what.to_owned() });
+        return Err(JsonEditError::OtherShape { what: what.to_owned(), wanted: "an object" });
     }
     serde_json::from_str::<Entries<'a>>(raw.get()).map(|entries| entries.0).map_err(|error| not_json(&error))
 }

@@ -86,7 +86,7 @@ impl Watcher<'_> {
             let left = repeat.as_ref().map_or(LOOK_S, |repeat| repeat.at.saturating_duration_since(Instant::now()).as_secs() + 1);
             if self.see(left.min(LOOK_S)).await? {
                 self.settle().await?;
-            } else if !repeat.as_ref().is_some_and(|repeat| repeat.at <= Instant::now()) {
+            } else if repeat.as_ref().is_none_or(|repeat| repeat.at > Instant::now()) {
                 continue;
             }
             if self.happened.unread == 0 && (self.args.messages || self.happened.events.is_empty()) {

@@ -164,7 +164,7 @@ async fn hook(home: &Path, token: &str, args: &[&str], says: Value) -> Output {
 
 fn answer(out: &Output) -> Value {
     assert!(out.status.success(), "{}", said(out));
-    serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("JSON: {}", said(out)))
+    serde_json::from_slice(&out.stdout).expect("one JSON object")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -115,6 +115,7 @@ impl Watcher<'_> {
 
     /// Looks once, however long the host is away; returns whether there is anything new.
     async fn see(&mut self, max_s: u64) -> Result<bool, Trouble> {
+        let mut max_s = max_s;
         loop {
             match self.inbox.peek(self.happened.cursor.as_deref(), max_s, &self.args.context).await {
                 Ok(seen) => {
@@ -123,6 +124,8 @@ impl Watcher<'_> {
                 }
                 Err(unseen) => self.patience.pause(unseen).await?,
             }
+            // Whether it is back shows by an answer, not by a wait.
+            max_s = 0;
         }
     }
 

@@ -7,11 +7,15 @@
 
 mod agent;
 mod connect;
+mod hook;
+mod inbox;
 mod init;
 mod json_edit;
 mod mcp;
 mod plugin;
 mod replay;
+mod watch;
+mod why;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -77,6 +81,12 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Say how the host on this data folder is; exit 0 only when it can serve
     Status(StatusArgs),
+    /// Say how a message, task or merge came to stand where it stands, and whose move it is
+    Why(why::WhyArgs),
+    /// Run a command when something concerns an agent, taking nothing from it
+    Watch(watch::WatchArgs),
+    /// What a client's hooks call: what the agent comes back to, what waits for it
+    Hook(hook::HookArgs),
     /// Watch four agents work on a copy of a repository, and check what they did
     #[command(after_help = "Examples:\n  pointsman demo\n  pointsman demo --repo ~/src/linux --json | jq .what\n  pointsman demo --keep")]
     Demo(DemoArgs),
@@ -182,17 +192,20 @@ impl From<std::io::Error> for Trouble {
 
 /// Does what these arguments ask for; the first is the program's name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // To a client the code of misuse means that its hook wants it to go on.
+    let misused = if arguments.get(1).is_some_and(|face| face == "hook") { FAILED } else { MISUSED };
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are answers, not errors; clap knows the stream and the code of each.
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { MISUSED } else { 0 });
+            return ExitCode::from(if error.use_stderr() { misused } else { 0 });
         }
     };
     match perform(cli.command) {
         Ok(code) => code,
-        Err(Trouble::Misused(text)) => fail(&text, MISUSED),
+        Err(Trouble::Misused(text)) => fail(&text, misused),
         Err(Trouble::Failed(text)) => fail(&text, FAILED),
     }
 }
@@ -214,6 +227,9 @@ fn perform(command: Command) -> Result<ExitCode, Trouble> {
         Command::Plugin(command) => plugin::run(&environment, &command),
         Command::Replay(args) => replay::run(&environment, &args),
         Command::Status(args) => status(&environment, &args),
+        Command::Why(args) => why::run(&environment, &args),
+        Command::Watch(args) => watch::run(&environment, &args),
+        Command::Hook(args) => Ok(hook::run(&environment, &args)),
         Command::Demo(args) => {
             let options = DemoOptions { repo: args.repo, keep: args.keep, json: args.json };
             block_on(demo::run(options))
@@ -242,6 +258,14 @@ async fn admin(config: &Config) -> Result<Box<dyn AdminSurface>, Trouble> {
         return Ok(running);
     }
     app::offline(config, Loading::All).await.map_err(|error| Trouble::caused(&error))
+}
+
+/// Returns the operator's surface for what needs no plugin: of the host that runs on the data folder, else of the folder itself.
+async fn admin_of_records(config: &Config) -> Result<Box<dyn AdminSurface>, Trouble> {
+    if let Some(running) = app::running(config).await.map_err(|error| Trouble::caused(&error))? {
+        return Ok(running);
+    }
+    app::offline(config, Loading::None).await.map_err(|error| Trouble::caused(&error))
 }
 
 fn status(environment: &Environment, args: &StatusArgs) -> Result<ExitCode, Trouble> {
@@ -331,6 +355,9 @@ mod tests {
           plugin   Plugins: build, test, measure, sign, add, switch, pin and roll back; see how they fare
           replay   Put recorded decisions to another component: what would it have decided otherwise?
           status   Say how the host on this data folder is; exit 0 only when it can serve
+          why      Say how a message, task or merge came to stand where it stands, and whose move it is
+          watch    Run a command when something concerns an agent, taking nothing from it
+          hook     What a client's hooks call: what the agent comes back to, what waits for it
           demo     Watch four agents work on a copy of a repository, and check what they did
 
         Options:

@@ -40,6 +40,9 @@ pub const VARIABLE_PREFIX: &str = "POINTSMAN_";
 pub const CONFIG_VARIABLE: &str = "POINTSMAN_CONFIG";
 /// The variable that clients keep their bearer token in.
 pub const TOKEN_VARIABLE: &str = "POINTSMAN_TOKEN";
+/// The variables that a command run by `pointsman watch` is told by: agent, unread messages, events, a sentence.
+pub const WATCH_VARIABLES: [&str; 4] =
+    ["POINTSMAN_WATCH_AGENT", "POINTSMAN_WATCH_UNREAD", "POINTSMAN_WATCH_EVENTS", "POINTSMAN_WATCH_SAYS"];
 /// Variables that start like settings and are none.
 const RESERVED_VARIABLES: [&str; 2] = [CONFIG_VARIABLE, TOKEN_VARIABLE];
 /// Where a repository keeps its configuration.

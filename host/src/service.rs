@@ -30,3 +30,4 @@ pub mod settings;
 pub mod surface;
 pub mod tasks;
 pub mod trace;
+mod why;

@@ -56,10 +56,33 @@ impl fmt::Display for TimeMs {
     }
 }
 
+/// Returns a duration the way people write it: `40 ms`, `1.2 s`, `3 min 5 s`, `2 h 5 min`, `3 d 4 h`.
+#[must_use]
+pub fn span(ms: u64) -> String {
+    let (seconds, minutes, hours) = (ms / 1_000, ms / 60_000, ms / 3_600_000);
+    let both = |large: u64, unit: &str, small: u64, smaller: &str| match small {
+        0 => format!("{large} {unit}"),
+        small => format!("{large} {unit} {small} {smaller}"),
+    };
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..60_000 => format!("{seconds}.{} s", ms % 1_000 / 100),
+        60_000..3_600_000 => both(minutes, "min", seconds % 60, "s"),
+        3_600_000..86_400_000 => both(hours, "h", minutes % 60, "min"),
+        86_400_000.. => both(hours / 24, "d", hours % 24, "h"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn spans_have_two_units_at_most() {
+        let shown = [0, 999, 1_000, 1_250, 59_999, 60_000, 185_000, 3_600_000, 7_500_000, 86_400_000, 273_600_000].map(span);
+        assert_eq!(shown, ["0 ms", "999 ms", "1.0 s", "1.2 s", "59.9 s", "1 min", "3 min 5 s", "1 h", "2 h 5 min", "1 d", "3 d 4 h"]);
+    }
 
     proptest! {
         #[test]

@@ -2,7 +2,9 @@
 //!
 //! The forms, as the clients document them: Claude Code reads `.mcp.json` and expands `${NAME}`; Codex reads
 //! `~/.codex/config.toml` (`CODEX_HOME`), takes the token from a variable it is given the name of and refuses one in the
-//! file unless it is a plain header; Cursor reads `.cursor/mcp.json` and expands `${env:NAME}`.
+//! file unless it is a plain header; Cursor reads `.cursor/mcp.json` and expands `${env:NAME}`. `hooks` has those of their hooks.
+
+mod hooks;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -33,6 +35,7 @@ Examples:
   pointsman connect cursor --write              merge it into .cursor/mcp.json, keeping everything else
   pointsman connect codex --write --url https://pointsman.example.com --project web
   pointsman connect cursor --stdio              let the client start `pointsman mcp` instead of calling the host
+  pointsman connect claude-code --write --hooks told where it stands when it starts, woken when something comes
 
 The token is taken from the variable POINTSMAN_TOKEN when the client starts, so the file may be committed.";
 
@@ -62,7 +65,14 @@ impl EndpointArgs {
                 config.public_url(config.server.bind)
             }
         };
-        let base = if base.ends_with("/mcp") { base } else { format!("{base}/mcp") };
+        // An endpoint that `connect` wrote down names its project.
+        let named = base.rsplit_once("/mcp/").filter(|(_, slug)| !slug.is_empty() && !slug.contains('/'));
+        let base = match (named, &self.project) {
+            (Some(_), None) => return Ok(base),
+            (Some((host, _)), Some(_)) => format!("{host}/mcp"),
+            (None, _) if base.ends_with("/mcp") => base,
+            (None, _) => format!("{base}/mcp"),
+        };
         Ok(self.project.as_ref().map_or_else(|| base.clone(), |slug| format!("{base}/{slug}")))
     }
 }
@@ -83,6 +93,9 @@ pub(super) struct ConnectArgs {
     /// Let the client start `pointsman mcp`, for clients that call no address
     #[arg(long)]
     stdio: bool,
+    /// Its hooks too: it is told where it stands when it starts, and what waits when it stops or sleeps
+    #[arg(long)]
+    hooks: bool,
 }
 
 /// Where the entry goes, and how it is written.
@@ -122,36 +135,64 @@ struct JsonEntry {
 
 pub(super) fn run(environment: &Environment, args: &ConnectArgs) -> Result<ExitCode, Trouble> {
     let target = target(environment, args)?;
-    let shown = target.file.display();
-    let there = match std::fs::read_to_string(&target.file) {
+    let mut out = std::io::stdout().lock();
+    let placed = place(&mut out, args, &target.file, &format!("the entry `{ENTRY}`"), |there| target.merged(there))?;
+    match (placed, &target.token) {
+        (Placed::Written, Some(_)) => writeln!(out, "It holds the token: keep the file out of version control.")?,
+        (Placed::Written, None) => {
+            writeln!(out, "Set {TOKEN_VARIABLE} where the client starts; `pointsman agent add NAME` makes a token.")?;
+        }
+        (Placed::Printed | Placed::There, _) => {}
+    }
+    if args.hooks {
+        hooks::place_all(&mut out, args, &target)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What became of something for a client's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Placed {
+    /// Nobody asked to write it.
+    Printed,
+    /// It was there before.
+    There,
+    /// It is there now.
+    Written,
+}
+
+/// Merges something into a client's file, or prints it where nobody asked to write it.
+fn place(
+    out: &mut impl Write,
+    args: &ConnectArgs,
+    file: &Path,
+    what: &str,
+    merged: impl Fn(&str) -> Result<String, String>,
+) -> Result<Placed, Trouble> {
+    let shown = file.display();
+    if !args.write {
+        write!(out, "{}", merged("").map_err(Trouble::failed)?)?;
+        out.flush()?;
+        writeln!(std::io::stderr(), "\nThis belongs in {shown}; `--write` merges it in.")?;
+        return Ok(Placed::Printed);
+    }
+    let there = match std::fs::read_to_string(file) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(Trouble::failed(format!("{shown}: {error}"))),
     };
-    let mut out = std::io::stdout().lock();
-    if !args.write {
-        write!(out, "{}", target.merged("").map_err(Trouble::failed)?)?;
-        out.flush()?;
-        writeln!(std::io::stderr(), "\nThis belongs in {shown}; `--write` merges it in.")?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let merged = target.merged(&there).map_err(|problem| {
+    let text = merged(&there).map_err(|problem| {
         Trouble::failed(format!(
-            "{shown}: {problem}\n  Nothing was written. Repair the file, or add the entry that `pointsman connect` prints by hand."
+            "{shown}: {problem}\n  Nothing was written there. Repair the file, or add by hand what `pointsman connect` prints."
         ))
     })?;
-    if merged == there {
-        writeln!(out, "{shown} has this entry already")?;
-        return Ok(ExitCode::SUCCESS);
+    if text == there {
+        writeln!(out, "{shown} has {what} already")?;
+        return Ok(Placed::There);
     }
-    write_atomically(&target.file, &merged)?;
-    writeln!(out, "wrote the entry `{ENTRY}` to {shown}")?;
-    if target.token.is_some() {
-        writeln!(out, "It holds the token: keep the file out of version control.")?;
-    } else {
-        writeln!(out, "Set {TOKEN_VARIABLE} where the client starts; `pointsman agent add NAME` makes a token.")?;
-    }
-    Ok(ExitCode::SUCCESS)
+    write_atomically(file, &text)?;
+    writeln!(out, "wrote {what} to {shown}")?;
+    Ok(Placed::Written)
 }
 
 fn target(environment: &Environment, args: &ConnectArgs) -> Result<Target, Trouble> {

@@ -21,10 +21,12 @@ pub(super) enum JsonEditError {
         problem: String,
     },
     /// It is JSON of another shape.
-    #[error("{what} is not an object")]
-    NotObject {
+    #[error("{what} is not {wanted}")]
+    OtherShape {
         /// What.
         what: String,
+        /// `an object`, `a list`.
+        wanted: &'static str,
     },
 }
 
@@ -80,9 +82,70 @@ pub(super) fn put<T: Serialize>(text: &str, outer: &str, name: &str, entry: &T) 
     }
 }
 
+/// Returns `text` with `entry` in the list `outer.name`, in the place of the first one that is `ours`, else at the end; other ones of
+/// ours are taken away.
+///
+/// # Errors
+/// [`JsonEditError`] when the text is not an object, or `outer` is there and is none, or `outer.name` is there and is no list.
+pub(super) fn put_in_list<T: Serialize>(
+    text: &str,
+    outer: &str,
+    name: &str,
+    entry: &T,
+    ours: impl Fn(&serde_json::Value) -> bool,
+) -> Result<String, JsonEditError> {
+    let (unit, new) = (indentation(text), [entry]);
+    if text.trim().is_empty() {
+        return put(text, outer, name, &new);
+    }
+    let whole: &RawValue = serde_json::from_str(text).map_err(|error| not_json(&error))?;
+    let top = entries(whole, "the file")?;
+    let Some((_, inside)) = top.iter().find(|(key, _)| key == outer) else { return put(text, outer, name, &new) };
+    let inner = entries(inside, &format!("`{outer}`"))?;
+    let Some((_, list)) = inner.iter().find(|(key, _)| key == name) else { return put(text, outer, name, &new) };
+    let all: Vec<&RawValue> =
+        serde_json::from_str(list.get()).map_err(|_| JsonEditError::OtherShape { what: format!("`{outer}.{name}`"), wanted: "a list" })?;
+    let is_ours = |one: &RawValue| serde_json::from_str(one.get()).is_ok_and(|one| ours(&one));
+    let shown = pretty(entry, unit, 3);
+    let mut written = shown.as_str();
+    let mut kept: Vec<&str> = Vec::new();
+    for one in all {
+        if !is_ours(one) {
+            kept.push(one.get());
+        } else if !written.is_empty() {
+            kept.push(std::mem::take(&mut written));
+        }
+    }
+    if !written.is_empty() {
+        kept.push(written);
+    }
+    let (start, end) = span(text, list);
+    let between = format!(",\n{}", unit.repeat(3));
+    let list = format!("[\n{}{}\n{}]", unit.repeat(3), kept.join(&between), unit.repeat(2));
+    Ok(format!("{}{list}{}", &text[..start], &text[end..]))
+}
+
+/// Returns `text` with `value` under a name at its top, unless something stands there.
+///
+/// # Errors
+/// [`JsonEditError`] when the text is not an object.
+pub(super) fn put_if_absent<T: Serialize>(text: &str, name: &str, value: &T) -> Result<String, JsonEditError> {
+    let unit = indentation(text);
+    let line = format!("{unit}{}: {}", quoted(name), pretty(value, unit, 1));
+    if text.trim().is_empty() {
+        return Ok(format!("{{\n{line}\n}}\n"));
+    }
+    let whole: &RawValue = serde_json::from_str(text).map_err(|error| not_json(&error))?;
+    let top = entries(whole, "the file")?;
+    if top.iter().any(|(key, _)| key == name) {
+        return Ok(text.to_owned());
+    }
+    Ok(insert(text, whole, &top, 0, unit, &line))
+}
+
 fn entries<'a>(raw: &'a RawValue, what: &str) -> Result<Vec<(String, &'a RawValue)>, JsonEditError> {
     if !raw.get().starts_with('{') {
-        return Err(JsonEditError::NotObject { what: what.to_owned() });
+        return Err(JsonEditError::OtherShape { what: what.to_owned(), wanted: "an object" });
     }
     serde_json::from_str::<Entries<'a>>(raw.get()).map(|entries| entries.0).map_err(|error| not_json(&error))
 }
@@ -198,6 +261,47 @@ mod tests {
         insta::assert_snapshot!(put_url("{\n  // mine\n  \"a\": 1\n}").expect_err("a comment"), @"line 2, column 3: not JSON (key must be a string)");
         insta::assert_snapshot!(put_url("{\"mcpServers\": []}").expect_err("a list"), @"`mcpServers` is not an object");
         insta::assert_snapshot!(put_url("[]").expect_err("a list"), @"the file is not an object");
+    }
+
+    fn hook(text: &str, command: &str) -> Result<String, JsonEditError> {
+        put_in_list(text, "hooks", "Stop", &json!({"command": command}), |one| {
+            one["command"].as_str().is_some_and(|c| c.starts_with("ours"))
+        })
+    }
+
+    #[test]
+    fn a_list_keeps_what_others_put_there() {
+        insta::assert_snapshot!(hook("", "ours").expect("written"), @r#"
+        {
+          "hooks": {
+            "Stop": [
+              {
+                "command": "ours"
+              }
+            ]
+          }
+        }
+        "#);
+        let others =
+            "{\n  \"a\": 1,\n  \"hooks\": {\n    \"Stop\": [{\"command\":  \"theirs\"}, {\n      \"command\": \"other\"\n    }]\n  }\n}\n";
+        let once = hook(others, "ours 1").expect("written");
+        assert!(once.contains("{\"command\":  \"theirs\"}") && once.contains("\"a\": 1"), "{once}");
+        assert_eq!(hook(&once, "ours 1").expect("written"), once, "a second time changes nothing");
+        let value: Value = serde_json::from_str(&hook(&once, "ours 2").expect("written")).expect("JSON");
+        assert_eq!(value["hooks"]["Stop"], json!([{"command": "theirs"}, {"command": "other"}, {"command": "ours 2"}]));
+        let twice = "{\"hooks\": {\"Stop\": [{\"command\": \"ours\"}, {\"command\": \"x\"}, {\"command\": \"ours\"}]}}";
+        let value: Value = serde_json::from_str(&hook(twice, "ours").expect("written")).expect("JSON");
+        assert_eq!(value["hooks"]["Stop"], json!([{"command": "ours"}, {"command": "x"}]));
+        assert!(hook("{\"hooks\": {\"Stop\": {}}}", "ours").is_err());
+        assert!(hook("{\"hooks\": []}", "ours").is_err());
+    }
+
+    #[test]
+    fn what_stands_at_the_top_is_left() {
+        assert_eq!(put_if_absent("{\"version\": 7}", "version", &1).expect("left"), "{\"version\": 7}");
+        let put: Value = serde_json::from_str(&put_if_absent("{\"a\": []}", "version", &1).expect("put")).expect("JSON");
+        assert_eq!(put, json!({"a": [], "version": 1}));
+        assert_eq!(put_if_absent("", "version", &1).expect("put"), "{\n  \"version\": 1\n}\n");
     }
 
     proptest! {

@@ -92,7 +92,7 @@ pub(super) fn run(environment: &Environment, args: &McpArgs) -> Result<ExitCode,
 }
 
 /// Returns why a token cannot be the one that `pointsman agent add` printed.
-fn unusable(token: &str) -> Option<&'static str> {
+pub(super) fn unusable(token: &str) -> Option<&'static str> {
     if token.contains("${") || token.contains("{env:") || token.starts_with('$') {
         return Some("it is the name of a variable, which the client did not replace by its value");
     }

@@ -13,7 +13,7 @@ use toml_edit::{Document, Item, TableLike};
 
 use super::problem::{Place, Problem, nearest};
 use super::schema::{Leaf, Shape, leaves};
-use super::{Environment, Flags, RESERVED_VARIABLES, VARIABLE_PREFIX};
+use super::{Environment, Flags, RESERVED_VARIABLES, VARIABLE_PREFIX, WATCH_VARIABLES};
 
 /// Bytes of a configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -370,11 +370,11 @@ fn environment_values(environment: &Environment) -> (Dict, Vec<Problem>) {
     (dict, problems)
 }
 
-/// Returns whether a variable has the prefix and is no setting: ours, or what Kubernetes sets in every pod of a namespace
+/// Returns whether a variable has the prefix and is no setting: ours, what a watch sets for its command, or what Kubernetes sets in every pod of a namespace
 /// that has a service named `pointsman` (`POINTSMAN_SERVICE_HOST`, `POINTSMAN_PORT_7878_TCP_ADDR`).
 fn is_reserved(name: &str) -> bool {
     let of_service = |rest: &str| rest == "PORT" || rest.starts_with("PORT_") || rest.starts_with("SERVICE_");
-    RESERVED_VARIABLES.contains(&name) || name.strip_prefix(VARIABLE_PREFIX).is_some_and(of_service)
+    RESERVED_VARIABLES.contains(&name) || WATCH_VARIABLES.contains(&name) || name.strip_prefix(VARIABLE_PREFIX).is_some_and(of_service)
 }
 
 /// Numbers and switches are such where one is wanted; lists are split at commas. Everything else is the text as it is.

@@ -134,6 +134,37 @@ pub struct ProjectCreated {
     pub is_new: bool,
 }
 
+/// Times of deliveries, since the host follows the project's log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lag {
+    /// How many were measured.
+    pub count: u64,
+    /// Half of them took at most so long: the upper bound of a class; none: none was measured.
+    pub p50_ms: Option<u64>,
+    /// 99 of 100 took at most so long.
+    pub p99_ms: Option<u64>,
+}
+
+/// How an agent fares with its messages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InboxListed {
+    /// Slug of its project.
+    pub project: String,
+    /// Its name.
+    pub agent: String,
+    /// Deliveries its next waits would hand out.
+    pub unread: u32,
+    /// Deliveries it was handed and has not acked.
+    pub held: u32,
+    /// When it last called this host, or started.
+    #[serde(with = "wire_time")]
+    pub last_call: TimeMs,
+    /// From its inbox until it saw them.
+    pub seen: Lag,
+    /// From there until it acked them.
+    pub acted: Lag,
+}
+
 /// How the host is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostStatus {
@@ -149,6 +180,57 @@ pub struct HostStatus {
     pub plugins: Vec<PluginListed>,
     /// Why the configuration was not taken in when it was read again.
     pub configuration: Option<PluginTrouble>,
+    /// How agents fare with their messages, by project and name; at most 1,000.
+    #[serde(default)]
+    pub inboxes: Vec<InboxListed>,
+}
+
+/// What is to be explained.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhyQuery {
+    /// `msg_…`, `msg_…/AGENT` for what became of it with one agent, `T-3`, `M-2`.
+    pub id: String,
+    /// Slug; none: the one project that has it.
+    pub project: Option<String>,
+}
+
+/// One step of a chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhyStep {
+    /// When.
+    #[serde(with = "wire_time")]
+    pub at: TimeMs,
+    /// Milliseconds since the step before.
+    pub after_ms: u64,
+    /// In plain words.
+    pub says: String,
+    /// Who acted.
+    pub by: String,
+    /// The event's type.
+    pub event: String,
+    /// What it is about.
+    pub subject: String,
+    /// Its place in the log.
+    pub cursor: String,
+}
+
+/// How something came to stand where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// Slug.
+    pub project: String,
+    /// What was asked for.
+    pub id: String,
+    /// `message`, `delivery`, `task` or `merge`.
+    pub kind: String,
+    /// What happened, the oldest first.
+    pub steps: Vec<WhyStep>,
+    /// Where it stands, and whose move it is: one sentence.
+    pub stands: String,
+    /// Whose move it is: an agent's name, `the host`, `an operator`, `any agent`; none: it is over.
+    pub move_of: Option<String>,
+    /// Whether the log is longer than was read: the newest steps may be missing.
+    pub is_cut: bool,
 }
 
 /// Which recorded decisions.
@@ -225,6 +307,12 @@ pub trait AdminSurface: Send + Sync {
     /// # Errors
     /// [`AdminError`].
     async fn status(&self) -> Result<HostStatus, AdminError>;
+
+    /// Returns how a message, delivery, task or merge came to stand where it stands.
+    ///
+    /// # Errors
+    /// [`AdminError`]: `not_found`, `bad_argument`.
+    async fn why(&self, query: WhyQuery) -> Result<Explained, AdminError>;
 
     /// Returns recorded decisions of a plugin, oldest first.
     ///

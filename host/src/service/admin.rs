@@ -8,20 +8,25 @@ use pointsman_core::agent::{ProjectRecord, TokenRecord};
 use pointsman_core::ids::{ProjectId, TokenId};
 use pointsman_core::time::TimeMs;
 
-use super::agents::NewToken;
+use super::agents::{NewToken, Times};
 use super::decisions::DecisionLog;
 use super::failure::Failure;
 use super::governor::Governor;
 use super::kit::chain;
 use super::registry::Registry;
 use super::surface::Services;
+use super::why;
 use crate::ports::admin::{
-    AdminError, AdminSurface, AgentAdd, AgentAdded, AgentListed, DecisionQuery, HostStatus, ProjectCreate, ProjectCreated, ProjectListed,
+    AdminError, AdminSurface, AgentAdd, AgentAdded, AgentListed, DecisionQuery, Explained, HostStatus, InboxListed, Lag, ProjectCreate,
+    ProjectCreated, ProjectListed, WhyQuery,
 };
 use crate::ports::decision::DecisionPage;
 use crate::ports::health::{Difference, Health};
 use crate::ports::registry::{PluginAdd, PluginChange, PluginListed};
 use crate::ports::repository::Origin;
+
+/// Inboxes that a status lists.
+const INBOXES_LISTED_MAX: usize = 1_000;
 
 /// The operator's surface over the services.
 pub struct Admin {
@@ -72,6 +77,29 @@ impl Admin {
         })
     }
 
+    /// Returns how agents fare with their messages, by project and name.
+    async fn inboxes(&self) -> Result<Vec<InboxListed>, Failure> {
+        let agents = &self.services.agents;
+        let mut listed = Vec::new();
+        for project in agents.projects().await? {
+            let board = agents.board(project.id).await?;
+            let room = INBOXES_LISTED_MAX - listed.len();
+            listed.extend(board.roster().into_iter().take(room).map(|seat| {
+                let latency = board.latency(seat.agent.id);
+                InboxListed {
+                    project: project.slug.clone(),
+                    agent: seat.agent.name.clone(),
+                    unread: board.ready(seat.agent.id),
+                    held: u32::try_from(board.leased(seat.agent.id).len()).unwrap_or(u32::MAX),
+                    last_call: agents.last_call(&seat.agent),
+                    seen: lag(&latency.seen),
+                    acted: lag(&latency.acted),
+                }
+            }));
+        }
+        Ok(listed)
+    }
+
     async fn named_projects(&self, slugs: &[String]) -> Result<Vec<ProjectRecord>, Failure> {
         if slugs.is_empty() {
             let all = self.services.agents.projects().await?;
@@ -103,6 +131,10 @@ impl Admin {
         let (target, _) = services.kit.repository.create(id, origin, Some(target.to_owned())).await?;
         Ok((services.agents.create_project(id, slug, &target).await?, true))
     }
+}
+
+fn lag(times: &Times) -> Lag {
+    Lag { count: times.count(), p50_ms: times.within_ms(500), p99_ms: times.within_ms(990) }
 }
 
 #[async_trait]
@@ -179,7 +211,12 @@ impl AdminSurface for Admin {
             projects: services.agents.projects().await?.into_iter().map(|project| project.slug).collect(),
             plugins: self.registry.list().await?,
             configuration: self.registry.configuration_trouble(),
+            inboxes: self.inboxes().await?,
         })
+    }
+
+    async fn why(&self, query: WhyQuery) -> Result<Explained, AdminError> {
+        Ok(why::explain(&self.services, &query).await?)
     }
 
     async fn decisions(&self, query: DecisionQuery) -> Result<DecisionPage, AdminError> {

@@ -8,6 +8,7 @@
 mod access;
 mod board;
 mod handle;
+mod latency;
 mod presence;
 mod tokens;
 
@@ -28,6 +29,7 @@ use serde_json::json;
 
 pub use access::{Access, LOCAL_PRINCIPAL, OAuth, ScopeGrant, resource};
 pub(in crate::service) use board::{Board, Seat, Standing};
+pub(in crate::service) use latency::Times;
 pub(in crate::service) use presence::PRESENCE;
 pub use presence::Presence;
 pub use tokens::NewToken;
@@ -35,11 +37,14 @@ pub use tokens::NewToken;
 use super::failure::Failure;
 use super::kit::{Acting, CommitExt, Kit, Loaded};
 use super::messaging::stage_route_now;
+use super::meters::seconds;
+use crate::ports::metrics::{Family, Measured, Sample};
 use crate::ports::resident::ResidentDescription;
 use crate::ports::store::Commit;
 use crate::ports::surface::Caller;
 use access::Gate;
 use handle::{HandleError, Handles};
+use latency::Latency;
 use presence::Heard;
 use tokens::Admissions;
 
@@ -239,15 +244,19 @@ impl Agents {
     /// # Errors
     /// `not_found`, `not_yours`, `bad_handle`, `start_first`.
     pub async fn resolve(&self, caller: &Caller, agent: Option<&str>) -> Result<Arc<AgentRecord>, Failure> {
-        let board = self.board(caller.project).await?;
-        let found = match agent.or(caller.handle.as_deref()) {
-            Some(text) => self.select(caller, &board, text)?,
-            None => board.last_started(caller.token.principal).ok_or_else(|| {
-                Failure::refused("start_first", "no agent of this credential has started in this project", "Call `start` first.")
-            })?,
-        };
+        let found = self.meant(caller, agent).await?;
         self.renew(caller.project, &found).await;
         Ok(found)
+    }
+
+    async fn meant(&self, caller: &Caller, agent: Option<&str>) -> Result<Arc<AgentRecord>, Failure> {
+        let board = self.board(caller.project).await?;
+        match agent.or(caller.handle.as_deref()) {
+            Some(text) => self.select(caller, &board, text),
+            None => board.last_started(caller.token.principal).ok_or_else(|| {
+                Failure::refused("start_first", "no agent of this credential has started in this project", "Call `start` first.")
+            }),
+        }
     }
 
     /// Returns the act of a call: [`Agents::resolve`] with what events need.
@@ -256,6 +265,16 @@ impl Agents {
     /// As [`Agents::resolve`].
     pub async fn acting(&self, caller: &Caller, agent: Option<&str>) -> Result<Acting, Failure> {
         let agent = self.resolve(caller, agent).await?;
+        let principal_name = caller.token.principal_name.clone();
+        Ok(Acting { project: caller.project, agent, principal_name, trace: caller.trace.clone() })
+    }
+
+    /// Returns the act of somebody who looks on an agent's behalf: as [`Agents::acting`], but no sign of life of the agent.
+    ///
+    /// # Errors
+    /// As [`Agents::resolve`].
+    pub async fn on_behalf(&self, caller: &Caller, agent: Option<&str>) -> Result<Acting, Failure> {
+        let agent = self.meant(caller, agent).await?;
         let principal_name = caller.token.principal_name.clone();
         Ok(Acting { project: caller.project, agent, principal_name, trace: caller.trace.clone() })
     }
@@ -318,6 +337,22 @@ impl Agents {
         let board = Arc::clone(self.boards.lock().entry(project).or_insert_with(|| Arc::new(Board::new(project))));
         board.catch_up(&self.kit).await?;
         Ok(board)
+    }
+}
+
+impl Measured for Agents {
+    fn families(&self) -> Vec<Family> {
+        let mut all = Latency::default();
+        let boards: Vec<Arc<Board>> = self.boards.lock().values().cloned().collect();
+        boards.iter().for_each(|board| board.add_latency(&mut all));
+        let stages = [("seen", &all.seen), ("acted", &all.acted)].into_iter().filter(|(_, times)| times.count() > 0);
+        let sample = |(stage, times): (&str, &Times)| {
+            let (bounds_us, classes, sum_us) = times.parts();
+            Sample { labels: vec![("stage", stage.to_owned())], value: seconds(&bounds_us, classes, sum_us) }
+        };
+        let help =
+            "How long messages lay in an inbox until they were first handed out (seen), and from there until they were acked (acted).";
+        vec![Family { name: "pointsman_delivery_seconds", help, samples: stages.map(sample).collect() }]
     }
 }
 

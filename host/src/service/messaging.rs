@@ -23,6 +23,7 @@ mod due;
 mod interest;
 mod line;
 mod look;
+mod peek;
 mod post;
 mod route;
 mod settle;
@@ -46,6 +47,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use due::run_due;
 pub use look::MessageFilter;
+pub use peek::{PeekAnswer, PeekRequest, Waiting};
 pub(in crate::service) use post::{check_idempotency_key, stage_route_now};
 pub use wait::{Handed, Nack, NotSettled, Settled, WaitAnswer, WaitRequest};
 

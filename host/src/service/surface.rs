@@ -10,7 +10,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pointsman_core::agent::TokenRecord;
-use pointsman_core::event::Event;
+use pointsman_core::event::{Cursor, Event};
 use pointsman_core::ids::{ProjectId, TaskId};
 use pointsman_core::inbox::Try;
 use pointsman_core::message::SenderContext;
@@ -27,7 +27,7 @@ use super::deferred::DeferredCalls;
 use super::failure::{Failure, Refusal};
 use super::kit::{Acting, Kit, chain};
 use super::merge_queue::{GiveReview, MergeQueue};
-use super::messaging::{Handed, Messaging, SendBatch, WaitRequest};
+use super::messaging::{Handed, Messaging, PeekRequest, SendBatch, WaitRequest};
 use super::meters::{Ending, Meters};
 use super::offers::OfferBook;
 use super::sessions::Sessions;
@@ -282,6 +282,13 @@ fn shown_event(event: &Event) -> Value {
     json!({"type": event.event.kind, "subject": event.event.subject, "by": event.event.actor.name, "data": event.event.data, "at": event.at.to_rfc3339()})
 }
 
+/// Reads the cursor of an earlier answer.
+fn cursor(after: Option<&str>) -> Result<Option<Cursor>, Failure> {
+    after.map(str::parse).transpose().map_err(|error| {
+        Failure::refused("bad_argument", format!("`after`: {error}"), "Give the `cursor` of an earlier answer, or leave it out.")
+    })
+}
+
 /// One call on its way.
 struct Call {
     services: Arc<Services>,
@@ -295,9 +302,14 @@ impl Call {
         trace::on_behalf(&id, self.answer(arguments, agent)).await
     }
 
-    async fn answer(self, arguments: Value, agent: Option<String>) -> Result<ToolAnswer, Failure> {
+    async fn answer(self, mut arguments: Value, agent: Option<String>) -> Result<ToolAnswer, Failure> {
         if self.tool == "start" {
             return Box::pin(self.start(&arguments)).await;
+        }
+        if self.tool == "wait_for_events" && arguments::take_peek(&mut arguments)? {
+            let acting = self.services.agents.on_behalf(&self.caller, agent.as_deref()).await?;
+            let said = Box::pin(self.peek(&acting, &arguments)).await?;
+            return self.word(&acting, said).await;
         }
         let acting = self.services.agents.acting(&self.caller, agent.as_deref()).await?;
         let said = self.dispatch(&acting, &arguments).await?;
@@ -400,9 +412,7 @@ impl Call {
 
     async fn wait(&self, acting: &Acting, arguments: &Value) -> Result<Said, Failure> {
         let asked: arguments::WaitForEvents = arguments::read(self.tool, arguments)?;
-        let after = asked.after.as_deref().map(str::parse).transpose().map_err(|error| {
-            Failure::refused("bad_argument", format!("`after`: {error}"), "Give the `cursor` of an earlier answer, or leave it out.")
-        })?;
+        let after = cursor(asked.after.as_deref())?;
         let holding = self.services.claims.holding(acting.project, acting.agent.id).await?;
         let request = WaitRequest {
             ack: asked.ack,
@@ -432,6 +442,26 @@ impl Call {
             result["superseded"] = true.into();
         }
         Ok(Said::new(&result, next))
+    }
+
+    /// Looks what there is for the agent to come for, and takes nothing.
+    async fn peek(&self, acting: &Acting, arguments: &Value) -> Result<Said, Failure> {
+        let asked: arguments::WaitForEvents = arguments::read(self.tool, arguments)?;
+        if !asked.ack.is_empty() || !asked.nack.is_empty() {
+            return Err(Failure::refused("bad_argument", "`peek` only looks: it settles nothing", "Leave `ack` and `nack` out."));
+        }
+        let holding = self.services.claims.holding(acting.project, acting.agent.id).await?;
+        let tasks = holding.iter().map(|held| held.task).collect();
+        let request = PeekRequest { max_s: asked.max_s, after: cursor(asked.after.as_deref())?, watch: asked.watch, tasks };
+        let seen = self.services.messaging.peek(acting, &request).await?;
+        let result = json!({
+            "waiting": seen.waiting,
+            "arrived": seen.arrived,
+            "events": seen.events.iter().map(|event| shown_event(event)).collect::<Vec<_>>(),
+            "cursor": seen.cursor.to_string(),
+            "more_events": seen.more,
+        });
+        Ok(Said::new(&result, "Nothing was taken: the agent itself takes what waits with wait_for_events."))
     }
 
     async fn update(&self, acting: &Acting, arguments: &Value) -> Result<Said, Failure> {

@@ -8,6 +8,7 @@ mod moves;
 #[path = "../../core/src/inbox/tests/naive.rs"]
 mod naive;
 mod order;
+mod peeks;
 mod presence;
 mod requests;
 mod residents;

@@ -24,7 +24,7 @@ pub(super) use self::problem::Problem;
 use super::HttpLimits;
 use super::body::{ReplyBody, WholeBody};
 use super::plain;
-use crate::ports::admin::{AdminError, AdminSurface, AgentAdd, DecisionQuery, ProjectCreate};
+use crate::ports::admin::{AdminError, AdminSurface, AgentAdd, DecisionQuery, ProjectCreate, WhyQuery};
 use crate::ports::endpoint::BodySource;
 use crate::ports::registry::{PROMOTE_HEARD_MIN, PluginAdd, PluginChange};
 
@@ -59,6 +59,7 @@ enum Resource {
     Plugin(String),
     Change(String, Verb),
     Health,
+    Why(String),
     Decisions(String),
     Differences(String),
 }
@@ -132,6 +133,8 @@ impl Resource {
             ["plugins"] => Self::Plugins,
             ["plugins", name] if !name.is_empty() => Self::Plugin((*name).to_owned()),
             ["health"] => Self::Health,
+            ["why", id] if !id.is_empty() => Self::Why((*id).to_owned()),
+            ["why", message, agent] => Self::Why(format!("{message}/{agent}")),
             ["plugins", name, "decisions"] => Self::Decisions((*name).to_owned()),
             ["plugins", name, "differences"] => Self::Differences((*name).to_owned()),
             ["plugins", name, verb] => {
@@ -144,7 +147,7 @@ impl Resource {
 
     const fn allow(&self) -> &'static str {
         match self {
-            Self::Status | Self::Health | Self::Decisions(_) | Self::Differences(_) => "GET, HEAD",
+            Self::Status | Self::Health | Self::Why(_) | Self::Decisions(_) | Self::Differences(_) => "GET, HEAD",
             Self::Agents | Self::Projects | Self::Plugins => "GET, HEAD, POST",
             Self::Agent(_) => "DELETE",
             Self::Plugin(_) => "GET, HEAD, DELETE",
@@ -233,6 +236,7 @@ async fn perform(
         Resource::Plugin(name) if *method == Method::DELETE => reply(surface.plugin_remove(&name)).await,
         Resource::Plugin(name) => reply(surface.plugin(&name)).await,
         Resource::Health => reply(surface.plugin_health()).await,
+        Resource::Why(id) => reply(surface.why(why_of(id, query)?)).await,
         Resource::Decisions(plugin) => reply(surface.decisions(asked_of(plugin, query)?)).await,
         Resource::Differences(name) => listed("differences", surface.plugin_differences(&name)).await,
         Resource::Change(name, verb) => reply(surface.plugin_change(&name, change(verb, body)?)).await,
@@ -252,6 +256,19 @@ fn asked_of(plugin: String, query: &str) -> Result<DecisionQuery, Problem> {
             "limit" => asked.limit = value.parse().map_err(|_| wrong())?,
             "after" => asked.after = Some(decoded(value).ok_or_else(wrong)?),
             _ => return Err(Problem::Malformed { why: format!("there is no parameter `{name}`; there are since_ms, after, limit") }),
+        }
+    }
+    Ok(asked)
+}
+
+/// Reads what is to be explained: `project`.
+fn why_of(id: String, query: &str) -> Result<WhyQuery, Problem> {
+    let mut asked = WhyQuery { id, project: None };
+    for (name, value) in query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
+        let wrong = || Problem::Malformed { why: format!("the parameter `{name}` does not take `{value}`") };
+        match name {
+            "project" => asked.project = Some(decoded(value).ok_or_else(wrong)?),
+            _ => return Err(Problem::Malformed { why: format!("there is no parameter `{name}`; there is project") }),
         }
     }
     Ok(asked)
@@ -357,6 +374,10 @@ mod tests {
             ("/api/v1/plugins/x", Some(Resource::Plugin("x".to_owned()))),
             ("/api/v1/plugins/x/pin", Some(Resource::Change("x".to_owned(), Verb::Pin))),
             ("/api/v1/plugins/x/fly", None),
+            ("/api/v1/why/T-3", Some(Resource::Why("T-3".to_owned()))),
+            ("/api/v1/why/msg_1%2Fana", Some(Resource::Why("msg_1/ana".to_owned()))),
+            ("/api/v1/why/msg_1/ana", Some(Resource::Why("msg_1/ana".to_owned()))),
+            ("/api/v1/why/", None),
             ("/api/v1/plugins/", None),
             ("/api/v1/agents/%4", None),
             ("/api/v2/status", None),

@@ -17,6 +17,7 @@ use pointsman_core::inbox::{Delivery, DeliveryState};
 use pointsman_core::time::TimeMs;
 use serde_json::Value;
 
+use super::latency::Latency;
 use super::presence::{PRESENCE, Presence, Seen};
 use super::{AGENTS, AGENTS_MAX, TALLIES, Tally, agent_key, tally_key};
 use crate::ports::plugins::{Plugins, Symbol};
@@ -109,31 +110,67 @@ pub(in crate::service) struct Seat {
     pub(in crate::service) open_reviews: u32,
 }
 
+/// A delivery in an inbox.
+#[derive(Debug, Clone, Copy)]
+struct Live {
+    standing: Standing,
+    is_review: bool,
+    /// When it came into this inbox, as far as that is known.
+    arrived_at: Option<TimeMs>,
+    /// When it was first handed out from it, as far as that is known.
+    seen_at: Option<TimeMs>,
+}
+
+/// What an event says of a delivery.
+#[derive(Debug, Clone, Copy)]
+struct Change {
+    standing: Standing,
+    is_review: Option<bool>,
+    /// When it happened; none: it is how things stood when the board was read.
+    at: Option<TimeMs>,
+    is_ack: bool,
+}
+
 #[derive(Debug, Default)]
 struct Inbox {
-    live: HashMap<MessageId, (Standing, bool)>,
+    live: HashMap<MessageId, Live>,
     ready: u32,
     /// Those that back off or are held.
     still: u32,
     reviews: u32,
+    latency: Latency,
 }
 
 impl Inbox {
-    fn set(&mut self, message: MessageId, standing: Standing, is_review: Option<bool>) {
+    fn set(&mut self, message: MessageId, change: Change) {
+        let Change { standing, is_review, at, is_ack } = change;
         let before = self.live.remove(&message);
-        if let Some((standing, is_review)) = before {
-            self.ready -= u32::from(standing == Standing::Ready);
-            self.still -= u32::from(matches!(standing, Standing::Waiting | Standing::Held));
-            self.reviews -= u32::from(is_review);
+        if let Some(before) = before {
+            self.ready -= u32::from(before.standing == Standing::Ready);
+            self.still -= u32::from(matches!(before.standing, Standing::Waiting | Standing::Held));
+            self.reviews -= u32::from(before.is_review);
+        }
+        let mut arrived_at = before.map_or(at, |before| before.arrived_at);
+        let mut seen_at = before.and_then(|before| before.seen_at);
+        if let (Some(seen), Some(at), true) = (seen_at, at, is_ack) {
+            self.latency.acted.add(at.since_ms(seen));
         }
         if standing == Standing::Gone {
             return;
         }
-        let is_review = is_review.or(before.map(|(_, is_review)| is_review)).unwrap_or(false);
+        if standing == Standing::Leased && seen_at.is_none() {
+            if let (Some(arrived), Some(at)) = (arrived_at, at) {
+                self.latency.seen.add(at.since_ms(arrived));
+                seen_at = Some(at);
+            }
+            // What was handed out before the board was read is measured no more.
+            arrived_at = None;
+        }
+        let is_review = is_review.or(before.map(|before| before.is_review)).unwrap_or(false);
         self.ready += u32::from(standing == Standing::Ready);
         self.still += u32::from(matches!(standing, Standing::Waiting | Standing::Held));
         self.reviews += u32::from(is_review);
-        self.live.insert(message, (standing, is_review));
+        self.live.insert(message, Live { standing, is_review, arrived_at, seen_at });
     }
 }
 
@@ -163,9 +200,11 @@ impl State {
     fn apply(&mut self, event: Event) {
         if let (Some(inbox), Ok(message)) = (event.event.data.get("inbox").and_then(Value::as_object), event.event.subject.parse()) {
             let is_review = event.event.data.get("kind").and_then(Value::as_str).map(|kind| kind == REVIEW_REQUEST);
+            let is_ack = event.event.kind == "message.acked";
             for (agent, standing) in inbox {
                 if let (Ok(agent), Some(standing)) = (agent.parse(), standing.as_str().and_then(Standing::from_word)) {
-                    self.inboxes.entry(agent).or_default().set(message, standing, is_review);
+                    let change = Change { standing, is_review, at: Some(event.at), is_ack };
+                    self.inboxes.entry(agent).or_default().set(message, change);
                 }
             }
         }
@@ -264,7 +303,18 @@ impl Board {
         for (_, found) in kit.load_all::<Delivery>(project, DELIVERIES, usize::MAX).await? {
             let delivery = found.value;
             let inbox = state.inboxes.entry(delivery.agent).or_default();
-            inbox.set(delivery.message, Standing::of(&delivery), Some(delivery.is_review));
+            let arrived_at = match delivery.state {
+                DeliveryState::Ready { since } if delivery.attempts_here == 0 => Some(since),
+                DeliveryState::Ready { .. }
+                | DeliveryState::Waiting { .. }
+                | DeliveryState::Leased { .. }
+                | DeliveryState::Acked { .. }
+                | DeliveryState::PassedOn { .. }
+                | DeliveryState::DeadLettered { .. }
+                | DeliveryState::Expired { .. } => None,
+            };
+            let is_review = Some(delivery.is_review);
+            inbox.set(delivery.message, Change { standing: Standing::of(&delivery), is_review, at: arrived_at, is_ack: false });
         }
         let mut present = self.state.lock();
         state.holds_turn = present.holds_turn + 1;
@@ -366,9 +416,22 @@ impl Board {
         let state = self.state.lock();
         let Some(inbox) = state.inboxes.get(&agent) else { return Vec::new() };
         let mut leased: Vec<MessageId> =
-            inbox.live.iter().filter(|(_, (standing, _))| *standing == Standing::Leased).map(|(message, _)| *message).collect();
+            inbox.live.iter().filter(|(_, live)| live.standing == Standing::Leased).map(|(message, _)| *message).collect();
         leased.sort_unstable();
         leased
+    }
+
+    /// Returns how long messages waited for an agent.
+    pub(in crate::service) fn latency(&self, agent: AgentId) -> Latency {
+        self.state.lock().inboxes.get(&agent).map(|inbox| inbox.latency.clone()).unwrap_or_default()
+    }
+
+    /// Adds how long messages waited for any agent.
+    pub(super) fn add_latency(&self, all: &mut Latency) {
+        for inbox in self.state.lock().inboxes.values() {
+            all.seen.add_all(&inbox.latency.seen);
+            all.acted.add_all(&inbox.latency.acted);
+        }
     }
 
     /// Returns the events after a cursor, at most `limit`; none when they lie too far back.

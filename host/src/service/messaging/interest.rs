@@ -4,6 +4,7 @@
 //! - what happens to tasks it holds and their merges, and tasks and merges that name it;
 //! - what becomes of messages it sent: dead letters, expiry, refusal by a router, full inboxes, and, where it asked for acks, the first time one is
 //!   handed out and each ack.
+//! - what comes into its inbox, where somebody waits on its behalf: to itself that is handed out instead.
 //!
 //! Never what it did itself.
 
@@ -14,14 +15,26 @@ use pointsman_core::ids::TaskId;
 use pointsman_core::path_glob::PathGlob;
 use serde_json::Value;
 
+use crate::service::agents::Standing;
+
 /// Fields of an event that name agents.
 const NAMING: [&str; 10] = ["agent", "agents", "agent_name", "author", "holder", "owner", "reviewer", "reviewers", "to", "asked"];
+
+/// Whether what comes into the inbox counts as an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrivals {
+    /// It is told of.
+    Told,
+    /// It is handed out.
+    HandedOut,
+}
 
 /// What an agent wants to hear of.
 pub(super) struct Interest<'a> {
     pub(super) agent: &'a AgentRecord,
     pub(super) tasks: &'a [TaskId],
     pub(super) watch: &'a [PathGlob],
+    pub(super) arrivals: Arrivals,
 }
 
 impl Interest<'_> {
@@ -36,9 +49,19 @@ impl Interest<'_> {
                 key.is_some_and(|key| self.watch.iter().any(|glob| glob.matches(key)))
             }
             Some(("task" | "merge", _)) => self.holds_subject(event) || self.is_named(&event.data),
-            Some(("message", what)) => self.sent(event) && self.is_news(what, event),
+            Some(("message", what)) => (self.sent(event) && self.is_news(what, event)) || self.is_told_arrival(event),
             _ => false,
         }
+    }
+
+    fn is_told_arrival(&self, event: &NewEvent) -> bool {
+        self.arrivals == Arrivals::Told && self.is_arrival(event)
+    }
+
+    /// Returns whether by this event a delivery became one to hand to the agent.
+    pub(super) fn is_arrival(&self, event: &NewEvent) -> bool {
+        let standing = event.data.get("inbox").and_then(|inbox| inbox.get(self.agent.id.to_string()));
+        standing.and_then(Value::as_str) == Some(Standing::Ready.word())
     }
 
     fn holds_subject(&self, event: &NewEvent) -> bool {
@@ -109,7 +132,7 @@ mod tests {
 
     fn is_told(kind: &str, subject: &str, data: Value) -> bool {
         let (ana, watch) = (ana(), ["plan/**".parse::<PathGlob>().expect("a glob")]);
-        let interest = Interest { agent: &ana, tasks: &[TaskId(7)], watch: &watch };
+        let interest = Interest { agent: &ana, tasks: &[TaskId(7)], watch: &watch, arrivals: Arrivals::HandedOut };
         interest.covers(&NewEvent::new(kind, Actor::host(), subject, data))
     }
 
@@ -143,7 +166,24 @@ mod tests {
     fn an_agent_does_not_hear_of_its_own_acts() {
         let ana = ana();
         let watch = ["**".parse::<PathGlob>().expect("a glob")];
-        let interest = Interest { agent: &ana, tasks: &[], watch: &watch };
+        let interest = Interest { agent: &ana, tasks: &[], watch: &watch, arrivals: Arrivals::HandedOut };
         assert!(!interest.covers(&NewEvent::new("context.written", ana.actor(), "ctx:plan", json!({}))));
+    }
+
+    #[test]
+    fn who_waits_on_its_behalf_hears_of_its_inbox() {
+        let ana = ana();
+        let interest = |arrivals| Interest { agent: &ana, tasks: &[], watch: &[], arrivals };
+        let me = ana.id.to_string();
+        for (kind, standing, arrives) in [
+            ("message.routed", "ready", true),
+            ("message.ready", "ready", true),
+            ("message.handed_out", "leased", false),
+            ("message.acked", "gone", false),
+        ] {
+            let event = NewEvent::new(kind, Actor::host(), "msg_x", json!({"inbox": {me.clone(): standing}}));
+            let heard = (interest(Arrivals::Told).covers(&event), interest(Arrivals::HandedOut).covers(&event));
+            assert_eq!(heard, (arrives, false), "{kind}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::Messaging;
-use super::interest::Interest;
+use super::interest::{Arrivals, Interest};
 use crate::service::failure::Failure;
 use crate::service::kit::Acting;
 
@@ -160,7 +160,7 @@ impl Messaging {
             let board = self.agents.board(acting.project).await?;
             let agent = board.agent(acting.agent.id);
             let agent = agent.as_deref().unwrap_or(&acting.agent);
-            let interest = Interest { agent, tasks: &request.tasks, watch: &watch };
+            let interest = Interest { agent, tasks: &request.tasks, watch: &watch, arrivals: Arrivals::HandedOut };
             heard = self.listen(acting, heard.cursor, &interest).await?;
             let superseded = turn.over.is_cancelled();
             let messages =
@@ -179,7 +179,7 @@ impl Messaging {
     }
 
     /// Looks through the log after a cursor for what concerns the agent.
-    async fn listen(&self, acting: &Acting, after: Cursor, interest: &Interest<'_>) -> Result<Heard, Failure> {
+    pub(super) async fn listen(&self, acting: &Acting, after: Cursor, interest: &Interest<'_>) -> Result<Heard, Failure> {
         let mut heard = Heard { events: Vec::new(), cursor: after, more: false };
         let mut scanned = 0;
         loop {
@@ -214,13 +214,13 @@ impl Messaging {
 }
 
 /// What was heard on the way to a cursor.
-struct Heard {
-    events: Vec<Arc<Event>>,
-    cursor: Cursor,
-    more: bool,
+pub(super) struct Heard {
+    pub(super) events: Vec<Arc<Event>>,
+    pub(super) cursor: Cursor,
+    pub(super) more: bool,
 }
 
-fn globs(texts: &[String]) -> Result<Vec<PathGlob>, Failure> {
+pub(super) fn globs(texts: &[String]) -> Result<Vec<PathGlob>, Failure> {
     if texts.len() > WATCHED_GLOBS_MAX {
         let why = format!("`watch` has {} globs, at most {WATCHED_GLOBS_MAX} are allowed", texts.len());
         return Err(Failure::refused("bad_argument", why, "Watch a folder of keys: `plan/**`."));
@@ -232,7 +232,7 @@ fn globs(texts: &[String]) -> Result<Vec<PathGlob>, Failure> {
     texts.iter().map(parse).collect()
 }
 
-fn max_s(given: Option<u64>) -> Result<u64, Failure> {
+pub(super) fn max_s(given: Option<u64>) -> Result<u64, Failure> {
     match given {
         None => Ok(WAIT_DEFAULT_S),
         Some(max_s) if max_s <= WAIT_MAX_S => Ok(max_s),

@@ -44,6 +44,19 @@ pub(super) fn split(tool: &str, raw: &RawValue) -> Result<(Value, Option<String>
     }
 }
 
+/// Takes the `peek` argument out of those of `wait_for_events`: only look, on the agent's behalf. It is for wakers; no model needs it,
+/// so no list shows it.
+///
+/// # Errors
+/// `bad_argument` when it is neither true nor false.
+pub(super) fn take_peek(arguments: &mut Value) -> Result<bool, Failure> {
+    match arguments.as_object_mut().and_then(|map| map.remove("peek")) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(peek)) => Ok(peek),
+        Some(_) => Err(Failure::refused("bad_argument", "`peek` is neither true nor false", "Leave it out, unless you only look.")),
+    }
+}
+
 /// `wait_for_events`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -20,7 +20,8 @@ use tokio::net::UnixStream;
 use super::super::rest::{BASE, encoded, worded};
 use super::address;
 use crate::ports::admin::{
-    AdminError, AdminSurface, AgentAdd, AgentAdded, AgentListed, DecisionQuery, HostStatus, ProjectCreate, ProjectCreated, ProjectListed,
+    AdminError, AdminSurface, AgentAdd, AgentAdded, AgentListed, DecisionQuery, Explained, HostStatus, ProjectCreate, ProjectCreated,
+    ProjectListed, WhyQuery,
 };
 use crate::ports::decision::DecisionPage;
 use crate::ports::health::{Difference, Health};
@@ -141,6 +142,11 @@ impl AdminSurface for AdminClient {
 
     async fn status(&self) -> Result<HostStatus, AdminError> {
         self.ask(Method::GET, "status", None).await
+    }
+
+    async fn why(&self, query: WhyQuery) -> Result<Explained, AdminError> {
+        let project = query.project.map(|slug| format!("?project={}", encoded(&slug))).unwrap_or_default();
+        self.ask(Method::GET, &format!("why/{}{project}", encoded(&query.id)), None).await
     }
 
     async fn plugin_list(&self) -> Result<Vec<PluginListed>, AdminError> {

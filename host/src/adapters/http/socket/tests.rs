@@ -11,7 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::adapters::http::rest::Rest;
 use crate::ports::admin::{
-    AdminError, AdminSurface, AgentAdd, AgentAdded, AgentListed, DecisionQuery, HostStatus, ProjectCreate, ProjectCreated, ProjectListed,
+    AdminError, AdminSurface, AgentAdd, AgentAdded, AgentListed, DecisionQuery, Explained, HostStatus, ProjectCreate, ProjectCreated,
+    ProjectListed, WhyQuery,
 };
 use crate::ports::decision::DecisionPage;
 use crate::ports::health::{Difference, Health};
@@ -65,6 +66,10 @@ impl AdminSurface for Memory {
 
     async fn status(&self) -> Result<HostStatus, AdminError> {
         Ok(HostStatus::default())
+    }
+
+    async fn why(&self, query: WhyQuery) -> Result<Explained, AdminError> {
+        Err(refused(&format!("{} in {:?}", query.id, query.project)))
     }
 
     async fn plugin_list(&self) -> Result<Vec<PluginListed>, AdminError> {
@@ -166,6 +171,8 @@ async fn answers_and_refusals_cross_the_socket_whole() {
     assert!(client.project_create(project).await.expect("made").is_new);
     let pin = PluginChange::Pin { digest: Some("ab".to_owned()) };
     assert_eq!(client.plugin_change("x", pin.clone()).await, Err(refused(&format!("x {pin:?}"))));
+    let why = WhyQuery { id: "msg_1/ana b".to_owned(), project: Some("p/q".to_owned()) };
+    assert_eq!(client.why(why).await, Err(refused("msg_1/ana b in Some(\"p/q\")")));
     assert!(matches!(client.reload().await, Err(AdminError::Unavailable { .. })));
 
     host.stop.cancel();

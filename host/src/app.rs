@@ -305,7 +305,9 @@ fn signalled(stop: CancellationToken) -> Result<tokio::task::JoinHandle<()>, App
 
 /// Returns what makes the text of all figures.
 fn figures(opened: &Opened) -> Figures {
-    let sources: [Arc<dyn Measured>; 2] = [Arc::clone(&opened.services.meters) as _, Arc::clone(&opened.governor) as _];
+    let services = &opened.services;
+    let sources: [Arc<dyn Measured>; 3] =
+        [Arc::clone(&services.meters) as _, Arc::clone(&services.messaging) as _, Arc::clone(&opened.governor) as _];
     Arc::new(move || {
         let families: Vec<_> = sources.iter().flat_map(|source| source.families()).collect();
         metrics::text(&families)

@@ -1,11 +1,14 @@
 //! Stories of agents, messages, shared context and residents, told on the real store, plugin runtime, keys and git.
 
+mod back;
 mod calls;
 mod contexts;
 mod identity;
+mod letters;
 mod messages;
 mod requests;
 mod residents;
+mod retention;
 mod routing;
 mod slow;
 mod waits;

@@ -6,6 +6,7 @@
 //!
 //! **Invariants:** a request that was begun is carried out, also when its client goes away; a refused one changed nothing.
 
+mod letters;
 mod problem;
 
 use std::future::Future;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 
+pub(super) use self::letters::{change_body, query_of};
 pub(super) use self::problem::Problem;
 use super::HttpLimits;
 use super::body::{ReplyBody, WholeBody};
@@ -59,6 +61,10 @@ enum Resource {
     Plugin(String),
     Change(String, Verb),
     Health,
+    Letters,
+    Letter(String),
+    LettersReplay,
+    LettersPurge,
     Decisions(String),
     Differences(String),
 }
@@ -132,6 +138,10 @@ impl Resource {
             ["plugins"] => Self::Plugins,
             ["plugins", name] if !name.is_empty() => Self::Plugin((*name).to_owned()),
             ["health"] => Self::Health,
+            ["letters"] => Self::Letters,
+            ["letters", "replay"] => Self::LettersReplay,
+            ["letters", "purge"] => Self::LettersPurge,
+            ["letters", message] if !message.is_empty() => Self::Letter((*message).to_owned()),
             ["plugins", name, "decisions"] => Self::Decisions((*name).to_owned()),
             ["plugins", name, "differences"] => Self::Differences((*name).to_owned()),
             ["plugins", name, verb] => {
@@ -144,11 +154,11 @@ impl Resource {
 
     const fn allow(&self) -> &'static str {
         match self {
-            Self::Status | Self::Health | Self::Decisions(_) | Self::Differences(_) => "GET, HEAD",
+            Self::Status | Self::Health | Self::Letters | Self::Letter(_) | Self::Decisions(_) | Self::Differences(_) => "GET, HEAD",
             Self::Agents | Self::Projects | Self::Plugins => "GET, HEAD, POST",
             Self::Agent(_) => "DELETE",
             Self::Plugin(_) => "GET, HEAD, DELETE",
-            Self::Reload | Self::Change(..) => "POST",
+            Self::Reload | Self::Change(..) | Self::LettersReplay | Self::LettersPurge => "POST",
         }
     }
 }
@@ -233,6 +243,10 @@ async fn perform(
         Resource::Plugin(name) if *method == Method::DELETE => reply(surface.plugin_remove(&name)).await,
         Resource::Plugin(name) => reply(surface.plugin(&name)).await,
         Resource::Health => reply(surface.plugin_health()).await,
+        Resource::Letters => reply(surface.letters(letters::asked_of(query)?)).await,
+        Resource::Letter(message) => reply(surface.letter(letters::message_of(&message)?)).await,
+        Resource::LettersReplay => letters::replay(surface, body).await,
+        Resource::LettersPurge => letters::purge(surface, body).await,
         Resource::Decisions(plugin) => reply(surface.decisions(asked_of(plugin, query)?)).await,
         Resource::Differences(name) => listed("differences", surface.plugin_differences(&name)).await,
         Resource::Change(name, verb) => reply(surface.plugin_change(&name, change(verb, body)?)).await,
@@ -357,6 +371,9 @@ mod tests {
             ("/api/v1/plugins/x", Some(Resource::Plugin("x".to_owned()))),
             ("/api/v1/plugins/x/pin", Some(Resource::Change("x".to_owned(), Verb::Pin))),
             ("/api/v1/plugins/x/fly", None),
+            ("/api/v1/letters", Some(Resource::Letters)),
+            ("/api/v1/letters/msg_1", Some(Resource::Letter("msg_1".to_owned()))),
+            ("/api/v1/letters/purge", Some(Resource::LettersPurge)),
             ("/api/v1/plugins/", None),
             ("/api/v1/agents/%4", None),
             ("/api/v2/status", None),

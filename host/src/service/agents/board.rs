@@ -173,7 +173,9 @@ impl State {
 /// Returns whether a commit with such an event may change what agents hold: each that does has one about a task, a branch or a
 /// merge.
 fn may_change_holds(kind: &str) -> bool {
-    !["message.", "agent.", "context.", "mcp.", "resource.", "offers.", "resident."].iter().any(|about| kind.starts_with(about))
+    !["message.", "messages.", "agent.", "context.", "mcp.", "resource.", "offers.", "resident."]
+        .iter()
+        .any(|about| kind.starts_with(about))
 }
 
 /// What is known of one project.

@@ -2,7 +2,7 @@
 //!
 //! - writes and conflicts of the context documents it watches;
 //! - what happens to tasks it holds and their merges, and tasks and merges that name it;
-//! - what becomes of messages it sent: dead letters, expiry, refusal by a router, and acks where it asked for them.
+//! - what becomes of messages it sent: dead letters and their revival, expiry, refusal by a router, and acks where it asked for them.
 //!
 //! Never what it did itself.
 
@@ -63,7 +63,7 @@ impl Interest<'_> {
 
     fn is_news(&self, what: &str, event: &NewEvent) -> bool {
         match what {
-            "dead_lettered" | "expired" => true,
+            "dead_lettered" | "expired" | "revived" => true,
             "routed" => event.data.get("decision").and_then(Value::as_str) == Some("drop"),
             "acked" => event.data.get("ack_required").and_then(Value::as_bool) == Some(true),
             _ => false,
@@ -118,6 +118,7 @@ mod tests {
         assert!(!is_told("merge.waiting", "M-1", json!({"target": "ana"})));
         assert!(is_told("message.expired", "msg_x", json!({"sender": me})));
         assert!(!is_told("message.expired", "msg_x", json!({"sender": other})));
+        assert!(is_told("message.revived", "msg_x", json!({"sender": me})));
         assert!(is_told("message.acked", "msg_x", json!({"sender": me, "ack_required": true})));
         assert!(!is_told("message.acked", "msg_x", json!({"sender": me, "ack_required": false})));
         assert!(!is_told("message.nacked", "msg_x", json!({"sender": me})));

@@ -110,7 +110,7 @@ async fn agents_find_and_read_back_what_was_said() {
     let ops = serde_json::from_slice::<Value>(&out.stdout).expect("JSON")["secret"].as_str().expect("a secret").to_owned();
     let client = Client::new(&format!("{}/mcp", host.url()), "", Era::Modern).expect("a client");
     let credential = format!("Bearer {ops}");
-    let figures = client.request("GET", "/metrics", &[("authorization", &credential)], Default::default()).await.expect("figures");
+    let figures = client.request("GET", "/metrics", &[("authorization", credential.as_str())], Default::default()).await.expect("figures");
     let text = String::from_utf8_lossy(&figures.body);
     assert!(text.contains("pointsman_messages_pruned_total 0") && text.contains("pointsman_message_index_messages 2"), "{text}");
 }

@@ -37,7 +37,7 @@ async fn all(world: &World, agent: &Acting, uri: &str) -> Vec<String> {
 }
 
 /// Waits until the project's index is whole.
-async fn indexed(world: &World) {
+pub(crate) async fn indexed(world: &World) {
     for _ in 0..3_000 {
         let answer = world.messaging.search(world.project, &Search::default(), 1).await.expect("an answer");
         if !answer.incomplete {
@@ -138,6 +138,10 @@ async fn a_search_of_many_messages_is_paged_and_right_while_others_send() {
         world.send(&ana, "agent:bo", &subject).await;
         if n % 10 == 0 {
             world.pass(3).await;
+        }
+        if n == 50 {
+            // What follows is more than a search takes in itself.
+            indexed(&world).await;
         }
         if n % 50 == 0 {
             let request = WaitRequest { max_s: Some(0), ..WaitRequest::default() };

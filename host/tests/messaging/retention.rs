@@ -3,9 +3,11 @@
 use pointsman::service::letters;
 use pointsman::service::messaging::{LetterFilter, Nack, Since};
 use pointsman_core::ids::MessageId;
+use pointsman_core::message_index::Search;
 use pointsman_core::time::TimeMs;
 use serde_json::json;
 
+use crate::back::indexed;
 use crate::world::{ATTEMPTS_MAX, KEPT_MS, LETTERS_KEPT_MS, World, code};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -41,6 +43,8 @@ async fn settled_messages_go_whole_and_live_ones_stay() {
     world.take(&bo).await;
     world.ack(&bo, both.message).await;
 
+    indexed(&world).await;
+
     world.pass(KEPT_MS + DAY_MS).await;
     run(&world).await;
     assert!(is_there(&world, both.message).await, "cy has not acked it yet");
@@ -65,6 +69,11 @@ async fn settled_messages_go_whole_and_live_ones_stay() {
     }
     assert_eq!(code(world.messaging.message(world.project, both.message).await), "gone");
     assert_eq!(code(world.messaging.message(world.project, MessageId::first_at(world.kit.now())).await), "not_found");
+    for (words, found) in [("unread", vec![live]), ("for both", vec![])] {
+        let answer = world.messaging.search(world.project, &Search::default().with_words(words), 10).await.expect("an answer");
+        assert!(!answer.incomplete);
+        assert_eq!(answer.messages.iter().map(|message| message.id).collect::<Vec<_>>(), found, "the index let go what was removed");
+    }
     let events = world.events("messages.pruned").await;
     let messages: Vec<u64> = events.iter().filter_map(|event| event.event.data["messages"].as_u64()).collect();
     assert_eq!(messages, [1, 1], "{events:?}");

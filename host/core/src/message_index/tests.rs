@@ -12,7 +12,7 @@ fn message(n: u8, subject: &str, body: Value) -> Message {
         id: MessageId::new(at, [n; 10]),
         project: ProjectId::from_bytes([0; 16]),
         thread: ThreadId::from_bytes([0; 16]),
-        kind: if n % 2 == 0 { "question" } else { "notice" }.to_owned(),
+        kind: if n.is_multiple_of(2) { "question" } else { "notice" }.to_owned(),
         from: Actor {
             principal: None,
             agent: Some(AgentId::from_bytes([n % 3; 16])),

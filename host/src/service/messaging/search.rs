@@ -194,7 +194,7 @@ impl Messaging {
     pub async fn search(&self, project: ProjectId, search: &Search, limit: usize) -> Result<SearchAnswer, Failure> {
         let indexed = self.searches.of(project);
         let is_whole = self.bring_up(&indexed).await?;
-        let (mut answer, floor) = self.from_index(&indexed, search, limit).await?;
+        let (mut answer, floor) = self.ask_index(&indexed, search, limit).await?;
         if !is_whole {
             answer.incomplete = true;
             return Ok(answer);
@@ -229,7 +229,7 @@ impl Messaging {
     }
 
     /// Returns what the index finds, and the newest message that it does not cover.
-    async fn from_index(&self, indexed: &Indexed, search: &Search, limit: usize) -> Result<(SearchAnswer, Option<MessageId>), Failure> {
+    async fn ask_index(&self, indexed: &Indexed, search: &Search, limit: usize) -> Result<(SearchAnswer, Option<MessageId>), Failure> {
         let mut answer = SearchAnswer::default();
         let mut search = search.clone();
         loop {

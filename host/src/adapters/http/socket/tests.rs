@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pointsman_core::event::Provenance;
-use pointsman_core::ids::{ProjectId, TokenId};
+use pointsman_core::ids::{MessageId, ProjectId, TokenId};
 use pointsman_core::time::TimeMs;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

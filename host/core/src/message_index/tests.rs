@@ -6,19 +6,19 @@ use crate::ids::{AgentId, ProjectId, ThreadId};
 
 fn message(n: u8, subject: &str, body: Value) -> Message {
     let at = TimeMs(1_000 + i64::from(n) / 3);
+    let (name, tag) = (["Ana", "bo", "cy"][usize::from(n % 3)], ["ci/nightly", "ui"][usize::from(n % 2)]);
+    let kind = if n.is_multiple_of(2) { "question" } else { "notice" };
     let written = json!({
         "id": MessageId::new(at, [n; 10]),
         "project": ProjectId::from_bytes([0; 16]),
         "thread": ThreadId::from_bytes([0; 16]),
-        "kind": if n.is_multiple_of(2) { "question" } else { "notice" },
-        "from": {
-            "agent": AgentId::from_bytes([n % 3; 16]), "name": ["Ana", "bo", "cy"][usize::from(n % 3)], "provenance": "agent",
-        },
+        "kind": kind,
+        "from": {"agent": AgentId::from_bytes([n % 3; 16]), "name": name, "provenance": "agent"},
         "to": ["agent:dee"],
         "subject": subject,
         "body": body,
         "paths": ["src/lexer/mod.rs"],
-        "tags": [["ci/nightly", "ui"][usize::from(n % 2)]],
+        "tags": [tag],
         "priority": 4,
         "ack_required": false,
         "context": {},

@@ -313,8 +313,12 @@ fn signalled(stop: CancellationToken) -> Result<tokio::task::JoinHandle<()>, App
 /// Returns what makes the text of all figures.
 fn figures(opened: &Opened) -> Figures {
     let services = &opened.services;
-    let sources: [Arc<dyn Measured>; 3] =
-        [Arc::clone(&services.meters) as _, Arc::clone(&services.agents) as _, Arc::clone(&opened.governor) as _];
+    let sources: [Arc<dyn Measured>; 4] = [
+        Arc::clone(&services.meters) as _,
+        Arc::clone(&services.agents) as _,
+        Arc::clone(&services.messaging) as _,
+        Arc::clone(&opened.governor) as _,
+    ];
     Arc::new(move || {
         let families: Vec<_> = sources.iter().flat_map(|source| source.families()).collect();
         metrics::text(&families)

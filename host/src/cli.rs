@@ -11,6 +11,7 @@ mod hook;
 mod inbox;
 mod init;
 mod json_edit;
+mod letters;
 mod mcp;
 mod plugin;
 mod replay;
@@ -74,6 +75,9 @@ enum Command {
     /// Plugins: build, test, measure, sign, add, switch, pin and roll back; see how they fare
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
+    /// Dead letters: messages that nobody took. List, look into, deliver again, purge
+    #[command(subcommand)]
+    Letters(letters::LettersCommand),
     /// Put recorded decisions to another component: what would it have decided otherwise?
     #[command(
         after_help = "Examples:\n  pointsman replay --plugin plugins/my-router --of routing-capability --since 24h\n  pointsman replay --plugin new.wasm --of routing-capability --since all --changed-max 0.01"
@@ -225,6 +229,7 @@ fn perform(command: Command) -> Result<ExitCode, Trouble> {
         Command::Mcp(args) => mcp::run(&environment, &args),
         Command::Agent(command) => agent::run(&environment, &command),
         Command::Plugin(command) => plugin::run(&environment, &command),
+        Command::Letters(command) => letters::run(&environment, &command),
         Command::Replay(args) => replay::run(&environment, &args),
         Command::Status(args) => status(&environment, &args),
         Command::Why(args) => why::run(&environment, &args),
@@ -293,6 +298,7 @@ fn status(environment: &Environment, args: &StatusArgs) -> Result<ExitCode, Trou
     }
     writeln!(out, "data      {folder}")?;
     writeln!(out, "projects  {}", if status.projects.is_empty() { "none".to_owned() } else { status.projects.join(", ") })?;
+    letters::write_status(&mut out, &status)?;
     plugin::write_status(&mut out, &status)?;
     Ok(code)
 }
@@ -353,6 +359,7 @@ mod tests {
           mcp      Be the host for a client that starts its servers as a process (stdio)
           agent    Credentials of agents and people
           plugin   Plugins: build, test, measure, sign, add, switch, pin and roll back; see how they fare
+          letters  Dead letters: messages that nobody took. List, look into, deliver again, purge
           replay   Put recorded decisions to another component: what would it have decided otherwise?
           status   Say how the host on this data folder is; exit 0 only when it can serve
           why      Say how a message, task or merge came to stand where it stands, and whose move it is

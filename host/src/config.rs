@@ -198,6 +198,18 @@ pub struct AgentsConfig {
     pub delivery_attempts_max: u32,
 }
 
+/// Milliseconds of a day.
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// `[messages]`: how long what is settled is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessagesConfig {
+    /// Milliseconds a message is kept after the last of its deliveries ended.
+    pub kept_ms: u64,
+    /// Milliseconds a dead letter is kept.
+    pub dead_letters_kept_ms: u64,
+}
+
 /// `[decisions]`: the record of what plugins decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct DecisionsConfig {
@@ -237,6 +249,8 @@ pub struct Config {
     pub projects: Vec<ProjectConfig>,
     /// Leases and tries.
     pub agents: AgentsConfig,
+    /// How long messages are kept.
+    pub messages: MessagesConfig,
     /// `[decisions]`.
     pub decisions: DecisionsConfig,
     /// Which components are asked where, each list in its order.
@@ -334,6 +348,8 @@ impl Config {
             claim_lease_ms: self.agents.claim_lease_ms,
             delivery_lease_ms: self.agents.delivery_lease_ms,
             delivery_attempts_max: self.agents.delivery_attempts_max,
+            messages_kept_ms: self.messages.kept_ms,
+            dead_letters_kept_ms: self.messages.dead_letters_kept_ms,
             public_url,
         }
     }
@@ -449,6 +465,7 @@ struct Raw {
     #[serde(default)]
     project: Vec<ProjectConfig>,
     agents: RawAgents,
+    messages: RawMessages,
     decisions: DecisionsConfig,
     routing: RawRouting,
     merging: RawMerging,
@@ -493,6 +510,12 @@ struct RawAgents {
     claim_lease_s: u64,
     delivery_lease_s: u64,
     delivery_attempts_max: u32,
+}
+
+#[derive(Deserialize)]
+struct RawMessages {
+    kept_days: u64,
+    dead_letters_kept_days: u64,
 }
 
 #[derive(Deserialize)]
@@ -655,6 +678,10 @@ impl Raw {
             data_dir,
             log: self.log,
             projects: self.project,
+            messages: MessagesConfig {
+                kept_ms: self.messages.kept_days * DAY_MS,
+                dead_letters_kept_ms: self.messages.dead_letters_kept_days * DAY_MS,
+            },
             decisions: self.decisions,
             agents: AgentsConfig {
                 claim_lease_ms: self.agents.claim_lease_s * 1_000,

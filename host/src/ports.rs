@@ -11,6 +11,7 @@ pub mod fetch;
 pub mod health;
 pub mod issuer;
 pub mod keys;
+pub mod letters;
 pub mod lookups;
 pub mod metrics;
 pub mod offering;

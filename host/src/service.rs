@@ -17,6 +17,7 @@ pub mod git_access;
 pub mod governor;
 pub mod intents;
 pub mod kit;
+pub mod letters;
 mod lookups;
 pub mod merge_queue;
 pub mod messaging;

@@ -73,6 +73,18 @@ macro_rules! uuid_id {
                 Self(uuid_v7(at, random))
             }
 
+            /// Returns the time an id made by `new` has in it.
+            #[must_use]
+            pub fn made_at(&self) -> TimeMs {
+                TimeMs(self.0[..6].iter().fold(0, |ms, byte| ms << 8 | i64::from(*byte)))
+            }
+
+            /// Returns the least id that can be made at `at`: those made earlier are below it.
+            #[must_use]
+            pub fn first_at(at: TimeMs) -> Self {
+                Self::new(at, [0; RANDOM_BYTES])
+            }
+
             /// Returns the id's 16 bytes.
             #[must_use]
             pub fn as_bytes(&self) -> &[u8; 16] {
@@ -298,6 +310,8 @@ mod tests {
         fn written_ids_read_back(at in 0i64..(1 << 47), random: [u8; RANDOM_BYTES], serial in 1u64..) {
             let id = MessageId::new(TimeMs(at), random);
             prop_assert_eq!(id.to_string().parse::<MessageId>(), Ok(id));
+            prop_assert_eq!(id.made_at(), TimeMs(at));
+            prop_assert!(MessageId::first_at(TimeMs(at)) <= id && id < MessageId::first_at(TimeMs(at + 1)));
             prop_assert!(id.to_string().parse::<AgentId>().is_err());
             let task = TaskId(serial);
             prop_assert_eq!(task.to_string().parse::<TaskId>(), Ok(task));

@@ -177,7 +177,7 @@ pub(super) fn write_columns<const N: usize>(out: &mut impl Write, rows: impl Ite
 }
 
 /// Returns the milliseconds of `90m`, `12h`, `30d` or `45s`.
-fn lifetime_ms(text: &str) -> Result<u64, String> {
+pub(super) fn lifetime_ms(text: &str) -> Result<u64, String> {
     let wrong = || "expected a number and s, m, h or d, such as 30d".to_owned();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit_ms: u64 = match &text[digits.len()..] {

@@ -186,6 +186,8 @@ static AGENTS: [Key; 3] = [
     may("delivery_lease_s", integer(1, DAY_S)),
     may("delivery_attempts_max", integer(1, 1_000)),
 ];
+/// A stored answer names its message for a week: that one is kept as long.
+static MESSAGES: [Key; 2] = [may("kept_days", integer(7, 36_500)), may("dead_letters_kept_days", integer(7, 36_500))];
 static DECISIONS: [Key; 1] = [may("kept_max", integer(0, 1_000_000))];
 static KIND_BINDING: [Key; 3] =
     [must("plugin", Shape::Text(&NAME)), may("projects", Shape::List(&SLUGS)), may("kinds", Shape::List(&KINDS))];
@@ -230,7 +232,7 @@ static GIT: [Key; 4] = [
 ];
 
 /// The whole configuration.
-pub(super) static ROOT: [Key; 20] = [
+pub(super) static ROOT: [Key; 21] = [
     must("config_version", integer(CONFIG_VERSION, CONFIG_VERSION)),
     may("server", Shape::Table(&SERVER)),
     may("limits", Shape::Table(&CALL_LIMITS)),
@@ -239,6 +241,7 @@ pub(super) static ROOT: [Key; 20] = [
     may("log", Shape::Table(&LOG)),
     may("project", Shape::Tables(&PROJECT)),
     may("agents", Shape::Table(&AGENTS)),
+    may("messages", Shape::Table(&MESSAGES)),
     may("decisions", Shape::Table(&DECISIONS)),
     may("routing", Shape::Table(&ROUTING)),
     may("merging", Shape::Table(&MERGING)),

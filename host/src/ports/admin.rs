@@ -8,13 +8,14 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use pointsman_core::event::Provenance;
-use pointsman_core::ids::{ProjectId, TokenId};
+use pointsman_core::ids::{MessageId, ProjectId, TokenId};
 use pointsman_core::time::TimeMs;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::decision::DecisionPage;
 use super::health::{Difference, Health};
+use super::letters::{LetterPage, LetterSelection, LetterShown, LetterVerb, LettersChanged, MessagesKept, Run};
 use super::registry::{PluginAdd, PluginChange, PluginListed, PluginTrouble};
 use super::wire_time;
 
@@ -176,6 +177,9 @@ pub struct HostStatus {
     pub not_ready: Option<String>,
     /// Slugs of its projects.
     pub projects: Vec<String>,
+    /// How the messages of each project stand.
+    #[serde(default)]
+    pub messages: Vec<MessagesKept>,
     /// How its plugins stand.
     pub plugins: Vec<PluginListed>,
     /// Why the configuration was not taken in when it was read again.
@@ -313,6 +317,24 @@ pub trait AdminSurface: Send + Sync {
     /// # Errors
     /// [`AdminError`]: `not_found`, `bad_argument`.
     async fn why(&self, query: WhyQuery) -> Result<Explained, AdminError>;
+
+    /// Returns dead letters, the oldest message of a project first.
+    ///
+    /// # Errors
+    /// [`AdminError`]: `not_found`, `bad_argument`.
+    async fn letters(&self, selection: LetterSelection) -> Result<LetterPage, AdminError>;
+
+    /// Returns a message with its dead letters and all that was tried.
+    ///
+    /// # Errors
+    /// [`AdminError`]: `not_found`.
+    async fn letter(&self, message: MessageId) -> Result<LetterShown, AdminError>;
+
+    /// Delivers dead letters again, or takes them off the list: as many as one answer lists. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// [`AdminError`]: `not_found`, `bad_argument`. What does not fit one letter is said in the answer.
+    async fn letters_change(&self, verb: LetterVerb, run: Run, selection: LetterSelection) -> Result<LettersChanged, AdminError>;
 
     /// Returns recorded decisions of a plugin, oldest first.
     ///

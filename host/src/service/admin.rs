@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use pointsman_core::agent::{ProjectRecord, TokenRecord};
-use pointsman_core::ids::{ProjectId, TokenId};
+use pointsman_core::ids::{MessageId, ProjectId, TokenId};
 use pointsman_core::time::TimeMs;
 
 use super::agents::{NewToken, Times};
@@ -13,6 +13,7 @@ use super::decisions::DecisionLog;
 use super::failure::Failure;
 use super::governor::Governor;
 use super::kit::chain;
+use super::letters;
 use super::registry::Registry;
 use super::surface::Services;
 use super::why;
@@ -22,6 +23,7 @@ use crate::ports::admin::{
 };
 use crate::ports::decision::DecisionPage;
 use crate::ports::health::{Difference, Health};
+use crate::ports::letters::{LetterPage, LetterSelection, LetterShown, LetterVerb, LettersChanged, Run};
 use crate::ports::registry::{PluginAdd, PluginChange, PluginListed};
 use crate::ports::repository::Origin;
 
@@ -129,7 +131,9 @@ impl Admin {
         }
         let id = ProjectId::new(services.kit.now(), services.kit.system.id_bytes());
         let (target, _) = services.kit.repository.create(id, origin, Some(target.to_owned())).await?;
-        Ok((services.agents.create_project(id, slug, &target).await?, true))
+        let record = services.agents.create_project(id, slug, &target).await?;
+        services.messaging.schedule_retention(record.id).await?;
+        Ok((record, true))
     }
 }
 
@@ -209,6 +213,7 @@ impl AdminSurface for Admin {
             url: self.url.clone(),
             not_ready: services.kit.store.ready().await.err().map(|error| chain(&error)),
             projects: services.agents.projects().await?.into_iter().map(|project| project.slug).collect(),
+            messages: letters::kept(services).await?,
             plugins: self.registry.list().await?,
             configuration: self.registry.configuration_trouble(),
             inboxes: self.inboxes().await?,
@@ -217,6 +222,18 @@ impl AdminSurface for Admin {
 
     async fn why(&self, query: WhyQuery) -> Result<Explained, AdminError> {
         Ok(why::explain(&self.services, &query).await?)
+    }
+
+    async fn letters(&self, selection: LetterSelection) -> Result<LetterPage, AdminError> {
+        Ok(letters::list(&self.services, &selection).await?)
+    }
+
+    async fn letter(&self, message: MessageId) -> Result<LetterShown, AdminError> {
+        Ok(letters::show(&self.services, message).await?)
+    }
+
+    async fn letters_change(&self, verb: LetterVerb, run: Run, selection: LetterSelection) -> Result<LettersChanged, AdminError> {
+        Ok(letters::change(&self.services, verb, run, &selection).await?)
     }
 
     async fn decisions(&self, query: DecisionQuery) -> Result<DecisionPage, AdminError> {

@@ -19,7 +19,21 @@ use crate::ports::store::DueEntry;
 
 /// Handles due entries of all services until `stop`.
 pub async fn run(services: Services, residency: Arc<Residency>, stop: CancellationToken) {
+    if let Err(failure) = schedule(&services).await {
+        tracing::error!(error = %chain(&failure), "the removal of old messages could not be scheduled; the next start tries again");
+    }
     run_due(&services.kit, stop, |entry| handle(&services, &residency, entry)).await;
+}
+
+/// Sets what happens again and again in every project.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn schedule(services: &Services) -> Result<(), Failure> {
+    for ProjectRecord { id: project, .. } in services.agents.projects().await? {
+        services.messaging.schedule_retention(project).await?;
+    }
+    Ok(())
 }
 
 /// Works off what is due now. Returns how much that was.

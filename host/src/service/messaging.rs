@@ -13,19 +13,26 @@
 //! fin/<agent>/<message>             ended deliveries
 //! dead/<message>/<agent>            of these, the dead letters
 //! dfr/<message>                     addresses nobody could take yet
+//! retention                         how far the removal of old messages is, and what it removed
 //! ```
 //!
 //! **Invariants:** a message, its deliveries, its idempotency record and its events are one commit; so is each transition
-//! of a delivery with its event. An agent has one delivery of a message at most, ever. What nobody could take is
-//! stored and routed later, and the sender is told.
+//! of a delivery with its event. An agent has one delivery of a message at most, ever: a dead letter that is revived is the same
+//! delivery, live again (`letters`). What nobody could take is stored and routed later, and the sender is told. What is settled goes
+//! after its time, a message with all its deliveries (`retention`).
 
 mod due;
+mod figures;
 mod interest;
+mod letters;
 mod line;
 mod look;
 mod peek;
 mod post;
+mod reading;
+mod retention;
 mod route;
+mod search;
 mod settle;
 mod wait;
 
@@ -46,11 +53,16 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 pub use due::run_due;
+pub use letters::{Letter, LetterChange, LetterFilter, Letters};
 pub use look::MessageFilter;
 pub use peek::{PeekAnswer, PeekRequest, Waiting};
 pub(in crate::service) use post::{check_idempotency_key, stage_route_now};
+pub use reading::{READ_MAX, Reading, Sent, Since};
+pub use search::SearchAnswer;
 pub use wait::{Handed, Nack, NotSettled, Settled, WaitAnswer, WaitRequest};
 
+use self::figures::Figures;
+use self::search::Searches;
 use super::agents::{Agents, Standing};
 use super::failure::Failure;
 use super::kit::{Acting, CommitExt, Kit};
@@ -288,13 +300,16 @@ pub struct Messaging {
     order: AtomicU64,
     /// The wait that each agent is in.
     turns: Arc<Mutex<HashMap<AgentId, CancellationToken>>>,
+    searches: Searches,
+    figures: Figures,
 }
 
 impl Messaging {
     /// Returns the service.
     #[must_use]
     pub fn new(kit: Kit, agents: Arc<Agents>) -> Self {
-        Self { kit, agents, order: AtomicU64::new(0), turns: Arc::default() }
+        let (searches, figures) = (Searches::default(), Figures::default());
+        Self { kit, agents, order: AtomicU64::new(0), turns: Arc::default(), searches, figures }
     }
 
     /// Adds a message of an agent and its deliveries to a commit under way.

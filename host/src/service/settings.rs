@@ -51,6 +51,10 @@ pub struct Settings {
     pub delivery_lease_ms: u64,
     /// Times a delivery is tried.
     pub delivery_attempts_max: u32,
+    /// Milliseconds a message is kept after the last of its deliveries ended.
+    pub messages_kept_ms: u64,
+    /// Milliseconds a dead letter is kept.
+    pub dead_letters_kept_ms: u64,
     /// Where clients reach the host: `http://127.0.0.1:7420`.
     pub public_url: String,
 }

@@ -37,6 +37,7 @@ use crate::ports::offering::Listing;
 use crate::ports::surface::{CallError, Caller, Rejected, Surface, ToolAnswer};
 
 mod arguments;
+mod back;
 mod lookup;
 mod offering;
 pub(in crate::service) mod own;
@@ -100,7 +101,7 @@ impl Services {
 /// # Errors
 /// `not_found`, `bad_argument`.
 pub(in crate::service) async fn read(services: &Services, project: ProjectId, uri: &str) -> Result<Box<RawValue>, Failure> {
-    Ok(lookup::lookup(services, project, uri).await?.result)
+    Ok(lookup::lookup(services, back::Reader { project, agent: None }, uri).await?.result)
 }
 
 /// The agents' surface.
@@ -113,7 +114,7 @@ pub struct AgentSurface {
 struct Said {
     result: Box<RawValue>,
     next: Cow<'static, str>,
-    more: Option<&'static str>,
+    more: Option<Cow<'static, str>>,
     handle: Option<String>,
 }
 
@@ -322,7 +323,7 @@ impl Call {
         let holding = self.services.claims.holding(acting.project, acting.agent.id).await?;
         let first = holding.first();
         let worded = Worded {
-            more: said.more,
+            more: said.more.as_deref(),
             next: &said.next,
             result: &said.result,
             unread: self.services.messaging.unread(acting.project, acting.agent.id).await?,
@@ -354,7 +355,7 @@ impl Call {
             }
             "lookup" => {
                 let arguments::Lookup { uri } = arguments::read(self.tool, arguments)?;
-                lookup::lookup(services, acting.project, &uri).await
+                lookup::lookup(services, back::Reader { project: acting.project, agent: Some(acting.agent.id) }, &uri).await
             }
             "create_task" => {
                 let request: CreateTask = arguments::read(self.tool, arguments)?;
@@ -570,6 +571,6 @@ impl Call {
             "open": open,
             "cursor": self.services.kit.store.head(Some(acting.project)).await?.to_string(),
         });
-        self.word(&acting, Said { handle: Some(handle), more: Some("pointsman://tasks"), ..Said::new(&result, next) }).await
+        self.word(&acting, Said { handle: Some(handle), more: Some(Cow::Borrowed("pointsman://tasks")), ..Said::new(&result, next) }).await
     }
 }

@@ -38,6 +38,10 @@ pub(crate) const LEASE_MS: u64 = 60_000;
 /// Times a delivery is handed out.
 pub(crate) const ATTEMPTS_MAX: u32 = 3;
 
+/// Milliseconds a settled message is kept, and a dead letter.
+pub(crate) const KEPT_MS: u64 = 30 * 86_400_000;
+pub(crate) const LETTERS_KEPT_MS: u64 = 90 * 86_400_000;
+
 /// How a host is set up.
 #[derive(Clone, Default)]
 pub(crate) struct Setup {
@@ -90,6 +94,8 @@ fn settings(setup: &Setup) -> Settings {
         claim_lease_ms: 1_800_000,
         delivery_lease_ms: LEASE_MS,
         delivery_attempts_max: ATTEMPTS_MAX,
+        messages_kept_ms: KEPT_MS,
+        dead_letters_kept_ms: LETTERS_KEPT_MS,
         public_url: "http://127.0.0.1:7420".to_owned(),
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! **Invariants:** a request that was begun is carried out, also when its client goes away; a refused one changed nothing.
 
+mod letters;
 mod problem;
 
 use std::future::Future;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 
+pub(super) use self::letters::{change_body, query_of};
 pub(super) use self::problem::Problem;
 use super::HttpLimits;
 use super::body::{ReplyBody, WholeBody};
@@ -60,6 +62,10 @@ enum Resource {
     Change(String, Verb),
     Health,
     Why(String),
+    Letters,
+    Letter(String),
+    LettersReplay,
+    LettersPurge,
     Decisions(String),
     Differences(String),
 }
@@ -135,6 +141,10 @@ impl Resource {
             ["health"] => Self::Health,
             ["why", id] if !id.is_empty() => Self::Why((*id).to_owned()),
             ["why", message, agent] => Self::Why(format!("{message}/{agent}")),
+            ["letters"] => Self::Letters,
+            ["letters", "replay"] => Self::LettersReplay,
+            ["letters", "purge"] => Self::LettersPurge,
+            ["letters", message] if !message.is_empty() => Self::Letter((*message).to_owned()),
             ["plugins", name, "decisions"] => Self::Decisions((*name).to_owned()),
             ["plugins", name, "differences"] => Self::Differences((*name).to_owned()),
             ["plugins", name, verb] => {
@@ -147,11 +157,13 @@ impl Resource {
 
     const fn allow(&self) -> &'static str {
         match self {
-            Self::Status | Self::Health | Self::Why(_) | Self::Decisions(_) | Self::Differences(_) => "GET, HEAD",
+            Self::Status | Self::Health | Self::Why(_) | Self::Letters | Self::Letter(_) | Self::Decisions(_) | Self::Differences(_) => {
+                "GET, HEAD"
+            }
             Self::Agents | Self::Projects | Self::Plugins => "GET, HEAD, POST",
             Self::Agent(_) => "DELETE",
             Self::Plugin(_) => "GET, HEAD, DELETE",
-            Self::Reload | Self::Change(..) => "POST",
+            Self::Reload | Self::Change(..) | Self::LettersReplay | Self::LettersPurge => "POST",
         }
     }
 }
@@ -237,6 +249,10 @@ async fn perform(
         Resource::Plugin(name) => reply(surface.plugin(&name)).await,
         Resource::Health => reply(surface.plugin_health()).await,
         Resource::Why(id) => reply(surface.why(why_of(id, query)?)).await,
+        Resource::Letters => reply(surface.letters(letters::asked_of(query)?)).await,
+        Resource::Letter(message) => reply(surface.letter(letters::message_of(&message)?)).await,
+        Resource::LettersReplay => letters::replay(surface, body).await,
+        Resource::LettersPurge => letters::purge(surface, body).await,
         Resource::Decisions(plugin) => reply(surface.decisions(asked_of(plugin, query)?)).await,
         Resource::Differences(name) => listed("differences", surface.plugin_differences(&name)).await,
         Resource::Change(name, verb) => reply(surface.plugin_change(&name, change(verb, body)?)).await,
@@ -378,6 +394,9 @@ mod tests {
             ("/api/v1/why/msg_1%2Fana", Some(Resource::Why("msg_1/ana".to_owned()))),
             ("/api/v1/why/msg_1/ana", Some(Resource::Why("msg_1/ana".to_owned()))),
             ("/api/v1/why/", None),
+            ("/api/v1/letters", Some(Resource::Letters)),
+            ("/api/v1/letters/msg_1", Some(Resource::Letter("msg_1".to_owned()))),
+            ("/api/v1/letters/purge", Some(Resource::LettersPurge)),
             ("/api/v1/plugins/", None),
             ("/api/v1/agents/%4", None),
             ("/api/v2/status", None),

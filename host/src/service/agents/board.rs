@@ -238,7 +238,9 @@ fn standing_after(known: Option<(Presence, TimeMs)>, event: &Event) -> (Presence
 /// Returns whether a commit with such an event may change what agents hold: each that does has one about a task, a branch or a
 /// merge.
 fn may_change_holds(kind: &str) -> bool {
-    !["message.", "agent.", "context.", "mcp.", "resource.", "offers.", "resident."].iter().any(|about| kind.starts_with(about))
+    !["message.", "messages.", "agent.", "context.", "mcp.", "resource.", "offers.", "resident."]
+        .iter()
+        .any(|about| kind.starts_with(about))
 }
 
 /// What is known of one project.
@@ -304,8 +306,9 @@ impl Board {
             let delivery = found.value;
             let inbox = state.inboxes.entry(delivery.agent).or_default();
             let arrived_at = match delivery.state {
-                DeliveryState::Ready { since } if delivery.attempts_here == 0 => Some(since),
+                DeliveryState::Ready { since } | DeliveryState::Held { since, .. } if delivery.attempts_here == 0 => Some(since),
                 DeliveryState::Ready { .. }
+                | DeliveryState::Held { .. }
                 | DeliveryState::Waiting { .. }
                 | DeliveryState::Leased { .. }
                 | DeliveryState::Acked { .. }

@@ -9,6 +9,7 @@ use pointsman_core::time::TimeMs;
 use tokio_util::sync::CancellationToken;
 
 use super::post::ROUTE_NOW;
+use super::retention::RETENTION;
 use super::{DUE, Messaging};
 use crate::ports::store::{Commit, DueChange, DueEntry};
 use crate::service::failure::Failure;
@@ -38,6 +39,9 @@ impl Messaging {
             let due = vec![DueChange::Clear { name: entry.name.clone() }];
             self.kit.store.commit(Commit { project: Some(entry.project), due, ..Commit::default() }).await?;
             return self.route_deferred(entry.project).await;
+        }
+        if entry.name == RETENTION {
+            return self.handle_retention(entry.project).await;
         }
         let parts: Vec<&str> = entry.name.split('/').collect();
         match parts.as_slice() {

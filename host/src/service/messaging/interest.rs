@@ -2,7 +2,7 @@
 //!
 //! - writes and conflicts of the context documents it watches;
 //! - what happens to tasks it holds and their merges, and tasks and merges that name it;
-//! - what becomes of messages it sent: dead letters, expiry, refusal by a router, full inboxes, and, where it asked for acks, the first time one is
+//! - what becomes of messages it sent: dead letters and their revival, expiry, refusal by a router, full inboxes, and, where it asked for acks, the first time one is
 //!   handed out and each ack.
 //! - what comes into its inbox, where somebody waits on its behalf: to itself that is handed out instead.
 //!
@@ -87,7 +87,7 @@ impl Interest<'_> {
 
     fn is_news(&self, what: &str, event: &NewEvent) -> bool {
         match what {
-            "dead_lettered" | "expired" => true,
+            "dead_lettered" | "expired" | "revived" => true,
             "routed" => {
                 let is_dropped = event.data.get("decision").and_then(Value::as_str) == Some("drop");
                 is_dropped || event.data.get("full").and_then(Value::as_array).is_some_and(|full| !full.is_empty())
@@ -151,6 +151,7 @@ mod tests {
         assert!(!is_told("merge.waiting", "M-1", json!({"target": "ana"})));
         assert!(is_told("message.expired", "msg_x", json!({"sender": me})));
         assert!(!is_told("message.expired", "msg_x", json!({"sender": other})));
+        assert!(is_told("message.revived", "msg_x", json!({"sender": me})));
         assert!(is_told("message.acked", "msg_x", json!({"sender": me, "ack_required": true})));
         assert!(!is_told("message.acked", "msg_x", json!({"sender": me, "ack_required": false})));
         assert!(is_told("message.handed_out", "msg_x", json!({"sender": me, "ack_required": true, "attempt": 1})));

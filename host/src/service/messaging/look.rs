@@ -25,11 +25,13 @@ impl Messaging {
     /// Returns a message.
     ///
     /// # Errors
-    /// `not_found`.
+    /// `not_found`, or `gone` where it may have been removed after its time.
     pub async fn message(&self, project: ProjectId, id: MessageId) -> Result<Message, Failure> {
         let found = self.kit.load::<Message>(Some(project), &message_key(id)).await?;
-        let missing = || Failure::refused("not_found", format!("there is no message {id}"), "Check the id; `lookup` lists messages.");
-        found.map(|found| found.value).ok_or_else(missing)
+        match found {
+            Some(found) => Ok(found.value),
+            None => Err(self.missing(project, id).await),
+        }
     }
 
     /// Returns messages.
@@ -44,7 +46,8 @@ impl Messaging {
         };
         let mut found = Vec::new();
         for (_, named) in self.kit.load_all::<Named>(Some(project), &prefix, limit).await? {
-            found.push(self.message(project, named.value.0).await?);
+            // One may be removed between the two reads.
+            found.extend(self.found(project, named.value.0).await?);
         }
         Ok(found)
     }

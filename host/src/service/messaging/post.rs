@@ -31,7 +31,7 @@ use crate::service::kit::{Acting, CommitExt, Kit, Loaded, Once};
 use crate::service::tasks::task_key;
 
 /// Where deferred messages stand.
-const DEFERRED: &str = "dfr/";
+pub(super) const DEFERRED: &str = "dfr/";
 /// Deferred messages routed by one due entry.
 const DEFERRED_AT_ONCE: usize = 1_000;
 /// The longest time between two tries to route a deferred message.

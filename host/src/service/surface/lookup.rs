@@ -12,6 +12,7 @@ use pointsman_core::time::TimeMs;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::back::{GRAMMAR, Reader, back};
 use super::{Said, Services};
 use crate::service::agents::Presence;
 use crate::service::failure::Failure;
@@ -29,8 +30,13 @@ const EVENTS_MAX: usize = 50;
 ///
 /// # Errors
 /// `not_found`, `bad_argument`.
-pub(super) async fn lookup(services: &Services, project: ProjectId, uri: &str) -> Result<Said, Failure> {
+pub(super) async fn lookup(services: &Services, reader: Reader, uri: &str) -> Result<Said, Failure> {
+    let project = reader.project;
     let path = uri.trim().strip_prefix("pointsman://").unwrap_or(uri.trim());
+    let is_back = path.contains('?') || path.starts_with("inbox") || path.starts_with("thr");
+    if is_back && let Some(said) = Box::pin(back(services, reader, path)).await? {
+        return Ok(said);
+    }
     let (noun, rest) = path.split_once('/').unwrap_or((path, ""));
     let found = match (noun, rest) {
         ("tasks", "") => tasks(services, project).await?,
@@ -115,7 +121,9 @@ fn unknown(uri: &str) -> Failure {
     Failure::refused(
         "not_found",
         format!("`{}` names nothing", uri.chars().take(80).collect::<String>()),
-        "Use tasks, agents, merges, messages, dead_letters, context, T-3, M-2, msg_…, context/KEY, pull_request/T-3, conflict/T-3, receipt/COMMIT or events.",
+        format!(
+            "Use tasks, agents, merges, messages, dead_letters, context, T-3, M-2, msg_…, context/KEY, pull_request/T-3, conflict/T-3, receipt/COMMIT, events, {GRAMMAR}."
+        ),
     )
 }
 

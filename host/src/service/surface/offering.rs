@@ -147,12 +147,14 @@ impl AgentSurface {
     }
 
     async fn own_resource(&self, caller: &Caller, uri: &str) -> Result<ProviderOutcome, CallError> {
-        match super::lookup::lookup(&self.services, caller.project, uri).await {
+        match super::lookup::lookup(&self.services, super::back::Reader { project: caller.project, agent: None }, uri).await {
             Ok(said) => {
                 let contents = json!([{"uri": uri, "mimeType": "application/json", "text": said.result.to_string()}]);
                 Ok(ProviderOutcome::Complete(json!({"contents": contents}).to_string()))
             }
-            Err(Failure::Refused(refusal)) if refusal.code == "not_found" => Err(CallError::UnknownResource(uri.to_owned())),
+            Err(Failure::Refused(refusal)) if matches!(refusal.code, "not_found" | "gone") => {
+                Err(CallError::UnknownResource(uri.to_owned()))
+            }
             Err(failure) => Err(CallError::InvalidParams(worded(failure, caller, "resources/read")?.json)),
         }
     }

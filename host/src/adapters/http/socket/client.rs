@@ -12,12 +12,13 @@ use hyper::client::conn::http1;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use pointsman_core::ids::MessageId;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use super::super::rest::{BASE, encoded, worded};
+use super::super::rest::{BASE, change_body, encoded, query_of, worded};
 use super::address;
 use crate::ports::admin::{
     AdminError, AdminSurface, AgentAdd, AgentAdded, AgentListed, DecisionQuery, Explained, HostStatus, ProjectCreate, ProjectCreated,
@@ -25,6 +26,7 @@ use crate::ports::admin::{
 };
 use crate::ports::decision::DecisionPage;
 use crate::ports::health::{Difference, Health};
+use crate::ports::letters::{LetterPage, LetterSelection, LetterShown, LetterVerb, LettersChanged, Run};
 use crate::ports::registry::{PluginAdd, PluginChange, PluginListed};
 
 /// Bytes of an answer.
@@ -172,6 +174,19 @@ impl AdminSurface for AdminClient {
 
     async fn reload(&self) -> Result<Vec<PluginListed>, AdminError> {
         self.list(Method::POST, "reload", "plugins").await
+    }
+
+    async fn letters(&self, selection: LetterSelection) -> Result<LetterPage, AdminError> {
+        self.ask(Method::GET, &format!("letters?{}", query_of(&selection)), None).await
+    }
+
+    async fn letter(&self, message: MessageId) -> Result<LetterShown, AdminError> {
+        self.ask(Method::GET, &format!("letters/{message}"), None).await
+    }
+
+    async fn letters_change(&self, verb: LetterVerb, run: Run, selection: LetterSelection) -> Result<LettersChanged, AdminError> {
+        let (word, body) = change_body(verb, run, selection);
+        self.ask(Method::POST, &format!("letters/{word}"), Some(body)).await
     }
 
     async fn decisions(&self, query: DecisionQuery) -> Result<DecisionPage, AdminError> {

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pointsman_core::event::Provenance;
-use pointsman_core::ids::{ProjectId, TokenId};
+use pointsman_core::ids::{MessageId, ProjectId, TokenId};
 use pointsman_core::time::TimeMs;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -16,6 +16,7 @@ use crate::ports::admin::{
 };
 use crate::ports::decision::DecisionPage;
 use crate::ports::health::{Difference, Health};
+use crate::ports::letters::{LetterPage, LetterSelection, LetterShown, LetterVerb, LettersChanged, ReplayTo, Run};
 use crate::ports::registry::{PluginAdd, PluginChange, PluginListed};
 
 /// A surface that keeps its credentials in memory.
@@ -96,6 +97,18 @@ impl AdminSurface for Memory {
         Err(AdminError::Unavailable { why: "not now".to_owned() })
     }
 
+    async fn letters(&self, selection: LetterSelection) -> Result<LetterPage, AdminError> {
+        Ok(LetterPage { letters: Vec::new(), next: Some(format!("{selection:?}")) })
+    }
+
+    async fn letter(&self, message: MessageId) -> Result<LetterShown, AdminError> {
+        Err(refused(&message.to_string()))
+    }
+
+    async fn letters_change(&self, verb: LetterVerb, run: Run, selection: LetterSelection) -> Result<LettersChanged, AdminError> {
+        Ok(LettersChanged { next: Some(format!("{verb:?} {run:?} {selection:?}")), ..LettersChanged::default() })
+    }
+
     async fn decisions(&self, query: DecisionQuery) -> Result<DecisionPage, AdminError> {
         Ok(DecisionPage { decisions: Vec::new(), next: Some(format!("{query:?}")) })
     }
@@ -174,6 +187,14 @@ async fn answers_and_refusals_cross_the_socket_whole() {
     let why = WhyQuery { id: "msg_1/ana b".to_owned(), project: Some("p/q".to_owned()) };
     assert_eq!(client.why(why).await, Err(refused("msg_1/ana b in Some(\"p/q\")")));
     assert!(matches!(client.reload().await, Err(AdminError::Unavailable { .. })));
+
+    let selection = LetterSelection { agent: Some("a b".to_owned()), limit: Some(3), ..LetterSelection::default() };
+    assert_eq!(client.letters(selection.clone()).await.expect("a page").next, Some(format!("{selection:?}")));
+    let id = MessageId::new(TimeMs(1), [1; 10]);
+    assert_eq!(client.letter(id).await, Err(refused(&id.to_string())));
+    let verb = LetterVerb::Replay(ReplayTo::Anew);
+    let changed = client.letters_change(verb, Run::Dry, selection.clone()).await.expect("an answer");
+    assert_eq!(changed.next, Some(format!("{verb:?} Dry {selection:?}")));
 
     host.stop.cancel();
     host.task.await.expect("the server ends");

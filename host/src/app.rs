@@ -31,9 +31,10 @@ use crate::adapters::keys::{FileKeys, KeysError};
 use crate::adapters::mcp::{Mcp, McpConfig, SealingKey};
 use crate::adapters::metrics;
 use crate::adapters::oauth::OAuthSetupError;
+use crate::adapters::redis::{AddressError, RedisOpenError, RedisOptions, RedisStore};
 use crate::adapters::system::{OsSystem, wall_clock_ms};
 use crate::adapters::wasm::{self, Wasm, WasmError, WasmOptions};
-use crate::config::{Config, Environment, Flags};
+use crate::config::{Config, Environment, Flags, StoreConfig};
 use crate::plugin_cases::Bench;
 use crate::ports::admin::AdminSurface;
 use crate::ports::clock::System;
@@ -53,6 +54,7 @@ use crate::service::governor::{GivenUp, Governor, Recording, Watcher};
 use crate::service::kit::Kit;
 use crate::service::registry::{Registry, Reread, StartError};
 use crate::service::residents::Residency;
+use crate::service::serving::Serving;
 use crate::service::surface::{AgentSurface, Services};
 
 /// Identifies the key that seals sessions; a second one comes with the first rotation.
@@ -64,6 +66,18 @@ pub enum AppError {
     /// The data folder's store.
     #[error("the store cannot be opened")]
     Store(#[from] OpenError),
+    /// The store on Redis.
+    #[error("the store on Redis cannot be opened")]
+    Redis(#[from] RedisOpenError),
+    /// Where Redis is.
+    #[error("`store.url` is no address of Redis")]
+    RedisAddress(#[from] AddressError),
+    /// The certificate of Redis' servers.
+    #[error("`store.root_certificate` cannot be read")]
+    RedisCertificate(#[source] io::Error),
+    /// Another host has the store.
+    #[error("this host may not serve the store")]
+    Serving(#[source] Failure),
     /// The key files.
     #[error("the host's keys cannot be used")]
     Keys(#[from] KeysError),
@@ -117,11 +131,58 @@ pub enum AppError {
     },
 }
 
+/// The store that was chosen.
+#[derive(Clone)]
+enum OpenStore {
+    Embedded(Arc<EmbeddedStore>),
+    Redis(Arc<RedisStore>),
+}
+
+impl OpenStore {
+    async fn open(config: &Config, system: &Arc<dyn System>) -> Result<Self, AppError> {
+        if let Some(redis) = &config.store {
+            let options = redis_options(redis, &config.data_dir, system)?;
+            return Ok(Self::Redis(Arc::new(RedisStore::open(&options).await?)));
+        }
+        let folder = config.data_dir.join("store");
+        let options = Options::new(wall_clock_ms, Arc::clone(system));
+        let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(&folder, options));
+        Ok(Self::Embedded(Arc::new(store.await.expect("opening a store does not panic")?)))
+    }
+
+    fn port(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Embedded(store) => Arc::clone(store) as _,
+            Self::Redis(store) => Arc::clone(store) as _,
+        }
+    }
+
+    async fn close(&self) {
+        match self {
+            Self::Embedded(store) => store.close().await,
+            Self::Redis(store) => store.close().await,
+        }
+    }
+}
+
+fn redis_options(redis: &StoreConfig, data_dir: &Path, system: &Arc<dyn System>) -> Result<RedisOptions, AppError> {
+    let root_certificate = redis.root_certificate.as_ref().map(std::fs::read).transpose().map_err(AppError::RedisCertificate)?;
+    Ok(RedisOptions {
+        user: redis.user.clone(),
+        password: redis.password.clone(),
+        sentinel_password: redis.sentinel_password.clone(),
+        root_certificate,
+        prefix: redis.prefix.clone(),
+        journal: Some(data_dir.join("redis-journal")),
+        ..RedisOptions::new(redis.url.parse()?, Arc::clone(system))
+    })
+}
+
 /// An opened data folder with everything on it.
 struct Opened {
     services: Services,
     registry: Arc<Registry>,
-    store: Arc<EmbeddedStore>,
+    store: OpenStore,
     git: GitRepositories,
     governor: Arc<Governor>,
     decisions: DecisionLog,
@@ -154,10 +215,7 @@ async fn open(
     reread: Option<Reread>,
 ) -> Result<(Opened, Watching), AppError> {
     let system: Arc<dyn System> = Arc::new(OsSystem);
-    let folder = config.data_dir.join("store");
-    let options = Options::new(wall_clock_ms, Arc::clone(&system));
-    let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(&folder, options));
-    let store = Arc::new(store.await.expect("opening a store does not panic")?);
+    let store = OpenStore::open(config, &system).await?;
     let keys: Arc<dyn Keys> = Arc::new(FileKeys::open(&config.data_dir, system.as_ref())?);
     let wasm = Arc::new(Wasm::new(WasmOptions::new(Some(config.data_dir.join("code-cache")), keys.derive("code cache")))?);
     let recording = if config.decisions.kept_max > 0 { Recording::On } else { Recording::Off };
@@ -167,7 +225,7 @@ async fn open(
     let (wanted, settings) = (config.wanted(), config.settings(public_url));
     let components = FileComponents::new(config.data_dir.join("components"), Arc::new(WebDownload::new()?));
     let kit = Kit {
-        store: Arc::clone(&store) as Arc<dyn Store>,
+        store: store.port(),
         plugins: Arc::clone(&governor) as Arc<dyn Plugins>,
         providers: Arc::clone(&wasm) as Arc<dyn Providers>,
         residents: wasm,
@@ -251,9 +309,13 @@ pub async fn up(config: Config, reread: Option<Reread>) -> Result<(), AppError> 
     let system: Arc<dyn System> = Arc::new(OsSystem);
     let gate = access::Gate::open(&config, &system)?;
     let (opened, (watcher, given_up)) = open(&config, url.clone(), gate.access(&config), Loading::All, reread).await?;
-    make_ready(&config, &opened).await?;
     let stop = CancellationToken::new();
     let mut background = JoinSet::new();
+    if let OpenStore::Redis(store) = &opened.store {
+        let serving = Serving::begin(opened.services.kit.clone(), store.host(), &url).await.map_err(AppError::Serving)?;
+        background.spawn(serving.keep(stop.clone()));
+    }
+    make_ready(&config, &opened).await?;
     background.spawn(Arc::clone(&opened.registry).keep_quarantines(given_up, stop.clone()));
     background.spawn(watcher.run(opened.decisions.clone(), stop.clone()));
     if let Some(issuer) = &gate.issuer {
@@ -313,12 +375,15 @@ fn signalled(stop: CancellationToken) -> Result<tokio::task::JoinHandle<()>, App
 /// Returns what makes the text of all figures.
 fn figures(opened: &Opened) -> Figures {
     let services = &opened.services;
-    let sources: [Arc<dyn Measured>; 4] = [
+    let mut sources: Vec<Arc<dyn Measured>> = vec![
         Arc::clone(&services.meters) as _,
         Arc::clone(&services.agents) as _,
         Arc::clone(&services.messaging) as _,
         Arc::clone(&opened.governor) as _,
     ];
+    if let OpenStore::Redis(store) = &opened.store {
+        sources.push(Arc::clone(store) as _);
+    }
     Arc::new(move || {
         let families: Vec<_> = sources.iter().flat_map(|source| source.families()).collect();
         metrics::text(&families)

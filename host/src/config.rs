@@ -217,6 +217,33 @@ pub struct DecisionsConfig {
     pub kept_max: usize,
 }
 
+/// What `store.url` is without a Redis.
+const EMBEDDED: &str = "embedded";
+
+/// `[store]`: a Redis instead of the embedded store.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// Where it is.
+    pub url: String,
+    /// User, where the URL names none.
+    pub user: Option<String>,
+    /// Password, where the URL names none.
+    pub password: Option<String>,
+    /// Password of the Sentinels.
+    pub sentinel_password: Option<String>,
+    /// The certificate that its servers are signed by; none: the system's own.
+    pub root_certificate: Option<PathBuf>,
+    /// What all keys begin with.
+    pub prefix: String,
+}
+
+impl std::fmt::Debug for StoreConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The URL may hold a password, too.
+        f.debug_struct("StoreConfig").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
 /// `[git]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct GitConfig {
@@ -243,6 +270,8 @@ pub struct Config {
     pub auth: Option<AuthConfig>,
     /// The data folder, absolute.
     pub data_dir: PathBuf,
+    /// The store; none: the embedded one, in the data folder.
+    pub store: Option<StoreConfig>,
     /// The log.
     pub log: LogConfig,
     /// Projects the host makes when they are not there yet.
@@ -461,6 +490,7 @@ struct Raw {
     auth: access::RawAuth,
     #[serde(default)]
     data: RawData,
+    store: RawStore,
     log: LogConfig,
     #[serde(default)]
     project: Vec<ProjectConfig>,
@@ -503,6 +533,23 @@ struct RawServer {
 #[derive(Deserialize, Default)]
 struct RawData {
     dir: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct RawStore {
+    url: String,
+    user: Option<String>,
+    password: Option<String>,
+    sentinel_password: Option<String>,
+    root_certificate: Option<PathBuf>,
+    prefix: String,
+}
+
+impl RawStore {
+    fn into_config(self) -> Option<StoreConfig> {
+        let Self { url, user, password, sentinel_password, root_certificate, prefix } = self;
+        (url != EMBEDDED).then_some(StoreConfig { url, user, password, sentinel_password, root_certificate, prefix })
+    }
 }
 
 #[derive(Deserialize)]
@@ -676,6 +723,7 @@ impl Raw {
             limits: self.limits.into(),
             auth: self.auth.into_config(),
             data_dir,
+            store: self.store.into_config(),
             log: self.log,
             projects: self.project,
             messages: MessagesConfig {

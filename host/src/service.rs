@@ -26,6 +26,7 @@ pub mod offers;
 mod provided;
 pub mod registry;
 pub mod residents;
+pub mod serving;
 pub mod sessions;
 pub mod settings;
 pub mod surface;

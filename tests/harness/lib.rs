@@ -12,6 +12,7 @@
 
 #![expect(clippy::panic, reason = "a test that cannot go on says so and ends")]
 
+mod redis;
 mod template;
 
 use std::net::TcpListener;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+pub use self::redis::Redis;
 pub use pointsman_client::{CallError, Client, Era};
 use serde_json::{Value, json};
 use tempfile::TempDir;

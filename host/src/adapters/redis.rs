@@ -333,9 +333,16 @@ impl RedisStore {
         Ok(Self { core, state: seen, stop })
     }
 
+    /// Returns this host's name among those on the same Redis; with a journal it keeps it over restarts.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.core.host
+    }
+
     /// Leaves the other hosts: none waits for what this one may have when Redis loses something.
     pub async fn close(&self) {
-        if let Some(up) = self.state.borrow().up()
+        let up = self.state.borrow().up();
+        if let Some(up) = up
             && let Ok(home) = up.servers.of(HOST)
         {
             let mut leave = redis::pipe();

@@ -124,6 +124,12 @@ static PUBLIC_KEY: Form =
     Form { expected: "a public key such as \"ed25519:BASE64\", as `pointsman plugin keygen` prints it", fits: |text| is_ed25519(text, 32) };
 static SIGNATURE: Form =
     Form { expected: "a signature \"ed25519:BASE64\", as `pointsman plugin sign` writes it", fits: |text| is_ed25519(text, 64) };
+static STORE_URL: Form = Form {
+    expected: "\"embedded\", or where Redis is: \"redis://HOST:PORT\", \"redis+sentinel://HOST,HOST/MASTER\" or \"redis+cluster://HOST,HOST\" (rediss… for TLS)",
+    fits: is_store_url,
+};
+static SECRET: Form =
+    Form { expected: "a text of visible characters", fits: |text| !text.is_empty() && !text.chars().any(char::is_control) };
 static COMMAND: Form = Form { expected: "a shell command", fits: |text| !text.trim().is_empty() && !text.contains('\0') };
 
 static GLOBS: Shape = Shape::Text(&GLOB);
@@ -177,6 +183,14 @@ static AUTH: [Key; 7] = [
     may("leeway_s", integer(0, 600)),
     may("keys_interval_s", integer(0, 3_600)),
     may("grant", Shape::Tables(&AUTH_GRANT)),
+];
+static STORE: [Key; 6] = [
+    may("url", Shape::Text(&STORE_URL)),
+    may("user", Shape::Text(&SECRET)),
+    may("password", Shape::Text(&SECRET)),
+    may("sentinel_password", Shape::Text(&SECRET)),
+    may("root_certificate", Shape::Path),
+    may("prefix", Shape::Text(&NAME)),
 ];
 static DATA: [Key; 1] = [may("dir", Shape::Path)];
 static LOG: [Key; 2] = [may("level", Shape::Text(&LOG_LEVEL)), may("format", Shape::Choice(&["auto", "text", "json"]))];
@@ -232,12 +246,13 @@ static GIT: [Key; 4] = [
 ];
 
 /// The whole configuration.
-pub(super) static ROOT: [Key; 21] = [
+pub(super) static ROOT: [Key; 22] = [
     must("config_version", integer(CONFIG_VERSION, CONFIG_VERSION)),
     may("server", Shape::Table(&SERVER)),
     may("limits", Shape::Table(&CALL_LIMITS)),
     may("auth", Shape::Table(&AUTH)),
     may("data", Shape::Table(&DATA)),
+    may("store", Shape::Table(&STORE)),
     may("log", Shape::Table(&LOG)),
     may("project", Shape::Tables(&PROJECT)),
     may("agents", Shape::Table(&AGENTS)),
@@ -349,6 +364,15 @@ pub(super) fn homes_of(name: &str) -> Vec<String> {
     let mut found = Vec::new();
     search(&ROOT, "", name, &mut found);
     found
+}
+
+/// What the address of a store on Redis begins with.
+const STORE_SCHEMES: [&str; 6] = ["redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"];
+
+fn is_store_url(text: &str) -> bool {
+    let is_redis =
+        |(scheme, rest): (&str, &str)| STORE_SCHEMES.contains(&scheme) && !rest.is_empty() && !rest.contains(char::is_whitespace);
+    text == super::EMBEDDED || text.split_once("://").is_some_and(is_redis)
 }
 
 fn is_url(text: &str) -> bool {

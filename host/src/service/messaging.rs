@@ -5,8 +5,8 @@
 //!
 //! ```text
 //! msg/<message>                     the message
-//! msg-new/<order, reversed>         message ids, newest first
-//! msg-thread/<thread>/<order>       message ids of a thread, oldest first
+//! msg-new/<order, reversed>/<message>       message ids, newest first
+//! msg-thread/<thread>/<order>/<message>     message ids of a thread, oldest first
 //! dlv/<agent>/<message>             live deliveries
 //! rdy/<agent>/<place>/<message>     of these, the ones to hand out, in that order
 //! line/<agent>/<thread>             of these, the ones of a thread that back off, and those held behind them
@@ -81,6 +81,15 @@ const DECISIONS_MAX: u32 = 64;
 
 fn message_key(id: MessageId) -> String {
     format!("msg/{id}")
+}
+
+/// Two hosts may give two messages one place: the id tells them apart.
+fn newest_key(order: u64, id: MessageId) -> String {
+    format!("msg-new/{:016x}/{id}", u64::MAX - order)
+}
+
+fn thread_key(thread: ThreadId, order: u64, id: MessageId) -> String {
+    format!("msg-thread/{thread}/{order:016x}/{id}")
 }
 
 fn delivery_key(agent: AgentId, message: MessageId) -> String {
@@ -402,8 +411,8 @@ impl Messaging {
 /// Adds a message without its deliveries to a commit.
 fn stage_message(commit: &mut Commit, message: &Message, place: Place, trace: Option<&str>) {
     commit.put(message_key(message.id), message);
-    commit.put(format!("msg-new/{:016x}", u64::MAX - place.order), &Named(message.id));
-    commit.put(format!("msg-thread/{}/{:016x}", message.thread, place.order), &Named(message.id));
+    commit.put(newest_key(place.order, message.id), &Named(message.id));
+    commit.put(thread_key(message.thread, place.order, message.id), &Named(message.id));
     let data = json!({
         "to": message.to, "kind": message.kind, "subject": message.subject, "priority": message.priority, "thread": message.thread,
         "paths": message.paths, "tags": message.tags, "body_bytes": message.body_bytes(), "reply_to": message.reply_to,

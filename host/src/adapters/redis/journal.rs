@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! FOLDER/host              the host's name among the others, made once
+//! FOLDER/lock              held by the host that writes
 //! FOLDER/epoch             the last epoch that the host joined
 //! FOLDER/0000000001.log    records: bytes (u32), the first 8 bytes of BLAKE3 over the payload, the payload
 //! ```
@@ -39,6 +40,8 @@ enum Work {
 
 /// The journal.
 pub(super) struct Journal {
+    /// Held as long as the journal is open: two hosts cannot write one.
+    _lock: File,
     folder: PathBuf,
     host: String,
     epoch: AtomicU64,
@@ -59,12 +62,14 @@ impl Journal {
     /// Opens the journal in a folder, which is made where it is missing; a new one is of a host of this name.
     pub(super) fn open(folder: &Path, new_name: &str) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(folder.join("lock"))?;
+        lock.try_lock().map_err(|error| io::Error::other(format!("another host has it: {error}")))?;
         let host = text(&folder.join("host"), new_name)?;
         let epoch = text(&folder.join("epoch"), "0")?.parse().map_err(io::Error::other)?;
         let files = Files::open(folder)?;
         let (work, queue) = channel();
         let thread = std::thread::Builder::new().name("redis-journal".to_owned()).spawn(move || run(files, &queue))?;
-        Ok(Self { folder: folder.to_owned(), host, epoch: AtomicU64::new(epoch), work: Some(work), thread: Some(thread) })
+        Ok(Self { _lock: lock, folder: folder.to_owned(), host, epoch: AtomicU64::new(epoch), work: Some(work), thread: Some(thread) })
     }
 
     /// Returns the host's name.

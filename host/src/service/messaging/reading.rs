@@ -182,8 +182,10 @@ impl Messaging {
         let prefix = format!("msg-thread/{thread}/");
         let from = match (after, since) {
             (Some(after), _) => {
-                let place = u64::from_str_radix(after, 16).ok().and_then(|place| place.checked_add(1)).ok_or_else(|| bad_place(after))?;
-                format!("{prefix}{place:016x}")
+                let order = after.split('/').next().unwrap_or_default();
+                u64::from_str_radix(order, 16).map_err(|_| bad_place(after))?;
+                // Right behind it: no id goes on with this letter.
+                format!("{prefix}{after}~")
             }
             (None, Some(since)) => {
                 let at = u64::try_from(self.time_of(project, since).await?.0).unwrap_or(0);

@@ -22,7 +22,7 @@ use serde_json::json;
 use super::figures::Counted;
 use super::letters::{LETTERS, letter_key};
 use super::reading::{MESSAGES, stored};
-use super::{DELIVERIES, Messaging, Named, ended_key, message_key};
+use super::{DELIVERIES, Messaging, Named, ended_key, message_key, newest_key, thread_key};
 use crate::ports::letters::PruneReport;
 use crate::ports::store::{Commit, DueChange, Expect, Version};
 use crate::service::failure::Failure;
@@ -283,7 +283,8 @@ impl Messaging {
             for (key, entry) in page.entries {
                 let Named(id) = value::decode(&entry.bytes)?;
                 if id == message.id {
-                    return Ok(u64::from_str_radix(&key[prefix.len()..], 16).ok());
+                    let order = key[prefix.len()..].split('/').next().unwrap_or_default();
+                    return Ok(u64::from_str_radix(order, 16).ok());
                 }
             }
             match page.next {
@@ -337,6 +338,8 @@ fn stage_whole(commit: &mut Commit, message: &Message, agents: impl Iterator<Ite
     commit.deletes.push(message_key(id));
     commit.deletes.extend(agents.map(|agent| ended_key(agent, id)));
     if let Some(order) = order {
+        commit.deletes.extend([newest_key(order, id), thread_key(message.thread, order, id)]);
+        // As they were named by earlier hosts.
         commit.deletes.push(format!("msg-new/{:016x}", u64::MAX - order));
         commit.deletes.push(format!("msg-thread/{}/{order:016x}", message.thread));
     }

@@ -96,6 +96,7 @@ fn live_message(live: &[&With<'_>], count: usize, inboxes: &BTreeMap<&str, With<
         match with.standing {
             "leased" => format!("{} has had it for {since} and has not acked it; it comes back at {}", with.name, when("until")),
             "ready" => format!("it has lain in the inbox of {} for {since}, to be taken by wait_for_events", with.name),
+            "held" => format!("it comes to {} once an earlier message of its thread no longer backs off", with.name),
             _ => format!("it comes to {} again at {}", with.name, when("ready_at")),
         }
     };
@@ -109,7 +110,7 @@ fn live_message(live: &[&With<'_>], count: usize, inboxes: &BTreeMap<&str, With<
     }
     let says = all.join("; ");
     let says = says.strip_prefix("it ").map_or_else(|| says.clone(), |rest| format!("It {rest}"));
-    let mover = live.iter().find(|with| with.standing != "waiting");
+    let mover = live.iter().find(|with| !matches!(with.standing, "waiting" | "held"));
     Stands::moved_by(mover.map_or(HOST, |with| with.name.as_str()), says)
 }
 

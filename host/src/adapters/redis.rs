@@ -133,6 +133,18 @@ pub enum RedisOpenError {
         /// Which.
         found: u32,
     },
+    /// What is there is not what this host wrote.
+    #[error(
+        "Redis at {address} is empty, and this host has written to it before: see that it is the right one, and that it has its data; \
+         to begin anew, remove {}",
+        folder.display()
+    )]
+    Empty {
+        /// Where.
+        address: Address,
+        /// The journal that says so.
+        folder: PathBuf,
+    },
     /// The journal's folder.
     #[error("the journal beside Redis cannot be opened in {}", folder.display())]
     Journal {
@@ -189,14 +201,23 @@ impl Core {
         Ok(())
     }
 
+    /// Notes all known spaces once more: what noted them may be lost.
+    async fn note_spaces_again(&self, servers: &Servers) -> Result<(), RedisError> {
+        let known: Vec<String> = self.spaces.lock().iter().cloned().collect();
+        if known.is_empty() {
+            return Ok(());
+        }
+        servers.of(HOST)?.ask::<i64>(redis::cmd("SADD").arg(self.keys.spaces()).arg(known)).await.map(|_| ())
+    }
+
     /// Finds the servers, brings them up to what they should know, and opens the ways to them.
     async fn connect(self: &Arc<Self>) -> Result<Arc<Up>, SettleError> {
         let servers = self.finder.find().await?;
         for master in servers.all() {
             self.load_scripts(master).await?;
         }
-        self.spaces.lock().clear();
         let epoch = settle(self, &servers).await?;
+        self.note_spaces_again(&servers).await?;
         let lanes = servers.all().iter().map(|master| Lane::open(Arc::clone(self), Arc::clone(master), epoch)).collect();
         self.epoch.store(epoch, Ordering::Release);
         self.connected.fetch_add(1, Ordering::Relaxed);
@@ -325,6 +346,9 @@ impl RedisStore {
         let up = core.connect().await.map_err(|error| match error {
             SettleError::Redis(source) => RedisOpenError::Connect { address: options.address.clone(), source },
             SettleError::Newer(found) => RedisOpenError::Newer { found },
+            SettleError::Empty => {
+                RedisOpenError::Empty { address: options.address.clone(), folder: options.journal.clone().unwrap_or_default() }
+            }
             SettleError::Journal(source) => RedisOpenError::Journal { folder: options.journal.clone().unwrap_or_default(), source },
         })?;
         let (state, seen) = watch::channel(State::Up(Arc::clone(&up)));

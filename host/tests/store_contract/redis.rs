@@ -166,6 +166,25 @@ async fn what_cannot_be_opened_is_told() {
 }
 
 #[tokio::test]
+async fn a_redis_that_was_emptied_is_not_taken_for_a_new_one() {
+    let (server, project, folder) = (Server::start().await, project(), tempfile::tempdir().expect("a folder"));
+    let journalled = RedisOptions { journal: Some(folder.path().to_owned()), ..options(&server.url(), "p") };
+    let store = RedisStore::open(&journalled).await.expect("it opens");
+    done(&store, put(project, "k", b"1")).await;
+    assert!(matches!(RedisStore::open(&journalled).await, Err(RedisOpenError::Journal { .. })), "another host has the journal");
+    drop(store);
+    ask::<String>(server.port, &["FLUSHALL"]).await.expect("it is emptied");
+    let opened = eventually("the journal is let go", || async {
+        match RedisStore::open(&journalled).await {
+            Err(RedisOpenError::Journal { .. }) => None,
+            opened => Some(opened.err().map(|error| error.to_string())),
+        }
+    });
+    let why = opened.await.unwrap_or_default();
+    assert!(why.contains("is empty") && why.contains(&*folder.path().to_string_lossy()), "{why}");
+}
+
+#[tokio::test]
 async fn scripts_that_somebody_flushed_are_loaded_again() {
     let (server, project) = (Server::start().await, project());
     let store = open(&server.url(), "p").await;

@@ -33,6 +33,8 @@ pub(super) enum SettleError {
     Redis(#[from] RedisError),
     #[error("what stands in Redis has the format {0}")]
     Newer(u32),
+    #[error("Redis is empty, and this host has written to it before")]
+    Empty,
     #[error("the journal beside Redis cannot be read")]
     Journal(#[source] std::io::Error),
 }
@@ -43,7 +45,7 @@ impl SettleError {
         let cause: &dyn std::fmt::Display = match self {
             Self::Redis(cause) => cause,
             Self::Journal(cause) => cause,
-            Self::Newer(_) => return self.to_string(),
+            Self::Newer(_) | Self::Empty => return self.to_string(),
         };
         format!("{self}: {cause}")
     }
@@ -104,6 +106,10 @@ pub(super) async fn settle(core: &Core, servers: &Servers) -> Result<u64, Settle
 /// Returns the epoch and the lineage that stand in Redis.
 async fn begin(core: &Core, home: &Master, lineage: &str) -> Result<(u64, String), SettleError> {
     let store = core.keys.store();
+    let is_begun: bool = home.ask(redis::cmd("HEXISTS").arg(&store).arg("lineage")).await?;
+    if !is_begun && core.journal.as_ref().is_some_and(|journal| journal.epoch() > 0) {
+        return Err(SettleError::Empty);
+    }
     let mut begin = redis::pipe();
     for (field, value) in [("format", FORMAT.to_string()), ("epoch", "1".to_owned()), ("lineage", lineage.to_owned())] {
         begin.cmd("HSETNX").arg(&store).arg(field).arg(value).ignore();

@@ -379,7 +379,7 @@ impl Call {
         let after = asked.after.as_deref().map(str::parse).transpose().map_err(|error| {
             Failure::refused("bad_argument", format!("`after`: {error}"), "Give the `cursor` of an earlier answer, or leave it out.")
         })?;
-        let holding = self.services.claims.holding(acting.project, acting.agent.id).await?;
+        let holding = Box::pin(self.services.claims.holding(acting.project, acting.agent.id)).await?;
         let request = WaitRequest {
             ack: asked.ack,
             nack: asked.nack,

@@ -163,7 +163,7 @@ impl Host {
         std::fs::write(folder.path().join("pointsman.toml"), config).expect("a configuration");
         template::copy_to(&folder.path().join("data"));
         let mut host = Self { folder, port, child: None };
-        host.spawn().await;
+        host.spawn(pointsman(&["up"])).await;
         host
     }
 
@@ -212,10 +212,10 @@ impl Host {
         pointsman(args).arg("--config").arg(config).output().expect("the binary runs")
     }
 
-    async fn spawn(&mut self) {
+    async fn spawn(&mut self, up: Command) {
         let url = self.url();
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("host.log")).expect("a log");
-        let child = tokio::process::Command::from(pointsman(&["up"]))
+        let child = tokio::process::Command::from(up)
             .arg("--config")
             .arg(self.folder.path().join("pointsman.toml"))
             .stdin(Stdio::null())
@@ -243,7 +243,19 @@ impl Host {
     /// Starts the host again on the same port and data.
     pub async fn restart(&mut self) {
         self.kill().await;
-        self.spawn().await;
+        self.spawn(pointsman(&["up"])).await;
+    }
+
+    /// Starts the host again by a shell that sets limits first.
+    pub async fn restart_within(&mut self, limits: &str) {
+        self.kill().await;
+        let up = pointsman(&["up"]);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("{limits}; exec \"$0\" \"$@\"")).arg(up.get_program()).args(up.get_args());
+        for (name, _) in up.get_envs().filter(|(_, value)| value.is_none()) {
+            shell.env_remove(name);
+        }
+        self.spawn(shell).await;
     }
 
     /// Returns the host's process id.

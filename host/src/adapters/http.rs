@@ -239,7 +239,14 @@ async fn connection(stream: TcpStream, peer: Peer, _seats: Seats, shared: Arc<Sh
         tracing::debug!(%error, "a connection ended at once");
         return;
     }
-    let Some(tls) = shared.routes.entry.tls.clone() else { return serve_connection(stream, peer, shared, shutdown).await };
+    match shared.routes.entry.tls.clone() {
+        None => serve_connection(stream, peer, shared, shutdown).await,
+        // A connection without TLS takes no room for it.
+        Some(tls) => Box::pin(tls_connection(stream, peer, tls, shared, shutdown)).await,
+    }
+}
+
+async fn tls_connection(stream: TcpStream, peer: Peer, tls: Arc<Tls>, shared: Arc<Shared>, shutdown: CancellationToken) {
     let limit = Duration::from_millis(shared.limits.header_read_ms);
     let shaken = tokio::select! {
         shaken = tokio::time::timeout(limit, shake_hands(stream, &tls)) => shaken,

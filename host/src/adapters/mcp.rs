@@ -142,18 +142,18 @@ impl Mcp {
             Err(_) => return Fault::NotJson { why: "it is not UTF-8".to_owned() }.reply(None, era()),
         };
         if envelope::is_batch(text) {
-            return self.post_batch(exchange.fields, caller, text).await;
+            return Box::pin(self.post_batch(exchange.fields, caller, text)).await;
         }
         match envelope::message(text) {
             Ok(Message::Request { id, method, params }) => self.post_request(exchange.fields, caller, id, &method, params).await,
-            Ok(message @ Message::Notification { .. }) => self.post_notification(exchange.fields, &caller, &message).await,
-            Ok(message @ Message::Response { .. }) => self.post_response(exchange.fields, &caller, &message).await,
+            Ok(message @ Message::Notification { .. }) => Box::pin(self.post_notification(exchange.fields, &caller, &message)).await,
+            Ok(message @ Message::Response { .. }) => Box::pin(self.post_response(exchange.fields, &caller, &message)).await,
             Err(Malformed { id, fault }) => fault.reply(id, era()),
         }
     }
 
     async fn post_request(&self, fields: &dyn Fields, mut caller: Caller, id: &RawValue, method: &str, params: Option<&RawValue>) -> Reply {
-        let read = envelope::params(params).and_then(|params| params.meta().map(|meta| (params, meta)));
+        let read = envelope::params(params).and_then(|params| params.meta().map(|meta| (Box::new(params), meta)));
         let (params, meta) = match read {
             Ok(read) => read,
             Err(fault) => return fault.reply(Some(id), era_of(fields, None)),
@@ -164,11 +164,11 @@ impl Mcp {
                 Ok(asked) => self.modern(fields, caller, asked).await,
                 Err(fault) => Err(fault),
             },
-            Era::Legacy if method == "initialize" => self.initialize(fields, &caller, &params, id).await,
+            Era::Legacy if method == "initialize" => Box::pin(self.initialize(fields, &caller, &params, id)).await,
             Era::Legacy => match self.session(fields, &caller).await {
                 Ok(session) => {
                     caller.handle = session.live.handle();
-                    self.legacy(fields, &caller, &session, method, &params, id).await
+                    Box::pin(self.legacy(fields, &caller, &session, method, &params, id)).await
                 }
                 Err(fault) => Err(fault),
             },
@@ -315,9 +315,9 @@ impl Endpoint for Mcp {
     async fn serve(&self, exchange: Exchange<'_>) -> Reply {
         match exchange.method {
             Method::Post => self.post(exchange).await,
-            Method::Delete => self.delete(exchange).await,
+            Method::Delete => Box::pin(self.delete(exchange)).await,
             Method::Get => {
-                let opened = self.get(exchange.fields, exchange.slug, exchange.trace).await;
+                let opened = Box::pin(self.get(exchange.fields, exchange.slug, exchange.trace)).await;
                 opened.unwrap_or_else(|fault| fault.reply(None, Era::Legacy))
             }
             Method::Other => Fault::MethodNotAllowed.reply(None, Era::Modern),

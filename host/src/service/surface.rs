@@ -414,7 +414,7 @@ impl Call {
     async fn wait(&self, acting: &Acting, arguments: &Value) -> Result<Said, Failure> {
         let asked: arguments::WaitForEvents = arguments::read(self.tool, arguments)?;
         let after = cursor(asked.after.as_deref())?;
-        let holding = self.services.claims.holding(acting.project, acting.agent.id).await?;
+        let holding = Box::pin(self.services.claims.holding(acting.project, acting.agent.id)).await?;
         let request = WaitRequest {
             ack: asked.ack,
             nack: asked.nack,

@@ -54,6 +54,17 @@ pub(crate) fn median(mut samples: Vec<f64>) -> f64 {
     samples.get(samples.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// Returns the sample below which so many of a hundred lie.
+pub(crate) fn percentile(mut samples: Vec<f64>, percent: usize) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples.get(samples.len() * percent / 100).copied().unwrap_or(f64::NAN)
+}
+
+/// Returns a count as a figure.
+pub(crate) fn count(n: usize) -> f64 {
+    f64::from(u32::try_from(n).unwrap_or(u32::MAX))
+}
+
 /// Returns the median time of one call in µs: `samples` batches of `batch` calls, after one batch that does not count.
 pub(crate) fn per_call_us(samples: usize, batch: u32, mut call: impl FnMut() -> Result<(), BenchError>) -> Result<f64, BenchError> {
     let mut times = Vec::with_capacity(samples);

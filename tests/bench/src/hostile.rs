@@ -14,7 +14,7 @@ use tokio::process::Child;
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::figures::{BenchError, Figures, median, setup};
+use crate::figures::{BenchError, Figures, count, median, setup};
 use crate::slow_clients::{Latencies, good, mint};
 use crate::startup;
 
@@ -57,10 +57,6 @@ pub(crate) async fn measure() -> Result<Figures, BenchError> {
         figures.add(name, calls as f64);
     }
     Ok(figures)
-}
-
-fn count(n: usize) -> f64 {
-    f64::from(u32::try_from(n).unwrap_or(u32::MAX))
 }
 
 fn hostile_guests() -> Vec<&'static Guest> {

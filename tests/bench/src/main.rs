@@ -9,8 +9,11 @@ use clap::{Parser, ValueEnum};
 
 mod figures;
 mod hostile;
+mod line;
 mod mcp;
+mod messaging;
 mod plugins;
+mod redis;
 mod routing;
 mod slow_clients;
 mod startup;
@@ -25,7 +28,7 @@ static ALLOCATOR: mcp::Counting = mcp::Counting;
 #[command(name = "pointsman-bench", after_help = "Build the host first: cargo build --release")]
 struct Arguments {
     /// Which suite.
-    #[arg(required_unless_present_any = ["serve_echo", "serve_rmcp"])]
+    #[arg(required_unless_present_any = ["serve_echo", "serve_rmcp", "raw_commits"])]
     suite: Option<Suite>,
     /// Serve a baseline of `mcp`, the bare echo; the suite starts it so.
     #[arg(long, hide = true, value_name = "ADDRESS")]
@@ -33,6 +36,9 @@ struct Arguments {
     /// Serve the other baseline of `mcp`, the official SDK.
     #[arg(long, hide = true, value_name = "ADDRESS")]
     serve_rmcp: Option<std::net::SocketAddr>,
+    /// Commit what a store holds once more, without a host: the baseline of `messaging`, which starts it so.
+    #[arg(long, hide = true, num_args = 2, value_names = ["STORE", "SYNCS"])]
+    raw_commits: Option<Vec<std::path::PathBuf>>,
     /// Print only the JSON object.
     #[arg(long)]
     json: bool,
@@ -53,6 +59,10 @@ enum Suite {
     SlowClients,
     /// Fifty good clients beside traffic through the shipped plugins, and through hostile ones.
     Hostile,
+    /// Durable sends, round trips, sent to seen, ten thousand waiting agents: on the embedded store.
+    Messaging,
+    /// The store on Redis: sends and sent to seen across two replicas, against the commands they cannot do without.
+    Redis,
 }
 
 impl Suite {
@@ -64,6 +74,8 @@ impl Suite {
             Self::Mcp => "mcp",
             Self::SlowClients => "slow_clients",
             Self::Hostile => "hostile",
+            Self::Messaging => "messaging",
+            Self::Redis => "redis",
         }
     }
 }
@@ -72,10 +84,11 @@ impl Suite {
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let Some(suite) = arguments.suite else {
-        let served = match (arguments.serve_echo, arguments.serve_rmcp) {
-            (Some(address), _) => mcp::serve_echo(address).await,
-            (None, Some(address)) => mcp::serve_rmcp(address).await,
-            (None, None) => Ok(()),
+        let served = match (arguments.serve_echo, arguments.serve_rmcp, arguments.raw_commits) {
+            (Some(address), ..) => mcp::serve_echo(address).await,
+            (None, Some(address), _) => mcp::serve_rmcp(address).await,
+            (None, None, Some(paths)) => messaging::commit_again(&paths).await,
+            (None, None, None) => Ok(()),
         };
         return if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     };
@@ -86,6 +99,8 @@ async fn main() -> ExitCode {
         Suite::Mcp => mcp::measure().await,
         Suite::SlowClients => slow_clients::measure().await,
         Suite::Hostile => hostile::measure().await,
+        Suite::Messaging => messaging::measure().await,
+        Suite::Redis => redis::measure().await,
     };
     match measured {
         Ok(figures) => {

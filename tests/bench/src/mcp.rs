@@ -16,12 +16,13 @@ use std::time::Duration;
 use pointsman::adapters::system::raise_open_files;
 use pointsman::config::{Config, Environment, Flags};
 use pointsman_client::{Client, Era};
-use serde_json::{Value, json};
+use serde_json::json;
 
 pub(crate) use self::baselines::{serve_echo, serve_rmcp};
 
 use self::baselines::Baseline;
 use crate::figures::{BenchError, Figures, median, now, setup};
+use crate::line::{Line, request, tool_call};
 use crate::slow_clients::mint;
 use crate::startup;
 
@@ -35,10 +36,6 @@ const LISTENERS: usize = 10_000;
 const OPENED_AT_ONCE: usize = 200;
 /// Milliseconds the host idles before its memory is read.
 const IDLE_MS: u64 = 2_000;
-/// What stands in the answer to a call that succeeded.
-const RESULT: &[u8] = b"\"isError\":false";
-/// Bytes of an answer's head and body that are read at once.
-const READ_BYTES: usize = 64 << 10;
 
 /// Counts what is allocated in this process.
 pub(crate) struct Counting;
@@ -121,65 +118,8 @@ async fn begin(_: &Path, address: &SocketAddr, token: &str) -> Result<(), BenchE
     Ok(())
 }
 
-fn request(token: &str, method: &str, name: Option<&str>, params: &Value) -> Vec<u8> {
-    let mut params = params.clone();
-    params["_meta"] = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}});
-    let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
-    let name = name.map(|name| format!("mcp-name: {name}\r\n")).unwrap_or_default();
-    format!(
-        "POST /mcp HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\naccept: application/json, text/event-stream\r\n\
-         authorization: Bearer {token}\r\nmcp-protocol-version: 2026-07-28\r\nmcp-method: {method}\r\n{name}content-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
-}
-
 fn call(token: &str) -> Vec<u8> {
-    request(token, "tools/call", Some("lookup"), &json!({"name": "lookup", "arguments": {"uri": "agents"}}))
-}
-
-/// A connection that allocates nothing per call.
-struct Line {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-}
-
-impl Line {
-    fn open(address: SocketAddr) -> std::io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: vec![0; READ_BYTES] })
-    }
-
-    /// Sends a request and reads the answer; returns the length of its body.
-    fn ask(&mut self, request: &[u8]) -> std::io::Result<usize> {
-        let broken = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned());
-        self.stream.write_all(request)?;
-        let mut read = 0;
-        loop {
-            let more = self.stream.read(&mut self.buffer[read..])?;
-            if more == 0 {
-                return Err(broken("the connection ended"));
-            }
-            read += more;
-            let Some(head) = self.buffer[..read].windows(4).position(|four| four == b"\r\n\r\n") else { continue };
-            if !self.buffer.starts_with(b"HTTP/1.1 200") {
-                return Err(broken(&String::from_utf8_lossy(&self.buffer[..read])));
-            }
-            let length = length(&self.buffer[..head]).ok_or_else(|| broken("no content-length"))?;
-            while read < head + 4 + length {
-                read += self.stream.read(&mut self.buffer[read..])?;
-            }
-            return Ok(length);
-        }
-    }
-}
-
-fn length(head: &[u8]) -> Option<usize> {
-    let lines = head.split(|byte| *byte == b'\n');
-    let name = b"content-length:";
-    let line = lines.into_iter().find(|line| line.len() > name.len() && line[..name.len()].eq_ignore_ascii_case(name))?;
-    std::str::from_utf8(&line[name.len()..]).ok()?.trim().parse().ok()
+    tool_call(token, "lookup", &json!({"uri": "agents"}))
 }
 
 async fn drive(address: SocketAddr, request: &[u8]) -> Result<(), BenchError> {
@@ -206,9 +146,7 @@ async fn answer_bytes(address: SocketAddr, request: &[u8]) -> Result<f64, BenchE
     let request = request.to_vec();
     let asked = tokio::task::spawn_blocking(move || {
         let mut line = Line::open(address)?;
-        let length = line.ask(&request)?;
-        let is_result = line.buffer.windows(RESULT.len()).any(|part| part == RESULT);
-        if is_result { Ok(length) } else { Err(std::io::Error::other("the call has no result")) }
+        line.call(&request).map(<[u8]>::len)
     });
     let length = asked.await.map_err(setup)?.map_err(setup)?;
     Ok(f64::from(u32::try_from(length).unwrap_or(u32::MAX)))
@@ -216,12 +154,13 @@ async fn answer_bytes(address: SocketAddr, request: &[u8]) -> Result<f64, BenchE
 
 async fn size_of_list(address: SocketAddr, token: &str) -> Result<f64, BenchError> {
     let request = request(token, "tools/list", None, &json!({}));
-    let length = tokio::task::spawn_blocking(move || Line::open(address)?.ask(&request)).await.map_err(setup)?.map_err(setup)?;
+    let length =
+        tokio::task::spawn_blocking(move || Line::open(address)?.ask(&request).map(<[u8]>::len)).await.map_err(setup)?.map_err(setup)?;
     Ok(f64::from(u32::try_from(length).unwrap_or(u32::MAX)))
 }
 
 /// Returns the processor time of all threads of a process in µs (the first field of `schedstat`, in ns).
-fn cpu_us(pid: u32) -> Result<f64, BenchError> {
+pub(crate) fn cpu_us(pid: u32) -> Result<f64, BenchError> {
     let mut total_ns = 0.0;
     for task in std::fs::read_dir(format!("/proc/{pid}/task")).map_err(setup)? {
         let stat = std::fs::read_to_string(task.map_err(setup)?.path().join("schedstat")).unwrap_or_default();

@@ -56,16 +56,18 @@ pub(crate) fn configure(folder: &Path) -> Result<Configured, BenchError> {
 }
 
 pub(crate) async fn start_host(config: &Configured) -> Result<(Child, f64), BenchError> {
+    start_host_with(config, |_| {}).await
+}
+
+/// Starts a host by a command that is made ready first.
+pub(crate) async fn start_host_with(config: &Configured, prepare: impl FnOnce(&mut Command)) -> Result<(Child, f64), BenchError> {
     let own = std::env::current_exe().map_err(setup)?;
     let binary = own.with_file_name("pointsman");
+    let mut command = Command::new(&binary);
+    command.arg("up").arg("--config").arg(&config.file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    prepare(&mut command);
     let began = now();
-    let child = Command::new(&binary)
-        .arg("up")
-        .arg("--config")
-        .arg(&config.file)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
+    let child = command
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| setup(format!("{} cannot be started ({error}): cargo build --release first", binary.display())))?;

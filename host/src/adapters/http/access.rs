@@ -94,7 +94,13 @@ pub(super) fn metadata(shared: &Shared, slug: Option<&str>, method: &Method, pat
 }
 
 /// Answers a request for MCP.
-pub(super) async fn mcp(shared: &Shared, peer: Peer, slug: Option<&str>, request: Request<Incoming>, trace: &str) -> Response<ReplyBody> {
+pub(super) async fn mcp(
+    shared: &Shared,
+    peer: Peer,
+    slug: Option<&str>,
+    request: Box<Request<Incoming>>,
+    trace: &str,
+) -> Response<ReplyBody> {
     if request.uri().query().is_some_and(carries_token) {
         let mut response = Refusal::TokenInQuery.response();
         // RFC 6750, section 3.1.

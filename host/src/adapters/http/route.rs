@@ -22,6 +22,8 @@ pub(super) async fn answer(shared: &Shared, peer: Peer, request: Request<Incomin
     let started = shared.routes.system.instant();
     let span = tracing::info_span!("request", %trace);
     let accepted = encode::accepted(request.headers());
+    // It is handed on a few times, and each would keep room for it as long as the call lasts.
+    let request = Box::new(request);
     let mut response = async {
         let method = request.method().clone();
         let uri = request.uri().clone();
@@ -88,7 +90,7 @@ fn endpoint_of(path: &str) -> Option<Option<&str>> {
     good.then_some(Some(slug))
 }
 
-async fn dispatch(shared: &Shared, peer: Peer, request: Request<Incoming>, trace: &str) -> Response<ReplyBody> {
+async fn dispatch(shared: &Shared, peer: Peer, request: Box<Request<Incoming>>, trace: &str) -> Response<ReplyBody> {
     if let Err(refusal) = shared.guard.check(request.headers(), request.version()) {
         return refusal.response();
     }
@@ -103,7 +105,7 @@ async fn dispatch(shared: &Shared, peer: Peer, request: Request<Incoming>, trace
     response
 }
 
-async fn routed(shared: &Shared, peer: Peer, request: Request<Incoming>, trace: &str) -> Response<ReplyBody> {
+async fn routed(shared: &Shared, peer: Peer, request: Box<Request<Incoming>>, trace: &str) -> Response<ReplyBody> {
     let uri = request.uri().clone();
     let base = shared.routes.entry.resource.as_ref().map_or("", |resource| resource.base());
     match route(uri.path(), base) {
@@ -118,9 +120,9 @@ async fn routed(shared: &Shared, peer: Peer, request: Request<Incoming>, trace: 
         },
         Some(Route::Metadata(slug)) => access::metadata(shared, slug, request.method(), uri.path()),
         Some(Route::Mcp(slug)) => access::mcp(shared, peer, slug, request, trace).await,
-        Some(Route::Git(path)) => access::git(shared, peer, &path, request, trace).await,
+        Some(Route::Git(path)) => Box::pin(access::git(shared, peer, &path, *request, trace)).await,
         Some(Route::Api) => match &shared.routes.rest {
-            Some(api) => access::api(shared, peer, api, request, trace).await,
+            Some(api) => Box::pin(access::api(shared, peer, api, *request, trace)).await,
             None => Refusal::NoRoute { path: shown(uri.path()).to_owned() }.response(),
         },
     }
@@ -154,7 +156,7 @@ impl Fields for Headers<'_> {
 }
 
 /// Hands a request to the protocol.
-pub(super) async fn mcp(shared: &Shared, slug: Option<&str>, request: Request<Incoming>, trace: &str) -> Response<ReplyBody> {
+pub(super) async fn mcp(shared: &Shared, slug: Option<&str>, request: Box<Request<Incoming>>, trace: &str) -> Response<ReplyBody> {
     let (head, incoming) = request.into_parts();
     let method = match head.method {
         Method::GET | Method::HEAD => endpoint::Method::Get,

@@ -81,7 +81,8 @@ impl Call {
 /// A request whose form was checked.
 pub(super) struct Checked<'a> {
     pub(super) call: Call,
-    pub(super) params: Params<'a>,
+    /// Handed on as often as the request is: where they stand takes no more room for it.
+    pub(super) params: Box<Params<'a>>,
     /// What the client can do, a JSON object.
     pub(super) capabilities: &'a str,
     pub(super) level: Option<Level>,
@@ -96,7 +97,7 @@ pub(super) struct Checked<'a> {
 pub(super) fn check<'a>(
     fields: &dyn Fields,
     method: &str,
-    params: Params<'a>,
+    params: Box<Params<'a>>,
     meta: &Meta<'a>,
     id: &'a RawValue,
 ) -> Result<Checked<'a>, Fault> {
@@ -173,7 +174,7 @@ impl Mcp {
                         let arguments = self.arguments(params)?;
                         headers::mirrors_arguments(fields, &mirrored, arguments)?;
                         let call = ProviderCall::Tool { name: name.into_owned(), arguments: arguments.get().to_owned() };
-                        self.stateless_call(fields, caller, call, asked).await
+                        Box::pin(self.stateless_call(fields, caller, call, asked)).await
                     }
                     None => {
                         let said = self.call_tool(&caller, params).await?;
@@ -183,19 +184,19 @@ impl Mcp {
             }
             Call::Resource => {
                 let uri = params.uri.and_then(envelope::string).unwrap_or_default().into_owned();
-                self.stateless_call(fields, caller, ProviderCall::Resource { uri }, asked).await
+                Box::pin(self.stateless_call(fields, caller, ProviderCall::Resource { uri }, asked)).await
             }
             Call::Prompt => {
                 let name = params.name.and_then(envelope::string).unwrap_or_default().into_owned();
                 let arguments = self.arguments(params)?.get().to_owned();
-                self.stateless_call(fields, caller, ProviderCall::Prompt { name, arguments }, asked).await
+                Box::pin(self.stateless_call(fields, caller, ProviderCall::Prompt { name, arguments }, asked)).await
             }
             Call::Complete => {
                 let completion = self.completion(&caller, params).await?;
                 Ok(Reply::json(200, answer::spliced(id, texts, &completion, "complete")))
             }
             Call::Listen if !headers::takes_events(fields) => Err(Fault::EventsNotAccepted),
-            Call::Listen => self.listen(caller, params.notifications, id, asked.capabilities).await,
+            Call::Listen => Box::pin(self.listen(caller, params.notifications, id, asked.capabilities)).await,
             Call::TaskGet => {
                 let task = self.desk.offering.deferred(&caller, &task()).await?;
                 Ok(Reply::json(200, answer::spliced(id, texts, task.get(), "complete")))

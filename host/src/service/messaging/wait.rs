@@ -138,7 +138,8 @@ impl Messaging {
         Turn { messaging: self, agent, over }
     }
 
-    /// Settles, then waits for deliveries and events.
+    /// Settles, then waits for deliveries and events. What is done before and after the waiting has its room only while it is done:
+    /// thousands wait at once.
     ///
     /// # Errors
     /// `bad_argument`, `too_many`, or [`Failure`]. Acks and nacks that do not fit are named in the answer instead.
@@ -146,8 +147,8 @@ impl Messaging {
         let watch = globs(&request.watch)?;
         let max_s = max_s(request.max_s)?;
         let messages_max = request.messages_max.unwrap_or(EVENTS_PER_WAIT_MAX).clamp(1, EVENTS_PER_WAIT_MAX);
-        let start = self.agents.board(acting.project).await?.cursor();
-        let settled = self.settle(acting, &request.ack, &request.nack).await?;
+        let start = Box::pin(self.agents.board(acting.project)).await?.cursor();
+        let settled = Box::pin(self.settle(acting, &request.ack, &request.nack)).await?;
         let turn = self.take_turn(acting.agent.id);
         let mut hint = self.kit.store.watch(Some(acting.project));
         let deadline = tokio::time::sleep(Duration::from_secs(max_s));
@@ -157,16 +158,19 @@ impl Messaging {
         let mut heard = Heard { events: Vec::new(), cursor: request.after.map_or(start, |after| after.min(start)), more: false };
         loop {
             hint.borrow_and_update();
-            let board = self.agents.board(acting.project).await?;
+            let board = Box::pin(self.agents.board(acting.project)).await?;
             let agent = board.agent(acting.agent.id);
             let agent = agent.as_deref().unwrap_or(&acting.agent);
             let interest = Interest { agent, tasks: &request.tasks, watch: &watch, arrivals: Arrivals::HandedOut };
-            heard = self.listen(acting, heard.cursor, &interest).await?;
+            heard = Box::pin(self.listen(acting, heard.cursor, &interest)).await?;
             let superseded = turn.over.is_cancelled();
-            let messages =
-                if board.ready(acting.agent.id) > 0 && !superseded { self.hand_out(acting, messages_max).await? } else { Vec::new() };
+            let messages = if board.ready(acting.agent.id) > 0 && !superseded {
+                Box::pin(self.hand_out(acting, messages_max)).await?
+            } else {
+                Vec::new()
+            };
             if is_over || superseded || !messages.is_empty() || !heard.events.is_empty() || heard.more {
-                let unread = self.unread(acting.project, acting.agent.id).await?;
+                let unread = Box::pin(self.unread(acting.project, acting.agent.id)).await?;
                 let Heard { events, cursor, more } = heard;
                 return Ok(WaitAnswer { settled, messages, events, cursor, unread, more, superseded });
             }

@@ -451,10 +451,12 @@ impl Call {
         if !asked.ack.is_empty() || !asked.nack.is_empty() {
             return Err(Failure::refused("bad_argument", "`peek` only looks: it settles nothing", "Leave `ack` and `nack` out."));
         }
-        let holding = self.services.claims.holding(acting.project, acting.agent.id).await?;
-        let tasks = holding.iter().map(|held| held.task).collect();
-        let request = PeekRequest { max_s: asked.max_s, after: cursor(asked.after.as_deref())?, watch: asked.watch, tasks };
-        let seen = self.services.messaging.peek(acting, &request).await?;
+        let holds = || async {
+            let holding = self.services.claims.holding(acting.project, acting.agent.id).await?;
+            Ok(holding.iter().map(|held| held.task).collect())
+        };
+        let request = PeekRequest { max_s: asked.max_s, after: cursor(asked.after.as_deref())?, watch: asked.watch };
+        let seen = self.services.messaging.peek(acting, &request, holds).await?;
         let result = json!({
             "waiting": seen.waiting,
             "arrived": seen.arrived,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pointsman::ports::metrics::{Measured, Value};
 use pointsman::ports::surface::Surface;
+use pointsman::service::kit::Acting;
 use pointsman::service::messaging::{PeekAnswer, PeekRequest, WaitRequest};
 use pointsman::service::surface::AgentSurface;
 use pointsman_core::event::Cursor;
@@ -23,6 +24,10 @@ fn after(cursor: Cursor) -> PeekRequest {
     PeekRequest { after: Some(cursor), ..PeekRequest::default() }
 }
 
+async fn look(world: &World, agent: &Acting, request: &PeekRequest) -> PeekAnswer {
+    world.messaging.peek(agent, request, || async { Ok(Vec::new()) }).await.expect("it looks")
+}
+
 fn waiting(answer: &PeekAnswer) -> Vec<&str> {
     answer.waiting.iter().map(|one| one.subject.as_str()).collect()
 }
@@ -34,7 +39,7 @@ async fn a_look_takes_nothing() {
     world.send(&ana, "agent:bo", "one").await;
     world.send(&ana, "agent:bo", "two").await;
     for _ in 0..3 {
-        let seen = soon(world.messaging.peek(&bo, &PeekRequest::default())).await.expect("it looks");
+        let seen = soon(look(&world, &bo, &PeekRequest::default())).await;
         assert_eq!((waiting(&seen), seen.arrived), (vec!["one", "two"], 0));
         assert_eq!((seen.waiting[0].from.as_str(), seen.waiting[0].attempt), ("ana", 1));
     }
@@ -42,7 +47,7 @@ async fn a_look_takes_nothing() {
     assert_eq!(subjects(&taken), ["one", "two"]);
     assert!(taken.messages.iter().all(|handed| handed.attempt == 1), "no try was used up");
     let at_once = PeekRequest { max_s: Some(0), ..PeekRequest::default() };
-    assert!(world.messaging.peek(&bo, &at_once).await.expect("it looks").waiting.is_empty());
+    assert!(look(&world, &bo, &at_once).await.waiting.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,10 +61,10 @@ async fn a_look_ends_no_wait_and_both_are_woken() {
     });
     let looks = tokio::spawn({
         let (world, bo) = (Arc::clone(&world), bo.clone());
-        async move { world.messaging.peek(&bo, &after(cursor)).await.expect("a waker looks") }
+        async move { look(&world, &bo, &after(cursor)).await }
     });
     let at_once = PeekRequest { max_s: Some(0), ..after(cursor) };
-    let seen = world.messaging.peek(&bo, &at_once).await.expect("another one looks");
+    let seen = look(&world, &bo, &at_once).await;
     assert!(seen.arrived == 0 && seen.waiting.is_empty(), "{seen:?}");
     world.send(&ana, "agent:bo", "wake up").await;
     let waited = soon(waits).await.expect("it does not panic");
@@ -67,7 +72,7 @@ async fn a_look_ends_no_wait_and_both_are_woken() {
     let seen = soon(looks).await.expect("it does not panic");
     assert_eq!(seen.arrived, 1, "{seen:?}");
     let others = PeekRequest { max_s: Some(0), ..after(seen.cursor) };
-    assert_eq!(world.messaging.peek(&ana, &others).await.expect("it looks").arrived, 0, "what is for bo wakes nobody else");
+    assert_eq!(look(&world, &ana, &others).await.arrived, 0, "what is for bo wakes nobody else");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,7 +83,7 @@ async fn what_comes_back_wakes_again() {
     let cursor = world.take(&bo).await.cursor;
     world.pass(LEASE_MS + 1).await;
     world.pass(BACK_OFF_MS_MAX).await;
-    let seen = soon(world.messaging.peek(&bo, &after(cursor))).await.expect("it looks");
+    let seen = soon(look(&world, &bo, &after(cursor))).await;
     assert_eq!((waiting(&seen), seen.arrived), (vec!["once more"], 1));
     assert_eq!(seen.waiting[0].attempt, 2);
 }

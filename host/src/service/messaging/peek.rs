@@ -28,8 +28,6 @@ pub struct PeekRequest {
     pub after: Option<Cursor>,
     /// Globs of context keys whose writes count.
     pub watch: Vec<String>,
-    /// Tasks the agent holds, beside those its record names.
-    pub tasks: Vec<TaskId>,
 }
 
 /// A message that waits, without its body.
@@ -66,11 +64,15 @@ pub struct PeekAnswer {
 }
 
 impl Messaging {
-    /// Waits until there is something for the agent to come for.
+    /// Waits until there is something for the agent to come for. `holds` returns the tasks it holds, beside those its record names: the
+    /// agent works on meanwhile, so they are asked for again and again.
     ///
     /// # Errors
     /// `bad_argument`, or [`Failure`].
-    pub async fn peek(&self, acting: &Acting, request: &PeekRequest) -> Result<PeekAnswer, Failure> {
+    pub async fn peek<F>(&self, acting: &Acting, request: &PeekRequest, holds: impl Fn() -> F + Send + Sync) -> Result<PeekAnswer, Failure>
+    where
+        F: Future<Output = Result<Vec<TaskId>, Failure>> + Send,
+    {
         let watch = globs(&request.watch)?;
         let max_s = max_s(request.max_s)?;
         let start = self.agents.board(acting.project).await?.cursor();
@@ -78,13 +80,17 @@ impl Messaging {
         let deadline = tokio::time::sleep(Duration::from_secs(max_s));
         tokio::pin!(deadline);
         let mut is_over = max_s == 0;
+        // One that it held when the look began concerns it to its end.
+        let mut tasks: Vec<TaskId> = Vec::new();
         let mut heard = Heard { events: Vec::new(), cursor: request.after.map_or(start, |after| after.min(start)), more: false };
         loop {
             hint.borrow_and_update();
             let board = self.agents.board(acting.project).await?;
             let agent = board.agent(acting.agent.id);
             let agent = agent.as_deref().unwrap_or(&acting.agent);
-            let interest = Interest { agent, tasks: &request.tasks, watch: &watch, arrivals: Arrivals::Told };
+            let held = holds().await?;
+            tasks.extend(held.into_iter().filter(|task| !tasks.contains(task)).collect::<Vec<_>>());
+            let interest = Interest { agent, tasks: &tasks, watch: &watch, arrivals: Arrivals::Told };
             heard = self.listen(acting, heard.cursor, &interest).await?;
             let waits_already = request.after.is_none() && board.ready(acting.agent.id) > 0;
             if is_over || waits_already || !heard.events.is_empty() || heard.more {

@@ -68,7 +68,7 @@ pub enum AppError {
     Store(#[from] OpenError),
     /// The store on Redis.
     #[error("the store on Redis cannot be opened")]
-    Redis(#[from] RedisOpenError),
+    Redis(#[source] Box<RedisOpenError>),
     /// Where Redis is.
     #[error("`store.url` is no address of Redis")]
     RedisAddress(#[from] AddressError),
@@ -142,7 +142,7 @@ impl OpenStore {
     async fn open(config: &Config, system: &Arc<dyn System>) -> Result<Self, AppError> {
         if let Some(redis) = &config.store {
             let options = redis_options(redis, &config.data_dir, system)?;
-            return Ok(Self::Redis(Arc::new(RedisStore::open(&options).await?)));
+            return Ok(Self::Redis(Arc::new(RedisStore::open(&options).await.map_err(|error| AppError::Redis(Box::new(error)))?)));
         }
         let folder = config.data_dir.join("store");
         let options = Options::new(wall_clock_ms, Arc::clone(system));

@@ -11,6 +11,7 @@ mod check;
 mod layers;
 mod problem;
 mod schema;
+mod store;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -23,6 +24,7 @@ use serde::Deserialize;
 pub use access::{AuthConfig, GrantConfig, LimitsConfig, TlsConfig};
 pub use problem::ConfigError;
 pub use schema::SHIPPED;
+pub use store::StoreConfig;
 
 use crate::plugin_build::digest_lock;
 use crate::ports::plugins::{Gate, Grant, Instances, PluginLimits, World};
@@ -215,33 +217,6 @@ pub struct MessagesConfig {
 pub struct DecisionsConfig {
     /// Decisions kept of each plugin; 0: none is recorded.
     pub kept_max: usize,
-}
-
-/// What `store.url` is without a Redis.
-const EMBEDDED: &str = "embedded";
-
-/// `[store]`: a Redis instead of the embedded store.
-#[derive(Clone, PartialEq, Eq)]
-pub struct StoreConfig {
-    /// Where it is.
-    pub url: String,
-    /// User, where the URL names none.
-    pub user: Option<String>,
-    /// Password, where the URL names none.
-    pub password: Option<String>,
-    /// Password of the Sentinels.
-    pub sentinel_password: Option<String>,
-    /// The certificate that its servers are signed by; none: the system's own.
-    pub root_certificate: Option<PathBuf>,
-    /// What all keys begin with.
-    pub prefix: String,
-}
-
-impl std::fmt::Debug for StoreConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The URL may hold a password, too.
-        f.debug_struct("StoreConfig").field("prefix", &self.prefix).finish_non_exhaustive()
-    }
 }
 
 /// `[git]`.
@@ -490,7 +465,7 @@ struct Raw {
     auth: access::RawAuth,
     #[serde(default)]
     data: RawData,
-    store: RawStore,
+    store: store::RawStore,
     log: LogConfig,
     #[serde(default)]
     project: Vec<ProjectConfig>,
@@ -533,23 +508,6 @@ struct RawServer {
 #[derive(Deserialize, Default)]
 struct RawData {
     dir: Option<PathBuf>,
-}
-
-#[derive(Deserialize)]
-struct RawStore {
-    url: String,
-    user: Option<String>,
-    password: Option<String>,
-    sentinel_password: Option<String>,
-    root_certificate: Option<PathBuf>,
-    prefix: String,
-}
-
-impl RawStore {
-    fn into_config(self) -> Option<StoreConfig> {
-        let Self { url, user, password, sentinel_password, root_certificate, prefix } = self;
-        (url != EMBEDDED).then_some(StoreConfig { url, user, password, sentinel_password, root_certificate, prefix })
-    }
 }
 
 #[derive(Deserialize)]

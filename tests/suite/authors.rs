@@ -161,6 +161,20 @@ async fn a_reconciler_in_python_from_an_empty_folder() {
 }
 
 #[test]
+fn the_examples_in_rust_answer_as_their_cases_say() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/examples/rust");
+    let mut asked = 0;
+    for folder in std::fs::read_dir(&examples).expect("the examples").map(|entry| entry.expect("an entry").path()) {
+        if folder.join("cases").is_dir() {
+            let out = Desk::new().plugin(&["test", &folder.to_string_lossy()]);
+            assert!(out.status.success(), "{}: {}", folder.display(), said(&out));
+            asked += 1;
+        }
+    }
+    assert!(asked >= 6, "only {asked} examples have cases");
+}
+
+#[test]
 fn what_cannot_be_begun_is_said() {
     let desk = Desk::new();
     for (args, what) in [

@@ -64,7 +64,7 @@ async fn what_was_answered_survives_a_redis_that_lost_its_last_writes() {
         host.eventually("readiness", ready).await;
     }
     let delivered: Vec<String> = ben.drain().await.iter().map(|message| text(&message["subject"])).collect();
-    let unique: BTreeSet<String> = delivered.iter().cloned().filter(|subject| subject != "now").collect();
+    let unique: BTreeSet<String> = delivered.iter().filter(|subject| *subject != "now").cloned().collect();
     assert_eq!(unique, answered, "nothing is lost");
     assert_eq!(delivered.iter().filter(|subject| *subject != "now").count(), answered.len(), "nothing is delivered twice");
 }

@@ -372,7 +372,7 @@ const STORE_SCHEMES: [&str; 6] = ["redis", "rediss", "redis+sentinel", "rediss+s
 fn is_store_url(text: &str) -> bool {
     let is_redis =
         |(scheme, rest): (&str, &str)| STORE_SCHEMES.contains(&scheme) && !rest.is_empty() && !rest.contains(char::is_whitespace);
-    text == super::EMBEDDED || text.split_once("://").is_some_and(is_redis)
+    text == super::store::EMBEDDED || text.split_once("://").is_some_and(is_redis)
 }
 
 fn is_url(text: &str) -> bool {

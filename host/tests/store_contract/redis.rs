@@ -12,9 +12,11 @@ use tokio::time::timeout;
 
 mod load;
 mod servers;
+mod wire;
 
 use self::load::{Hosts, Load};
 use self::servers::{Cluster, SOON, Server, Watched, ask, eventually, open, options};
+use self::wire::Wire;
 use crate::kit::{Subject, all_at_once, bytes, call, done, numbered, numbers, of, project, put};
 
 /// A store of its own on servers that the tests of this process share.
@@ -258,6 +260,25 @@ async fn a_master_that_is_frozen_and_comes_back_has_no_say_any_more() {
     servers.data[master].signal("CONT");
     load.goes_on(50).await;
     load.end(&hosts).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_is_cut_off_goes_on_when_the_wire_is_mended() {
+    let server = Server::start().await;
+    let mut wire = Wire::to(server.port).await;
+    let hosts = Hosts::at(&[wire.url(), server.url()]).await;
+    let epoch = hosts.stores[1].epoch();
+    let load = Load::start(&hosts, 6);
+    for _ in 0..3 {
+        load.goes_on(20).await;
+        wire.cut().await;
+        eventually("the host says so", || async { hosts.stores[0].ready().await.is_err().then_some(()) }).await;
+        load.goes_on(20).await;
+        wire.mend().await;
+        eventually("it is back", || async { hosts.stores[0].ready().await.ok() }).await;
+    }
+    load.end(&hosts).await;
+    assert_eq!(hosts.stores[0].epoch(), epoch, "nothing was lost, so no epoch began");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -50,9 +50,12 @@ const DIGIT_BITS: u32 = 7;
 /// Lines that can be told apart so.
 const SHORT_MAX: usize = 1 << (3 * DIGIT_BITS);
 
+/// What each short line stands for, and the shortened texts.
+type Shortened<'a, const N: usize> = (Vec<&'a [u8]>, [Vec<u8>; N]);
+
 /// Puts a short line in place of each line, the same one for the same: a merge compares lines all the time, and comparing long
 /// ones is dear in a component. Returns what each stands for; none: there are too many.
-fn shortened<const N: usize>(texts: [&[u8]; N]) -> Option<(Vec<&[u8]>, [Vec<u8>; N])> {
+fn shortened<const N: usize>(texts: [&[u8]; N]) -> Option<Shortened<'_, N>> {
     let mut numbers: HashMap<&[u8], usize, BuildHasherDefault<LineHasher>> = HashMap::default();
     let mut table = Vec::new();
     let mut short = [const { Vec::new() }; N];

@@ -9,8 +9,9 @@
 //!
 //! Two stores in this process, each with its journal, stand for two hosts (`Replicas`): two hosts over HTTP take their place once several may
 //! serve one store.
-//! What a failover loses and how long it lasts is not measured yet.
+//! What a failover loses and how long it lasts stands in `failover`.
 
+mod failover;
 mod server;
 
 use std::sync::Arc;
@@ -58,6 +59,7 @@ pub(crate) async fn measure() -> Result<Figures, BenchError> {
     let record = vec![b'x'; figures.get("record_bytes") as usize];
     rates(&server, &commits, &record, &mut figures).await?;
     latencies(&server, &commits, &record, &mut figures).await?;
+    failover::measure(folder.path(), &mut figures).await?;
     Ok(figures)
 }
 

@@ -113,9 +113,10 @@ impl Master {
 
     /// Makes it fall out where an error says that it is not the one to be asked.
     pub(super) fn note(&self, error: &RedisError) {
-        let is_moved = match error.kind() {
-            ErrorKind::Server(kind) => matches!(
-                kind,
+        let is_broken = error.is_io_error() || error.is_connection_dropped() || error.is_timeout() || error.kind() == ErrorKind::Parse;
+        let is_moved = matches!(
+            error.kind(),
+            ErrorKind::Server(
                 ServerErrorKind::Moved
                     | ServerErrorKind::Ask
                     | ServerErrorKind::TryAgain
@@ -123,10 +124,9 @@ impl Master {
                     | ServerErrorKind::MasterDown
                     | ServerErrorKind::ReadOnly
                     | ServerErrorKind::BusyLoading
-            ),
-            _ => error.is_io_error() || error.is_connection_dropped() || error.is_timeout() || error.kind() == ErrorKind::Parse,
-        };
-        if is_moved {
+            )
+        );
+        if is_broken || is_moved {
             self.falls_out(error);
         }
     }

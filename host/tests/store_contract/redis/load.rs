@@ -30,8 +30,13 @@ pub(super) struct Hosts {
 
 impl Hosts {
     pub(super) async fn open(url: &str, count: usize) -> Self {
+        Self::at(&vec![url.to_owned(); count]).await
+    }
+
+    /// Opens a host at each of these addresses.
+    pub(super) async fn at(urls: &[String]) -> Self {
         let mut hosts = Self { stores: Vec::new(), folders: Vec::new() };
-        for _ in 0..count {
+        for url in urls {
             let folder = tempfile::tempdir().expect("a folder");
             let journalled = pointsman::adapters::redis::RedisOptions { journal: Some(folder.path().to_owned()), ..options(url, "p") };
             hosts.stores.push(Arc::new(RedisStore::open(&journalled).await.expect("the store opens")));

@@ -1,5 +1,6 @@
 //! A Redis server of the suite's own, which syncs each write before it answers.
 
+use std::collections::HashMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -32,10 +33,53 @@ impl Server {
     /// # Errors
     /// There is no `redis-server`, or it does not answer.
     pub(super) async fn start(folder: &Path) -> Result<Self, BenchError> {
-        let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|free| free.local_addr()).map_err(setup)?.port();
+        Self::start_with(folder, &[]).await
+    }
+
+    /// Starts one with further settings.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub(super) async fn start_with(folder: &Path, settings: &[String]) -> Result<Self, BenchError> {
+        let port = free_port()?;
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "always"]);
+        command.args(["--repl-diskless-sync-delay", "0"]).args(settings);
         command.args(["--port", &port.to_string(), "--dir"]).arg(folder);
+        Self::run(command, port, folder).await
+    }
+
+    /// Starts a Sentinel that watches a master and promotes a replica by itself; returns once it knows two of them.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub(super) async fn sentinel(folder: &Path, name: &str, master: u16, down_after_ms: u64) -> Result<Self, BenchError> {
+        let (port, file) = (free_port()?, folder.join("sentinel.conf"));
+        let text = format!(
+            "bind 127.0.0.1\nport {port}\nsentinel monitor {name} 127.0.0.1 {master} 1\n\
+             sentinel down-after-milliseconds {name} {down_after_ms}\nsentinel failover-timeout {name} 2000\n"
+        );
+        std::fs::write(&file, text).map_err(setup)?;
+        let mut command = Command::new("redis-server");
+        command.arg(file).arg("--sentinel");
+        let server = Self::run(command, port, folder).await?;
+        let (mut connection, _pushed) = server.connect().await?;
+        let began = now();
+        loop {
+            let mut ask = redis::cmd("SENTINEL");
+            let known: Vec<HashMap<String, String>> = ask.arg("REPLICAS").arg(name).query_async(&mut connection).await.map_err(setup)?;
+            let well = known.iter().filter(|replica| replica["flags"] == "slave" && replica["master-link-status"] == "ok");
+            if well.count() == 2 {
+                return Ok(server);
+            }
+            if began.elapsed().as_secs() > 2 * START_S {
+                return Err(setup("the Sentinel does not see two replicas"));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn run(mut command: Command, port: u16, folder: &Path) -> Result<Self, BenchError> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
         let child = command.spawn().map_err(|error| setup(format!("redis-server cannot be started: {error}")))?;
         let server = Self { _child: child, port, folder: folder.to_owned() };
@@ -47,6 +91,11 @@ impl Server {
             tokio::time::sleep(LOOK).await;
         }
         Err(setup("redis-server does not answer"))
+    }
+
+    /// Returns its port.
+    pub(super) fn port(&self) -> u16 {
+        self.port
     }
 
     /// Returns its folder.
@@ -78,4 +127,8 @@ impl Server {
         let (mut connection, _pushed) = self.connect().await?;
         redis::cmd("FLUSHALL").query_async::<String>(&mut connection).await.map_err(setup).map(|_| ())
     }
+}
+
+fn free_port() -> Result<u16, BenchError> {
+    TcpListener::bind(("127.0.0.1", 0)).and_then(|free| free.local_addr()).map(|address| address.port()).map_err(setup)
 }

@@ -97,6 +97,11 @@ impl Keys {
         self.of(space, "due")
     }
 
+    /// Hash: what hosts hand in again after a loss, by the number of the commit.
+    pub(super) fn lost(&self, space: &str) -> String {
+        self.of(space, "lost")
+    }
+
     /// Text that expires: digest of a request, then its answer. None: no call of such names can have been recorded.
     pub(super) fn call(&self, space: &str, principal: &str, operation: &str, key: &str) -> Option<String> {
         let mut hasher = blake3::Hasher::new();

@@ -1,16 +1,16 @@
 //! What happens when other servers answer than before: a replica was promoted, a process started again, a node was replaced.
 //!
 //! ```text
-//! each host       hands in what it has committed and Redis does not have: each commit at its place, in order
-//!                 waits, when one before it is missing, until the others have handed in theirs
-//!                 says that it is done (`reported`), and waits for the other hosts, for a bounded time
+//! each host       lays down beside each space (`lost`) what it has committed there and Redis does not have
+//!                 says so (`reported`), and waits for the others, as long as they show life
+//!                 does all that lies there again: each commit at its place, in order; two hosts may do so at once
 //! the first       begins the next epoch; from then on commits are judged again
 //! one that comes later hands in what only adds, and is refused where it is there already
 //! ```
 //! **Invariants:** nothing new is judged between the loss and the new epoch; a commit that was answered by a host that is alive is
 //! there in the new epoch, under its version, its events under their numbers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use redis::{ErrorKind, RedisError, Value};
@@ -23,8 +23,11 @@ use super::{Core, FORMAT, time_ms};
 
 /// Milliseconds between two looks at something that others do.
 const LOOK_MS: u64 = 25;
-/// Milliseconds without a move, while every host is done or waits, after which what is missing is lost with the host that had it.
-const STUCK_MS: u64 = 500;
+/// Looks between two signs of life.
+const LIFE_LOOKS: u64 = 20;
+/// Commits that are laid down or done again at once, and bytes after which no further one joins them.
+const GROUP_MAX: usize = 128;
+const GROUP_BYTES_MAX: usize = 4 << 20;
 
 /// Why an epoch could not be joined.
 #[derive(Debug, Error)]
@@ -51,25 +54,17 @@ impl SettleError {
     }
 }
 
-/// How far a host is with a lineage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Report {
-    /// It hands in.
-    Busy,
-    /// It can go on only after others.
-    Waits,
-    /// It has handed in everything.
-    Done,
+fn unknown_answer() -> RedisError {
+    (ErrorKind::UnexpectedReturnType, "the script said nothing that is known").into()
 }
 
-impl Report {
-    fn text(self, lineage: &str) -> String {
-        match self {
-            Self::Busy => String::new(),
-            Self::Waits => format!("waits {lineage}"),
-            Self::Done => lineage.to_owned(),
-        }
-    }
+/// What the other hosts did meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Others {
+    /// All have handed in what they have, or are gone.
+    Wait,
+    /// One has begun the epoch.
+    WentOn,
 }
 
 /// One recovery of one host.
@@ -82,17 +77,16 @@ struct Recovery<'a> {
     epoch: u64,
     /// The lineage that was.
     was: String,
-    waited_ms: u64,
 }
 
 /// Joins the epoch of these servers, which is begun where they are others than before. Returns it.
 pub(super) async fn settle(core: &Core, servers: &Servers) -> Result<u64, SettleError> {
     let (home, lineage) = (servers.of(HOST)?, servers.lineage());
     let (epoch, was) = begin(core, home, &lineage).await?;
-    let mut recovery = Recovery { core, servers, home, lineage, epoch, was, waited_ms: 0 };
+    let recovery = Recovery { core, servers, home, lineage, epoch, was };
     let joined = if recovery.was == recovery.lineage {
         recovery.come_late().await?;
-        recovery.report(Report::Done).await?;
+        recovery.report().await?;
         epoch
     } else {
         recovery.recover().await?
@@ -125,114 +119,177 @@ async fn begin(core: &Core, home: &Master, lineage: &str) -> Result<(u64, String
 }
 
 impl Recovery<'_> {
-    async fn recover(&mut self) -> Result<u64, SettleError> {
+    async fn recover(&self) -> Result<u64, SettleError> {
         tracing::warn!(epoch = self.epoch, "Redis is not the one it was; what it may have lost is handed in again");
-        self.report(Report::Busy).await?;
-        let restored = self.hand_in().await?;
-        self.report(Report::Done).await?;
-        while !self.are_others(&[Report::Done]).await? {
-            self.pause().await;
+        let handed_in = self.hand_in().await?;
+        self.report().await?;
+        if self.wait_for_others().await? == Others::WentOn {
+            let epoch = self.home.ask(redis::cmd("HGET").arg(self.core.keys.store()).arg("epoch")).await?;
+            // They may not have waited for what this host had.
+            self.add(epoch, &handed_in).await?;
+            return Ok(epoch);
         }
+        let restored = self.restore().await?;
         let known = self.core.journal.as_ref().map_or(0, |journal| journal.epoch());
         let mut settle = redis::cmd("EVALSHA");
         settle.arg(self.core.settle.get_hash()).arg(1).arg(self.core.keys.store()).arg(&self.was).arg(&self.lineage).arg(known);
         let epoch = self.home.ask(&settle).await?;
+        self.clear().await?;
         tracing::warn!(epoch, restored, "a new epoch: commits are judged again");
         Ok(epoch)
     }
 
-    async fn pause(&mut self) {
-        tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
-        self.waited_ms += LOOK_MS;
-    }
-
-    async fn report(&self, report: Report) -> Result<(), SettleError> {
+    /// Says that this host has handed in what it has.
+    async fn report(&self) -> Result<(), SettleError> {
         let mut say = redis::cmd("HSET");
-        say.arg(self.core.keys.reported()).arg(&self.core.host).arg(report.text(&self.lineage));
+        say.arg(self.core.keys.reported()).arg(&self.core.host).arg(&self.lineage);
         Ok(self.home.ask::<i64>(&say).await.map(|_| ())?)
     }
 
-    /// Returns whether all other hosts are that far, or are not waited for any more.
-    async fn are_others(&self, far: &[Report]) -> Result<bool, SettleError> {
-        let mut look = redis::pipe();
-        look.cmd("HGET").arg(self.core.keys.store()).arg("lineage");
-        look.cmd("ZRANGE").arg(self.core.keys.members()).arg(0).arg(-1).cmd("HGETALL").arg(self.core.keys.reported());
-        let (stands, members, reported): (String, Vec<String>, BTreeMap<String, String>) = self.home.ask_all(&look).await?;
-        let is_far = |host: &String| far.iter().any(|far| reported.get(host).is_some_and(|said| *said == far.text(&self.lineage)));
-        let missing: Vec<&String> = members.iter().filter(|host| **host != self.core.host && !is_far(host)).collect();
-        if stands != self.was || missing.is_empty() {
-            return Ok(true);
-        }
-        let is_over = self.waited_ms >= self.core.options.settle_ms;
-        if is_over {
-            tracing::error!(?missing, "hosts did not hand in what they had in time; what only they had comes later, or is lost");
-        }
-        Ok(is_over)
-    }
-
-    /// Hands in what Redis does not have. Returns how much that was.
-    async fn hand_in(&mut self) -> Result<usize, SettleError> {
-        let Some(journal) = &self.core.journal else { return Ok(0) };
+    /// Lays down what Redis does not have, and returns it.
+    async fn hand_in(&self) -> Result<Vec<(Place, Entry)>, SettleError> {
+        let mut handed_in = Vec::new();
+        let Some(journal) = &self.core.journal else { return Ok(handed_in) };
         let mut spaces: BTreeMap<String, BTreeMap<u64, (Place, Entry)>> = BTreeMap::new();
         for (place, entry) in journal.read().await.map_err(SettleError::Journal)? {
             if place.epoch >= self.epoch {
                 spaces.entry(entry.space.clone()).or_default().insert(place.version, (place, entry));
             }
         }
-        let mut restored = 0;
         for (space, entries) in spaces {
             let master = self.servers.of(&space)?;
             self.core.note_space(self.servers, &space).await?;
             let stands: Option<u64> = master.ask(redis::cmd("HGET").arg(self.core.keys.facts(&space)).arg("version")).await?;
-            for (place, entry) in entries.range(stands.unwrap_or(0) + 1..).map(|(_, found)| found) {
-                match self.restore(master, *place, entry).await? {
-                    Verdict::Done { .. } => restored += 1,
-                    // Others went on without waiting for this host any more.
-                    Verdict::Epoch => return Ok(restored),
-                    Verdict::There | Verdict::Gap(_) | Verdict::Replayed(_) | Verdict::Reused | Verdict::Stale(_) | Verdict::Fenced(_) => {}
+            let mut lay = redis::pipe();
+            let mut bytes = 0;
+            let lost = entries.into_iter().filter(|(version, _)| *version > stands.unwrap_or(0));
+            for (_, (place, entry)) in lost {
+                let mut written = Vec::new();
+                entry.write(place, &mut written);
+                bytes += written.len();
+                handed_in.push((place, entry));
+                lay.cmd("HSET").arg(self.core.keys.lost(&space)).arg(place.version).arg(written).ignore();
+                if lay.len() >= GROUP_MAX || bytes >= GROUP_BYTES_MAX {
+                    master.ask_all::<()>(&lay).await?;
+                    self.core.show_life(self.home).await?;
+                    lay.clear();
+                    bytes = 0;
                 }
+            }
+            if !lay.is_empty() {
+                master.ask_all::<()>(&lay).await?;
+            }
+        }
+        Ok(handed_in)
+    }
+
+    /// Waits until every host has handed in what it has, or showed no life for too long, or somebody began the epoch.
+    async fn wait_for_others(&self) -> Result<Others, SettleError> {
+        let (mut silent_ms, mut looks, mut last_lives) = (0, 0, HashMap::new());
+        loop {
+            let mut look = redis::pipe();
+            look.cmd("HGET").arg(self.core.keys.store()).arg("lineage");
+            look.cmd("ZRANGE").arg(self.core.keys.members()).arg(0).arg(-1).arg("WITHSCORES");
+            look.cmd("HGETALL").arg(self.core.keys.reported());
+            let (stands, members, reported): (String, Vec<(String, f64)>, HashMap<String, String>) = self.home.ask_all(&look).await?;
+            let is_missing = |host: &String| *host != self.core.host && reported.get(host) != Some(&self.lineage);
+            let missing: HashMap<String, u64> =
+                members.into_iter().filter(|(host, _)| is_missing(host)).map(|(host, life)| (host, life.to_bits())).collect();
+            if stands != self.was {
+                return Ok(Others::WentOn);
+            }
+            if missing.is_empty() {
+                return Ok(Others::Wait);
+            }
+            if missing != last_lives {
+                silent_ms = 0;
+            }
+            if silent_ms >= self.core.options.settle_ms {
+                let hosts: Vec<&String> = missing.keys().collect();
+                tracing::error!(?hosts, "hosts are not waited for any more; what only they have comes later, or is lost");
+                return Ok(Others::Wait);
+            }
+            last_lives = missing;
+            tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
+            silent_ms += LOOK_MS;
+            looks += 1;
+            if looks % LIFE_LOOKS == 0 {
+                self.core.show_life(self.home).await?;
+            }
+        }
+    }
+
+    /// Does all that was handed in again. Returns how much this host did of it.
+    async fn restore(&self) -> Result<usize, SettleError> {
+        let mut restored = 0;
+        for space in self.spaces().await? {
+            let master = self.servers.of(&space)?;
+            let mut versions: Vec<u64> = master.ask(redis::cmd("HKEYS").arg(self.core.keys.lost(&space))).await?;
+            versions.sort_unstable();
+            for versions in versions.chunks(GROUP_MAX) {
+                let mut read = redis::cmd("HMGET");
+                read.arg(self.core.keys.lost(&space)).arg(versions);
+                let found: Vec<Option<Vec<u8>>> = master.ask(&read).await?;
+                // What is gone has been done by whoever began the epoch.
+                let entries: Vec<(Place, Entry)> = found.iter().flatten().filter_map(|bytes| Entry::read(bytes)).collect();
+                restored += self.restore_group(master, &entries).await?;
+                self.core.show_life(self.home).await?;
             }
         }
         Ok(restored)
     }
 
-    /// Does a commit again once those before it are there, or are lost.
-    async fn restore(&mut self, master: &Master, place: Place, entry: &Entry) -> Result<Verdict, SettleError> {
-        let (mut still_ms, mut reached, mut waits) = (0, 0, false);
-        let mut mode = Mode::Restore(place);
-        loop {
-            let verdict = self.judge(master, place.epoch, entry, mode).await?;
-            let Verdict::Gap(stands) = verdict else {
-                if waits {
-                    self.report(Report::Busy).await?;
+    async fn restore_group(&self, master: &Master, entries: &[(Place, Entry)]) -> Result<usize, SettleError> {
+        let (mut restored, mut from, mut is_gap) = (0, 0, false);
+        while from < entries.len() {
+            let mut again = redis::pipe();
+            for (at, (place, entry)) in entries[from..].iter().enumerate() {
+                let mode = if at == 0 && is_gap { Mode::Skip(*place) } else { Mode::Restore(*place) };
+                again.add_command(self.command(place.epoch, entry, mode));
+            }
+            let said: Vec<Value> = master.ask_all(&again).await?;
+            let mut came = said.into_iter().map(|said| Verdict::of(said).ok_or_else(unknown_answer));
+            is_gap = false;
+            let begun = from;
+            for verdict in came.by_ref() {
+                match verdict? {
+                    Verdict::Done { .. } => restored += 1,
+                    Verdict::Gap(stands) => {
+                        let (place, entry) = &entries[from];
+                        tracing::error!(
+                            space = entry.space,
+                            stands,
+                            next = place.version,
+                            "commits between are lost with the host that made them"
+                        );
+                        is_gap = true;
+                        break;
+                    }
+                    Verdict::There | Verdict::Epoch | Verdict::Replayed(_) | Verdict::Reused | Verdict::Stale(_) | Verdict::Fenced(_) => {}
                 }
-                return Ok(verdict);
-            };
-            if !waits {
-                self.report(Report::Waits).await?;
-                waits = true;
+                from += 1;
             }
-            if stands > reached || !self.are_others(&[Report::Waits, Report::Done]).await? {
-                (still_ms, reached) = (0, stands);
+            if from == begun && !is_gap {
+                return Err(unknown_answer().into());
             }
-            if still_ms >= STUCK_MS {
-                tracing::error!(
-                    space = entry.space,
-                    version = place.version,
-                    "commits before this one are lost with the host that made them"
-                );
-                mode = Mode::Skip(place);
-            }
-            self.pause().await;
-            still_ms += LOOK_MS;
         }
+        Ok(restored)
     }
 
-    async fn judge(&self, master: &Master, epoch: u64, entry: &Entry, mode: Mode) -> Result<Verdict, SettleError> {
-        let core = self.core;
-        let said: Value = master.ask(&entry.command(core.commit.get_hash(), &core.keys, epoch, core.clock.now(), mode)).await?;
-        let wrong = || RedisError::from((ErrorKind::UnexpectedReturnType, "the script said nothing that is known"));
-        Ok(Verdict::of(said).ok_or_else(wrong)?)
+    async fn spaces(&self) -> Result<Vec<String>, SettleError> {
+        Ok(self.home.ask(redis::cmd("SMEMBERS").arg(self.core.keys.spaces())).await?)
+    }
+
+    /// Removes what was handed in: all of it is done.
+    async fn clear(&self) -> Result<(), SettleError> {
+        for space in self.spaces().await? {
+            self.servers.of(&space)?.ask::<i64>(redis::cmd("DEL").arg(self.core.keys.lost(&space))).await?;
+        }
+        Ok(())
+    }
+
+    fn command(&self, epoch: u64, entry: &Entry, mode: Mode) -> redis::Cmd {
+        entry.command(self.core.commit.get_hash(), &self.core.keys, epoch, self.core.clock.now(), mode)
     }
 
     /// Hands in what only adds, of an epoch that others ended without this host.
@@ -242,16 +299,21 @@ impl Recovery<'_> {
         if joined == 0 || joined >= self.epoch {
             return Ok(());
         }
+        let kept = journal.read().await.map_err(SettleError::Journal)?;
+        let missed: Vec<_> = kept.into_iter().filter(|(place, _)| (joined..self.epoch).contains(&place.epoch)).collect();
+        self.add(self.epoch, &missed).await
+    }
+
+    /// Does again, in a later epoch, what only adds and is not there.
+    async fn add(&self, epoch: u64, entries: &[(Place, Entry)]) -> Result<(), SettleError> {
         let (mut added, mut dropped) = (0, 0);
-        for (place, entry) in journal.read().await.map_err(SettleError::Journal)? {
-            if place.epoch < joined || place.epoch >= self.epoch {
-                continue;
-            }
+        for (_, entry) in entries {
             if !entry.only_adds {
                 dropped += 1;
                 continue;
             }
-            let verdict = self.judge(self.servers.of(&entry.space)?, self.epoch, &entry, Mode::Judge).await?;
+            let said: Value = self.servers.of(&entry.space)?.ask(&self.command(epoch, entry, Mode::Judge)).await?;
+            let verdict = Verdict::of(said).ok_or_else(unknown_answer)?;
             added += usize::from(matches!(verdict, Verdict::Done { .. }));
         }
         if added > 0 {

@@ -3,8 +3,6 @@
 //! The merge is diffy's. The places of its conflicts are found from the two differences to the base, because
 //! conflict markers in a text say neither where they stand nor whether they are markers.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 
 use crate::lines;
@@ -33,76 +31,7 @@ pub fn merge(base: &[u8], ours: &[u8], theirs: &[u8]) -> Result<Vec<u8>, Vec<Ove
     if ours == base {
         return Ok(theirs.to_vec());
     }
-    let Some((table, [short_base, short_ours, short_theirs])) = shortened([base, ours, theirs]) else {
-        return diffy::MergeOptions::new().merge_bytes(base, ours, theirs).map_err(|_| overlaps(base, ours, theirs));
-    };
-    let merged = diffy::MergeOptions::new().merge_bytes(&short_base, &short_ours, &short_theirs);
-    let merged = merged.map_err(|_| overlaps(base, ours, theirs))?;
-    let mut out = Vec::with_capacity(ours.len() + theirs.len().saturating_sub(base.len()));
-    merged.chunks_exact(SHORT_BYTES).for_each(|short| out.extend_from_slice(table[number_of(short)]));
-    Ok(out)
-}
-
-/// Bytes of a line that stands for another: three digits and its end.
-const SHORT_BYTES: usize = 4;
-/// Bits of a digit; its highest bit is set, so that none is the end of a line.
-const DIGIT_BITS: u32 = 7;
-/// Lines that can be told apart so.
-const SHORT_MAX: usize = 1 << (3 * DIGIT_BITS);
-
-/// What each short line stands for, and the shortened texts.
-type Shortened<'a, const N: usize> = (Vec<&'a [u8]>, [Vec<u8>; N]);
-
-/// Puts a short line in place of each line, the same one for the same: a merge compares lines all the time, and comparing long
-/// ones is dear in a component. Returns what each stands for; none: there are too many.
-fn shortened<const N: usize>(texts: [&[u8]; N]) -> Option<Shortened<'_, N>> {
-    let mut numbers: HashMap<&[u8], usize, BuildHasherDefault<LineHasher>> = HashMap::default();
-    let mut table = Vec::new();
-    let mut short = [const { Vec::new() }; N];
-    for (text, short) in texts.into_iter().zip(&mut short) {
-        for line in lines::split(text) {
-            let number = *numbers.entry(line).or_insert_with(|| {
-                table.push(line);
-                table.len() - 1
-            });
-            if number >= SHORT_MAX {
-                return None;
-            }
-            let digit = |place: u32| 0x80 | u8::try_from((number >> (place * DIGIT_BITS)) & 0x7f).unwrap_or(0);
-            short.extend([digit(2), digit(1), digit(0), b'\n']);
-        }
-    }
-    Some((table, short))
-}
-
-fn number_of(short: &[u8]) -> usize {
-    short[..SHORT_BYTES - 1].iter().fold(0, |number, digit| (number << DIGIT_BITS) | usize::from(digit & 0x7f))
-}
-
-/// Multiplies and rotates eight bytes at once. Whoever makes lines collide makes their own merge slow.
-#[derive(Default)]
-struct LineHasher(u64);
-
-impl Hasher for LineHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        for part in bytes.chunks(8) {
-            let mut eight = [0; 8];
-            eight[..part.len()].copy_from_slice(part);
-            self.write_u64(u64::from_le_bytes(eight));
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = (self.0.rotate_left(5) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95);
-    }
-
-    fn write_usize(&mut self, value: usize) {
-        self.write_u64(value as u64);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0.rotate_left(26)
-    }
+    diffy::MergeOptions::new().merge_bytes(base, ours, theirs).map_err(|_| overlaps(base, ours, theirs))
 }
 
 /// A run of base lines and what one side put in its place.
@@ -210,17 +139,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn short_lines_merge_as_the_lines_they_stand_for(
-            base in "([abc]{0,2}\n){0,8}[ab]?", ours in "([abcx]{0,2}\n){0,8}[ax]?", theirs in "([abcy]{0,2}\n){0,8}[by]?",
-        ) {
-            let plain = diffy::MergeOptions::new().merge_bytes(base.as_bytes(), ours.as_bytes(), theirs.as_bytes());
-            let is_trivial = ours == theirs || theirs == base || ours == base;
-            if !is_trivial {
-                prop_assert_eq!(merge(base.as_bytes(), ours.as_bytes(), theirs.as_bytes()).ok(), plain.ok());
-            }
-        }
-
         #[test]
         fn overlaps_are_ordered_and_their_base_is_the_bases(
             base in "([abc]\n){0,8}", ours in "([abcx]\n){0,8}", theirs in "([abcy]\n){0,8}",

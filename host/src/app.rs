@@ -207,13 +207,8 @@ pub enum Loading {
     None,
 }
 
-async fn open(
-    config: &Config,
-    public_url: String,
-    access: Access,
-    loading: Loading,
-    reread: Option<Reread>,
-) -> Result<(Opened, Watching), AppError> {
+/// Opens the data folder; no plugin is loaded yet, and nothing is written to the store.
+async fn open(config: &Config, public_url: String, access: Access, reread: Option<Reread>) -> Result<(Opened, Watching), AppError> {
     let system: Arc<dyn System> = Arc::new(OsSystem);
     let store = OpenStore::open(config, &system).await?;
     let keys: Arc<dyn Keys> = Arc::new(FileKeys::open(&config.data_dir, system.as_ref())?);
@@ -237,9 +232,6 @@ async fn open(
     let decisions = DecisionLog::new(Arc::clone(&kit.store), config.decisions.kept_max);
     let registry = Registry::new(kit.clone(), Arc::new(components), wanted, reread).governed_by(Arc::clone(&governor));
     let registry = Arc::new(registry);
-    if loading == Loading::All {
-        registry.start().await?;
-    }
     Ok((Opened { services: Services::new(kit, access), registry, store, git, governor, decisions }, (watcher, given_up)))
 }
 
@@ -308,13 +300,11 @@ pub async fn up(config: Config, reread: Option<Reread>) -> Result<(), AppError> 
     let url = config.public_url(bound);
     let system: Arc<dyn System> = Arc::new(OsSystem);
     let gate = access::Gate::open(&config, &system)?;
-    let (opened, (watcher, given_up)) = open(&config, url.clone(), gate.access(&config), Loading::All, reread).await?;
-    let stop = CancellationToken::new();
+    let (opened, (watcher, given_up)) = open(&config, url.clone(), gate.access(&config), reread).await?;
+    let (stop, drained_all) = (CancellationToken::new(), CancellationToken::new());
+    let serving = serve(&opened, &url, &stop, &drained_all).await?;
     let mut background = JoinSet::new();
-    if let OpenStore::Redis(store) = &opened.store {
-        let serving = Serving::begin(opened.services.kit.clone(), store.host(), &url).await.map_err(AppError::Serving)?;
-        background.spawn(serving.keep(stop.clone()));
-    }
+    opened.registry.start().await?;
     make_ready(&config, &opened).await?;
     background.spawn(Arc::clone(&opened.registry).keep_quarantines(given_up, stop.clone()));
     background.spawn(watcher.run(opened.decisions.clone(), stop.clone()));
@@ -353,9 +343,25 @@ pub async fn up(config: Config, reread: Option<Reread>) -> Result<(), AppError> 
     if tokio::time::timeout(waited, finish).await.is_err() {
         tracing::warn!("the drain's deadline passed; what was under way is finished at the next start");
     }
+    drained_all.cancel();
+    if let Some(serving) = serving {
+        serving.await.expect("keeping the right to serve does not panic");
+    }
     opened.store.close().await;
     tracing::info!(cut = drained.cut, "drained");
     Ok(())
+}
+
+/// Takes the right to serve a store that other hosts can reach, before anything is written to it, and keeps it until all is drained.
+async fn serve(
+    opened: &Opened,
+    url: &str,
+    stop: &CancellationToken,
+    drained: &CancellationToken,
+) -> Result<Option<tokio::task::JoinHandle<()>>, AppError> {
+    let OpenStore::Redis(store) = &opened.store else { return Ok(None) };
+    let serving = Serving::begin(opened.services.kit.clone(), store.host(), url).await.map_err(AppError::Serving)?;
+    Ok(Some(tokio::spawn(serving.keep(stop.clone(), drained.clone()))))
 }
 
 /// Cancels `stop` at the first signal; a second one ends the process at once.
@@ -474,8 +480,12 @@ pub async fn running(config: &Config) -> Result<Option<Box<dyn AdminSurface>>, A
 /// # Errors
 /// [`AppError`].
 pub async fn offline(config: &Config, loading: Loading) -> Result<Box<dyn AdminSurface>, AppError> {
-    let (opened, _) = open(config, config.public_url(config.server.bind), Access::default(), loading, None).await?;
+    let url = config.public_url(config.server.bind);
+    let (opened, _) = open(config, url.clone(), Access::default(), None).await?;
     if loading == Loading::All {
+        // Nobody drains here: the right lapses after the process has ended.
+        serve(&opened, &url, &CancellationToken::new(), &CancellationToken::new()).await?;
+        opened.registry.start().await?;
         make_ready(config, &opened).await?;
     }
     Ok(Box::new(opened.admin(None)))

@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod asking;
+pub mod causes;
 pub mod clock;
 pub mod decision;
 pub mod endpoint;

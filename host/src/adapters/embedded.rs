@@ -18,10 +18,11 @@ use pointsman_core::ids::ProjectId;
 use pointsman_core::time::TimeMs;
 use tokio::sync::watch;
 
+use crate::ports::causes::chain;
 use crate::ports::clock::System;
 use crate::ports::store::{Commit, Committed, DueEntry, Page, Store, StoreError, Versioned, Wakers, commit_bytes};
 use clock::{Clock, WallClock};
-use disk::{Disk, DiskError, chain};
+use disk::{Disk, DiskError};
 use writer::Queue;
 
 mod clock;

@@ -39,7 +39,7 @@ mod lane;
 mod recovery;
 mod servers;
 
-pub use self::address::{Address, AddressError, Kind};
+pub use self::address::{Address, AddressError};
 use self::clock::Clock;
 use self::entry::{Entry, read};
 use self::journal::Journal;
@@ -47,6 +47,7 @@ use self::keys::{HOST, Keys};
 use self::lane::Lane;
 use self::recovery::{SettleError, settle};
 use self::servers::{Finder, Master, Servers};
+use crate::ports::causes::chain;
 use crate::ports::clock::System;
 use crate::ports::metrics::{Family, Measured, Sample, Value as Figure};
 use crate::ports::store::{
@@ -466,7 +467,7 @@ async fn keep(core: Arc<Core>, first: Arc<Up>, state: watch::Sender<State>, stop
             match connected {
                 Ok(up) => break up,
                 Err(error) => {
-                    let why = error.with_causes();
+                    let why = chain(&error);
                     tracing::warn!(why, "Redis cannot be used");
                     state.send_replace(State::Down(why));
                 }

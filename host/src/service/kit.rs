@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
 use super::settings::Settings;
+pub use crate::ports::causes::chain;
 use crate::ports::clock::System;
 use crate::ports::keys::Keys;
 use crate::ports::plugins::Plugins;
@@ -237,17 +238,4 @@ impl CommitExt for Commit {
 /// Where a project's record stands, among the host's own.
 pub(super) fn project_key(project: ProjectId) -> String {
     format!("project/{project}")
-}
-
-/// Returns an error and its causes in one line, for the log.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    line
 }

@@ -86,12 +86,12 @@ impl Serving {
         Ok(decided.await?.0)
     }
 
-    /// Renews the lease until `stop`, then gives it back. Where it is lost, cancels `stop`.
-    pub async fn keep(mut self, stop: CancellationToken) {
+    /// Renews the lease until all is `drained`, then gives it back. Where it is lost, cancels `stop`.
+    pub async fn keep(mut self, stop: CancellationToken, drained: CancellationToken) {
         let mut pause_ms = RENEW_MS;
         loop {
             tokio::select! {
-                () = stop.cancelled() => break,
+                () = drained.cancelled() => break,
                 () = tokio::time::sleep(Duration::from_millis(pause_ms)) => {}
             }
             match self.take().await {

@@ -15,7 +15,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use pointsman_core::agent::{AgentRecord, ProjectRecord};
-use pointsman_core::event::{Cursor, Event};
+use pointsman_core::event::Event;
 use pointsman_core::ids::{MergeId, MessageId, ProjectId, TaskId};
 use pointsman_core::merge::Merge;
 use pointsman_core::message::Message;
@@ -245,7 +245,7 @@ fn concerns(data: &Value, agent: &str) -> bool {
 /// Reads the events of a chain, and whether some may be missing.
 async fn chain(services: &Services, project: ProjectId, subject: &Subject) -> Result<(Vec<Event>, bool), Failure> {
     let store = &services.kit.store;
-    let mut after = before(services, project, subject.begins()).await?;
+    let mut after = services.messaging.cursor_at(project, subject.begins()).await?;
     let (mut events, mut merges) = (Vec::new(), BTreeSet::new());
     let mut read = 0;
     let mut is_cut = false;
@@ -269,23 +269,6 @@ async fn chain(services: &Services, project: ProjectId, subject: &Subject) -> Re
             return Ok((events, is_cut || !is_end));
         }
     }
-}
-
-/// Returns a place in the log up to which everything is older than `since`: times never go back in a log.
-async fn before(services: &Services, project: ProjectId, since: TimeMs) -> Result<Cursor, Failure> {
-    let store = &services.kit.store;
-    let head = store.head(Some(project)).await?;
-    let (mut older, mut end) = (0, head.seq);
-    while older < end {
-        let middle = older + (end - older) / 2;
-        let next = store.events(Some(project), Cursor { epoch: head.epoch, seq: middle }, 1).await?;
-        match next.first() {
-            Some(event) if event.at < since => older = event.cursor.seq,
-            Some(_) | None => end = middle,
-        }
-    }
-    // What an earlier epoch left lies before all of this one.
-    Ok(if older == 0 { Cursor::default() } else { Cursor { epoch: head.epoch, seq: older } })
 }
 
 fn steps(events: &[Event], names: &Names) -> Vec<WhyStep> {

@@ -21,6 +21,7 @@ use pointsman_core::value::ValueError;
 use thiserror::Error;
 
 use super::keys::{EPOCH_KEY, FORMAT, FORMAT_KEY, LAST_KEY, Last};
+use crate::ports::causes::chain;
 use crate::ports::store::Version;
 
 /// The engine's table that holds everything.
@@ -268,16 +269,4 @@ fn engine_error(folder: &Path, error: fjall::Error) -> OpenError {
 
 fn tells_damage(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
-}
-
-/// Returns an error with its causes, in one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }

@@ -11,10 +11,11 @@ use pointsman_core::limits::IDEMPOTENCY_KEPT_MS;
 use pointsman_core::time::TimeMs;
 use tokio::sync::{mpsc, oneshot};
 
-use super::disk::{DiskError, chain};
+use super::disk::DiskError;
 use super::group::{Group, Verdict, Written};
 use super::keys::{self, Last};
 use super::{Core, RETRY_BROKEN_MS, RETRY_FULL_MS, unavailable};
+use crate::ports::causes::chain;
 use crate::ports::store::{Commit, StoreError};
 
 /// Commits of one group.

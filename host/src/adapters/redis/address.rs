@@ -37,7 +37,7 @@ pub enum AddressError {
 
 /// How servers are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// There is one.
     Single,
     /// Sentinels name the master.
@@ -152,14 +152,12 @@ fn server(text: &str, port: u16) -> Result<Server, AddressError> {
 
 impl Address {
     /// Returns how servers are found.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> Kind {
         self.kind
     }
 
     /// Returns whether connections are encrypted.
-    #[must_use]
-    pub fn is_tls(&self) -> bool {
+    pub(super) fn is_tls(&self) -> bool {
         self.is_tls
     }
 

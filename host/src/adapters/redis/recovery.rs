@@ -42,18 +42,6 @@ pub(super) enum SettleError {
     Journal(#[source] std::io::Error),
 }
 
-impl SettleError {
-    /// Returns it and its causes in one line.
-    pub(super) fn with_causes(&self) -> String {
-        let cause: &dyn std::fmt::Display = match self {
-            Self::Redis(cause) => cause,
-            Self::Journal(cause) => cause,
-            Self::Newer(_) | Self::Empty => return self.to_string(),
-        };
-        format!("{self}: {cause}")
-    }
-}
-
 fn unknown_answer() -> RedisError {
     (ErrorKind::UnexpectedReturnType, "the script said nothing that is known").into()
 }

@@ -119,7 +119,7 @@ impl Messaging {
     ///
     /// # Errors
     /// [`Failure`].
-    pub(super) async fn cursor_at(&self, project: ProjectId, at: TimeMs) -> Result<Cursor, Failure> {
+    pub(in crate::service) async fn cursor_at(&self, project: ProjectId, at: TimeMs) -> Result<Cursor, Failure> {
         let Cursor { epoch, seq: mut end } = self.kit.store.head(Some(project)).await?;
         let mut start = 0;
         while start < end {

@@ -1,5 +1,5 @@
 use pointsman_core::agent::AgentRecord;
-use pointsman_core::event::{Actor, NewEvent, Provenance};
+use pointsman_core::event::{Actor, Cursor, NewEvent, Provenance};
 use pointsman_core::ids::{AgentId, FencingToken, Oid, PrincipalId, ThreadId};
 use pointsman_core::merge::{Conflict, MergeState};
 use pointsman_core::message::SenderContext;

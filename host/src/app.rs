@@ -1,8 +1,8 @@
 //! The composition root: the only place that names adapters. Opens the data folder, loads the plugins, finishes what the
 //! last run left, serves, drains.
 //!
-//! Order matters: the store's lock first (it keeps a second host out), then keys, then git's leftovers, then plugins, then
-//! recovery, and only then the listener's first answer.
+//! Order matters: the store's lock first (it keeps a second host off the data folder), then keys, git's leftovers, the homes of
+//! projects, plugins, recovery, and only then the listener's first answer.
 
 mod access;
 mod plugins;
@@ -26,13 +26,15 @@ use tokio_util::sync::CancellationToken;
 use crate::adapters::components::{FileComponents, KeyFileError, SigningKey, signature_file};
 use crate::adapters::embedded::{EmbeddedStore, OpenError, Options};
 use crate::adapters::git::{CheckOptions, GitLimits, GitOptions, GitRepositories, GitStartError};
-use crate::adapters::http::{self, AdminClient, Entry, Figures, PlainFetch, Rest, Routes, TlsError, WebDownload};
+use crate::adapters::http::{
+    self, AdminClient, Entry, Figures, PlainFetch, Rest, Routes, SiblingDoor, Tickets, TlsError, WebDownload, WebSiblings,
+};
 use crate::adapters::keys::{FileKeys, KeysError};
 use crate::adapters::mcp::{Mcp, McpConfig, SealingKey};
 use crate::adapters::metrics;
 use crate::adapters::oauth::OAuthSetupError;
 use crate::adapters::redis::{AddressError, RedisOpenError, RedisOptions, RedisStore};
-use crate::adapters::system::{OsSystem, wall_clock_ms};
+use crate::adapters::system::{OsSystem, machine_name, wall_clock_ms};
 use crate::adapters::wasm::{self, Wasm, WasmError, WasmOptions};
 use crate::config::{Config, Environment, Flags, StoreConfig};
 use crate::plugin_cases::Bench;
@@ -42,23 +44,26 @@ use crate::ports::keys::Keys;
 use crate::ports::metrics::Measured;
 use crate::ports::plugins::{Meter, PluginLimits, Plugins, World};
 use crate::ports::provider::Providers;
-use crate::ports::repository::Origin;
+use crate::ports::registry::Components;
+use crate::ports::repository::{Origin, Repository};
 use crate::ports::store::Store;
 use crate::service::admin::Admin;
-use crate::service::agents::Access;
 use crate::service::decisions::DecisionLog;
 use crate::service::due;
 use crate::service::failure::Failure;
 use crate::service::git_access::GitAccess;
 use crate::service::governor::{GivenUp, Governor, Recording, Watcher};
+use crate::service::homes::{HomedRepository, Homes, Keeper, Me, Visits};
 use crate::service::kit::Kit;
 use crate::service::registry::{Registry, Reread, StartError};
 use crate::service::residents::Residency;
-use crate::service::serving::Serving;
 use crate::service::surface::{AgentSurface, Services};
 
 /// Identifies the key that seals sessions; a second one comes with the first rotation.
 const SEALING_KEY_ID: u8 = 1;
+
+/// Characters of a run's random name in the ids of its requests to clients.
+const TAG_CHARS: usize = 8;
 
 /// Why the host does not run.
 #[derive(Debug, Error)]
@@ -75,9 +80,14 @@ pub enum AppError {
     /// The certificate of Redis' servers.
     #[error("`store.root_certificate` cannot be read")]
     RedisCertificate(#[source] io::Error),
-    /// Another host has the store.
-    #[error("this host may not serve the store")]
-    Serving(#[source] Failure),
+    /// Its keys are others than those of its siblings, or its name is one's of theirs.
+    #[error("this host may not serve the store: {why}\n  {advice}")]
+    Serving {
+        /// One sentence.
+        why: String,
+        /// One sentence.
+        advice: String,
+    },
     /// The key files.
     #[error("the host's keys cannot be used")]
     Keys(#[from] KeysError),
@@ -184,6 +194,9 @@ struct Opened {
     registry: Arc<Registry>,
     store: OpenStore,
     git: GitRepositories,
+    siblings: Option<Siblingship>,
+    /// What the ids of its requests to clients have in them.
+    tag: String,
     governor: Arc<Governor>,
     decisions: DecisionLog,
 }
@@ -208,38 +221,106 @@ pub enum Loading {
 }
 
 /// Opens the data folder; no plugin is loaded yet, and nothing is written to the store.
-async fn open(config: &Config, public_url: String, access: Access, reread: Option<Reread>) -> Result<(Opened, Watching), AppError> {
+async fn open(config: &Config, urls: Urls, gate: &access::Gate, reread: Option<Reread>) -> Result<(Opened, Watching), AppError> {
     let system: Arc<dyn System> = Arc::new(OsSystem);
     let store = OpenStore::open(config, &system).await?;
-    let keys: Arc<dyn Keys> = Arc::new(FileKeys::open(&config.data_dir, system.as_ref())?);
+    let keys: Arc<dyn Keys> = Arc::new(FileKeys::open(&config.keys_dir, system.as_ref())?);
     let wasm = Arc::new(Wasm::new(WasmOptions::new(Some(config.data_dir.join("code-cache")), keys.derive("code cache")))?);
     let recording = if config.decisions.kept_max > 0 { Recording::On } else { Recording::Off };
     let inner = Arc::clone(&wasm) as Arc<dyn Plugins>;
     let (governor, watcher, given_up) = Governor::new(inner, Arc::clone(&system), recording, Tolerance::default());
-    let git = GitRepositories::open(git_options(config)?, Arc::clone(&system)).await?;
-    let (wanted, settings) = (config.wanted(), config.settings(public_url));
+    let git = GitRepositories::open(git_options(config, &store)?, Arc::clone(&system)).await?;
+    let local: Arc<dyn Repository> = Arc::new(git.clone());
     let components = FileComponents::new(config.data_dir.join("components"), Arc::new(WebDownload::new()?));
+    let components: Arc<dyn Components> = Arc::new(components);
+    let boot = data_encoding::HEXLOWER.encode(&system.id_bytes());
+    let (homes, repository, siblings, tag) = match &store {
+        OpenStore::Embedded(_) => (Homes::alone(), local, None, String::new()),
+        OpenStore::Redis(redis) => {
+            let tag = format!("{}-", &boot[..TAG_CHARS]);
+            let me = Me { host: redis.host().to_owned(), boot, url: urls.sibling, volume: git.volume().to_owned() };
+            let (homes, repository, siblings) = share(me, store.port(), local, &components, &keys, gate)?;
+            (homes, repository, Some(siblings), tag)
+        }
+    };
+    let (wanted, settings) = (config.wanted(), config.settings(urls.public));
     let kit = Kit {
         store: store.port(),
         plugins: Arc::clone(&governor) as Arc<dyn Plugins>,
         providers: Arc::clone(&wasm) as Arc<dyn Providers>,
         residents: wasm,
-        repository: Arc::new(git.clone()),
+        repository,
+        homes,
         system,
         keys,
         settings: Arc::new(settings),
     };
     let decisions = DecisionLog::new(Arc::clone(&kit.store), config.decisions.kept_max);
-    let registry = Registry::new(kit.clone(), Arc::new(components), wanted, reread).governed_by(Arc::clone(&governor));
+    let registry = Registry::new(kit.clone(), components, wanted, reread).governed_by(Arc::clone(&governor));
     let registry = Arc::new(registry);
-    Ok((Opened { services: Services::new(kit, access), registry, store, git, governor, decisions }, (watcher, given_up)))
+    let services = Services::new(kit, gate.access(config));
+    Ok((Opened { services, registry, store, git, siblings, tag, governor, decisions }, (watcher, given_up)))
 }
 
-fn git_options(config: &Config) -> Result<GitOptions, AppError> {
+fn may_not_serve(failure: Failure) -> AppError {
+    match failure {
+        Failure::Refused(refusal) => AppError::Serving { why: format!("{} ({})", refusal.why, refusal.code), advice: refusal.advice },
+        other @ (Failure::Unavailable { .. }
+        | Failure::Damaged(_)
+        | Failure::Repository(_)
+        | Failure::Plugin(_)
+        | Failure::Contended { .. }) => AppError::State(other),
+    }
+}
+
+/// Where the host is reached.
+struct Urls {
+    /// By clients.
+    public: String,
+    /// By other hosts.
+    sibling: String,
+}
+
+impl Urls {
+    fn of(config: &Config, bound: SocketAddr) -> Self {
+        Self { public: config.public_url(bound), sibling: config.sibling_url(bound, &machine_name()) }
+    }
+}
+
+/// What answers siblings.
+struct Siblingship {
+    visits: Arc<Visits>,
+    door: SiblingDoor,
+}
+
+/// Returns what a host needs that shares its store with others.
+fn share(
+    me: Me,
+    store: Arc<dyn Store>,
+    local: Arc<dyn Repository>,
+    components: &Arc<dyn Components>,
+    keys: &Arc<dyn Keys>,
+    gate: &access::Gate,
+) -> Result<(Homes, Arc<dyn Repository>, Siblingship), AppError> {
+    let clock = Arc::clone(&store);
+    let tickets = Tickets::new(&keys.derive("sibling ticket"), Arc::new(move || clock.now()));
+    let certificates = gate.tls.as_ref().map(|tls| tls.chain()).unwrap_or_default();
+    let siblings = Arc::new(WebSiblings::new(tickets.clone(), certificates)?);
+    let homes = Homes::shared(me, store, Arc::clone(&siblings) as _);
+    let visits = Arc::new(Visits::new(homes.clone(), Arc::clone(&local), Arc::clone(components)));
+    let door = SiblingDoor::new(Arc::clone(&visits) as _, tickets);
+    let repository = HomedRepository::new(local, siblings, homes.clone());
+    Ok((homes, Arc::new(repository), Siblingship { visits, door }))
+}
+
+fn git_options(config: &Config, store: &OpenStore) -> Result<GitOptions, AppError> {
     let system = |what| move |source| AppError::System { what, source };
     let environment = Environment::of_process().map_err(system("the working folder is gone"))?;
     let binary = std::env::current_exe().map_err(system("the own executable cannot be found"))?;
-    let mut options = GitOptions::new(config.data_dir.join("repositories"), config.data_dir.join("scratch"), binary);
+    let mut options = GitOptions::new(config.repositories_dir.clone(), config.data_dir.join("scratch"), binary);
+    if let OpenStore::Redis(store) = store {
+        store.host().clone_into(&mut options.host);
+    }
     if let Some(path) = environment.get("PATH") {
         path.clone_into(&mut options.path);
     }
@@ -281,7 +362,7 @@ async fn make_ready(config: &Config, opened: &Opened) -> Result<(), AppError> {
             tracing::info!(project = %record.slug, target = %record.target, "project made");
         }
     }
-    let finished = due::recover(&opened.services).await.map_err(AppError::State)?;
+    let finished = due::recover(&opened.services, 0).await.map_err(AppError::State)?;
     if finished > 0 {
         tracing::info!(finished, "finished what the last run left");
     }
@@ -297,15 +378,22 @@ pub async fn up(config: Config, reread: Option<Reread>) -> Result<(), AppError> 
     let listen = |source| AppError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     let bound = listener.local_addr().map_err(listen)?;
-    let url = config.public_url(bound);
+    let urls = Urls::of(&config, bound);
+    let url = urls.public.clone();
     let system: Arc<dyn System> = Arc::new(OsSystem);
     let gate = access::Gate::open(&config, &system)?;
-    let (opened, (watcher, given_up)) = open(&config, url.clone(), gate.access(&config), reread).await?;
+    let (opened, (watcher, given_up)) = open(&config, urls, &gate, reread).await?;
     let (stop, drained_all) = (CancellationToken::new(), CancellationToken::new());
-    let serving = serve(&opened, &url, &stop, &drained_all).await?;
+    let keeper = Keeper::begin(opened.services.clone()).await.map_err(may_not_serve)?;
+    let keeping = tokio::spawn(keeper.run(stop.clone(), drained_all.clone()));
     let mut background = JoinSet::new();
+    let store = opened.store.port();
+    let seen = store.head(None).await.map_err(|error| AppError::State(error.into()))?;
     opened.registry.start().await?;
     make_ready(&config, &opened).await?;
+    if opened.services.kit.homes.are_shared() {
+        background.spawn(Arc::clone(&opened.registry).follow(seen, stop.clone()));
+    }
     background.spawn(Arc::clone(&opened.registry).keep_quarantines(given_up, stop.clone()));
     background.spawn(watcher.run(opened.decisions.clone(), stop.clone()));
     if let Some(issuer) = &gate.issuer {
@@ -344,24 +432,10 @@ pub async fn up(config: Config, reread: Option<Reread>) -> Result<(), AppError> 
         tracing::warn!("the drain's deadline passed; what was under way is finished at the next start");
     }
     drained_all.cancel();
-    if let Some(serving) = serving {
-        serving.await.expect("keeping the right to serve does not panic");
-    }
+    keeping.await.expect("keeping the host's lease does not panic");
     opened.store.close().await;
     tracing::info!(cut = drained.cut, "drained");
     Ok(())
-}
-
-/// Takes the right to serve a store that other hosts can reach, before anything is written to it, and keeps it until all is drained.
-async fn serve(
-    opened: &Opened,
-    url: &str,
-    stop: &CancellationToken,
-    drained: &CancellationToken,
-) -> Result<Option<tokio::task::JoinHandle<()>>, AppError> {
-    let OpenStore::Redis(store) = &opened.store else { return Ok(None) };
-    let serving = Serving::begin(opened.services.kit.clone(), store.host(), url).await.map_err(AppError::Serving)?;
-    Ok(Some(tokio::spawn(serving.keep(stop.clone(), drained.clone()))))
 }
 
 /// Cancels `stop` at the first signal; a second one ends the process at once.
@@ -411,6 +485,7 @@ fn routes(opened: &Opened, config: &Config, rest: Rest, entry: Entry, stop: Canc
             older_keys: Vec::new(),
             state_key: kit.keys.derive("mcp request state"),
             book: Arc::new(services.sessions.clone()),
+            tag: opened.tag.as_str().into(),
             system: Arc::clone(&kit.system),
             now: Arc::new(move || store.now()),
             draining: stop,
@@ -423,11 +498,16 @@ fn routes(opened: &Opened, config: &Config, rest: Rest, entry: Entry, stop: Canc
         services.claims.clone(),
         services.commits.clone(),
     );
+    let endpoint = Arc::new(endpoint);
+    if let Some(siblings) = &opened.siblings {
+        siblings.visits.listen(Arc::clone(&endpoint) as _);
+    }
     Routes {
-        mcp: Arc::new(endpoint),
+        mcp: endpoint,
         git: Arc::new(git),
         surface,
         rest: Some(rest),
+        siblings: opened.siblings.as_ref().map(|siblings| siblings.door.clone()),
         system: Arc::clone(&kit.system),
         origins: config.origins(),
         hosts: config.public_names(),
@@ -480,11 +560,10 @@ pub async fn running(config: &Config) -> Result<Option<Box<dyn AdminSurface>>, A
 /// # Errors
 /// [`AppError`].
 pub async fn offline(config: &Config, loading: Loading) -> Result<Box<dyn AdminSurface>, AppError> {
-    let url = config.public_url(config.server.bind);
-    let (opened, _) = open(config, url.clone(), Access::default(), None).await?;
+    let (opened, _) = open(config, Urls::of(config, config.server.bind), &access::Gate::default(), None).await?;
     if loading == Loading::All {
-        // Nobody drains here: the right lapses after the process has ended.
-        serve(&opened, &url, &CancellationToken::new(), &CancellationToken::new()).await?;
+        // Nobody keeps the lease: it runs out after the process has ended, or is the host's own again when that starts.
+        Keeper::begin(opened.services.clone()).await.map_err(may_not_serve)?;
         opened.registry.start().await?;
         make_ready(config, &opened).await?;
     }

@@ -298,6 +298,11 @@ fn status(environment: &Environment, args: &StatusArgs) -> Result<ExitCode, Trou
     }
     writeln!(out, "data      {folder}")?;
     writeln!(out, "projects  {}", if status.projects.is_empty() { "none".to_owned() } else { status.projects.join(", ") })?;
+    for host in &status.hosts {
+        let name = if host.is_this { "this host" } else { host.url.as_str() };
+        let life = if host.is_live { "serves" } else { "gone" };
+        writeln!(out, "host      {} ({name}) {life}, repositories of {} projects", host.host, host.projects)?;
+    }
     letters::write_status(&mut out, &status)?;
     plugin::write_status(&mut out, &status)?;
     Ok(code)

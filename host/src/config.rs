@@ -130,6 +130,8 @@ pub struct ServerConfig {
     pub bind: SocketAddr,
     /// Where clients reach the host, when that is not `bind`; without `/` at the end.
     pub public_url: Option<String>,
+    /// Where other hosts on the same store reach this one; without `/` at the end.
+    pub sibling_url: Option<String>,
     /// Bytes of one request's body.
     pub body_bytes_max: usize,
     /// Connections at once.
@@ -220,8 +222,9 @@ pub struct DecisionsConfig {
 }
 
 /// `[git]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct GitConfig {
+    repositories: Option<PathBuf>,
     /// Threads for git work.
     pub workers: usize,
     /// Milliseconds of one git command.
@@ -245,6 +248,10 @@ pub struct Config {
     pub auth: Option<AuthConfig>,
     /// The data folder, absolute.
     pub data_dir: PathBuf,
+    /// The folder of the keys.
+    pub keys_dir: PathBuf,
+    /// The folder of the repositories.
+    pub repositories_dir: PathBuf,
     /// The store; none: the embedded one, in the data folder.
     pub store: Option<StoreConfig>,
     /// The log.
@@ -334,6 +341,17 @@ impl Config {
     #[must_use]
     pub fn public_names(&self) -> Vec<String> {
         self.server.public_url.iter().map(|url| access::host_of(url).to_owned()).collect()
+    }
+
+    /// Returns where other hosts on the same store reach the one that listens at `bound`, on a machine of this name.
+    #[must_use]
+    pub fn sibling_url(&self, bound: SocketAddr, machine: &str) -> String {
+        let scheme = if self.server.tls.is_some() { "https" } else { "http" };
+        let own = || match bound.ip().is_unspecified() {
+            true => format!("{scheme}://{machine}:{}", bound.port()),
+            false => format!("{scheme}://{bound}"),
+        };
+        self.server.sibling_url.clone().unwrap_or_else(own)
     }
 
     /// Returns the web origins that may call: those that are allowed, and that of the public URL.
@@ -493,6 +511,7 @@ struct Raw {
 struct RawServer {
     bind: SocketAddr,
     public_url: Option<String>,
+    sibling_url: Option<String>,
     body_bytes_max: usize,
     connections_max: usize,
     header_timeout_ms: u64,
@@ -508,6 +527,7 @@ struct RawServer {
 #[derive(Deserialize, Default)]
 struct RawData {
     dir: Option<PathBuf>,
+    keys: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -667,6 +687,7 @@ impl Raw {
             server: ServerConfig {
                 bind: self.server.bind,
                 public_url: self.server.public_url.map(|url| url.trim_end_matches('/').to_owned()),
+                sibling_url: self.server.sibling_url.map(|url| url.trim_end_matches('/').to_owned()),
                 body_bytes_max: self.server.body_bytes_max,
                 connections_max: self.server.connections_max,
                 header_timeout_ms: self.server.header_timeout_ms,
@@ -680,6 +701,8 @@ impl Raw {
             },
             limits: self.limits.into(),
             auth: self.auth.into_config(),
+            keys_dir: self.data.keys.unwrap_or_else(|| data_dir.clone()),
+            repositories_dir: self.git.repositories.clone().unwrap_or_else(|| data_dir.join("repositories")),
             data_dir,
             store: self.store.into_config(),
             log: self.log,

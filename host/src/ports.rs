@@ -22,6 +22,7 @@ pub mod registry;
 pub mod repository;
 pub mod resident;
 pub mod sessions;
+pub mod siblings;
 pub mod store;
 pub mod surface;
 pub mod wire_time;

@@ -294,12 +294,23 @@ impl Host {
         self.agent_in(name, Era::Modern, capabilities).await
     }
 
+    /// Returns an agent with this token, started, in the modern era.
+    ///
+    /// # Panics
+    /// When it cannot connect or start.
+    pub async fn agent_with(&self, name: &str, token: &str, capabilities: &[&str]) -> Agent {
+        self.started(name, token.to_owned(), Era::Modern, capabilities).await
+    }
+
     /// Returns an agent with a token of its own, started.
     ///
     /// # Panics
     /// When it cannot connect or start.
     pub async fn agent_in(&self, name: &str, era: Era, capabilities: &[&str]) -> Agent {
-        let token = self.token(name);
+        self.started(name, self.token(name), era, capabilities).await
+    }
+
+    async fn started(&self, name: &str, token: String, era: Era, capabilities: &[&str]) -> Agent {
         let client = Client::new(&format!("{}/mcp", self.url()), &token, era).expect("a client");
         client.connect().await.expect("it connects");
         let agent = Agent { name: name.to_owned(), token, client };

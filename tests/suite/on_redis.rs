@@ -1,10 +1,8 @@
 //! A host whose store is a Redis: the whole way, and what happens when either of them goes.
 
 use std::collections::BTreeSet;
-use std::process::Stdio;
-use std::time::Duration;
 
-use pointsman_tests::{DEADLINE_S, Host, Redis, Setup, free_port, git, pointsman};
+use pointsman_tests::{Host, Redis, Setup, git};
 use serde_json::{Value, json};
 
 fn text(value: &Value) -> String {
@@ -67,33 +65,4 @@ async fn what_was_answered_survives_a_redis_that_lost_its_last_writes() {
     let unique: BTreeSet<String> = delivered.iter().filter(|subject| *subject != "now").cloned().collect();
     assert_eq!(unique, answered, "nothing is lost");
     assert_eq!(delivered.iter().filter(|subject| *subject != "now").count(), answered.len(), "nothing is delivered twice");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_second_host_on_the_same_redis_is_refused_until_the_first_is_gone() {
-    let redis = Redis::start().await;
-    let mut first = host_on(&redis).await;
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("pointsman.toml");
-    let (port, data) = (free_port(), folder.path().join("data"));
-    let config = format!("config_version = 1\n[server]\nbind = \"127.0.0.1:{port}\"\n[data]\ndir = {}\n{}", json!(data), redis.config());
-    std::fs::write(&file, config).expect("a configuration");
-    let out = pointsman(&["up", "--config"]).arg(&file).output().expect("the binary runs");
-    let said = String::from_utf8_lossy(&out.stderr);
-    assert!(!out.status.success() && said.contains(&first.url()) && said.contains("serves this store"), "{said}");
-    assert!(!said.contains("panicked") && !said.contains("a plugin is loaded"), "nothing is begun before: {said}");
-
-    let terminated = std::process::Command::new("kill").args(["-TERM", &first.pid().to_string()]).status().expect("kill runs");
-    assert!(terminated.success() && first.ended().await, "the first host drains");
-    let mut second = tokio::process::Command::from(pointsman(&["up", "--config"]))
-        .arg(&file)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("it starts");
-    let url = format!("http://127.0.0.1:{port}");
-    let ready = tokio::time::timeout(Duration::from_secs(2 * DEADLINE_S), pointsman_tests::until_ready(&mut second, &url)).await;
-    ready.expect("in time").expect("it serves now");
 }

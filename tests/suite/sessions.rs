@@ -1,7 +1,7 @@
 //! Sessions of the earlier revisions: what a client chose in one stands after the host was killed, and nothing is missed in silence.
 
 use pointsman_client::{Client, Era, RawAnswer, Streamed};
-use pointsman_tests::{Host, Setup};
+use pointsman_tests::{Host, Redis, Setup};
 use serde_json::{Value, json};
 
 const TASKS: &str = "pointsman://tasks";
@@ -37,6 +37,12 @@ impl Session {
     async fn send(&self, id: u32, method: &str, params: Value) -> RawAnswer {
         let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
         self.client.raw(body, &self.with(&format!("Bearer {}", self.token))).await.expect("an answer")
+    }
+
+    /// Returns the same session, spoken to another host.
+    fn at(&self, host: &Host) -> Self {
+        let client = Client::new(&format!("{}/mcp", host.url()), &self.token, Era::Legacy).expect("a client");
+        Self { client, token: self.token.clone(), id: self.id.clone() }
     }
 
     async fn ask(&self, id: u32, method: &str, params: Value) -> Value {
@@ -150,4 +156,35 @@ async fn a_request_that_the_host_lost_ends_with_an_error() {
     let mut stream = session.listen(Some(&seen)).await;
     let answer = next(&mut stream).await;
     assert_eq!((&answer["id"], &answer["error"]["data"]["code"]), (&json!("call \"7\""), &json!("answer_lost")), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_host_of_a_store_serves_a_session_and_takes_its_answers() {
+    let redis = Redis::start().await;
+    let setup = || Setup { config: Setup::with_fixtures().config + &redis.config() };
+    let (one, two) = (Host::start_with(setup()).await, Host::start_with(setup()).await);
+    let here = Session::open(&one, json!({"elicitation": {}})).await;
+    let there = here.at(&two);
+    assert_eq!(there.ask(2, "ping", json!({})).await, json!({}));
+
+    // Asked on the stream of one host, it answers to the other.
+    let params = json!({"name": "test_elicitation", "arguments": {"message": "who are you?"}});
+    let body = json!({"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": params}).to_string();
+    let mut stream = here.client.open("POST", &[("mcp-session-id", &here.id)], body.into()).await.expect("an answer");
+    let asked = next(&mut stream).await;
+    assert_eq!(asked["method"], "elicitation/create");
+    let answer = json!({"jsonrpc": "2.0", "id": asked["id"], "result": {"action": "accept", "content": {"name": "ana"}}});
+    let authorization = format!("Bearer {}", there.token);
+    let taken = there.client.raw(answer.to_string(), &there.with(&authorization)).await.expect("an answer");
+    assert_eq!(taken.status, 202);
+    let done = next(&mut stream).await;
+    assert!(done["id"] == 3 && done["result"].to_string().contains("accept"), "{done}");
+
+    // What it chooses at one host holds at the other, which has the session in memory already.
+    let mut stream = here.listen(None).await;
+    assert_eq!(there.ask(4, "resources/subscribe", json!({"uri": TASKS})).await, json!({}));
+    change(&two).await;
+    until_updated(&mut stream, TASKS).await;
+    assert_eq!(there.end().await, 204);
+    assert_eq!(here.send(5, "ping", json!({})).await.status, 404, "it has ended for both");
 }

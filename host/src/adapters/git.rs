@@ -6,7 +6,9 @@
 //! **Invariants:**
 //! - A ref moves under its lock, after its old value and its fence were read under that lock; pushes hold the same lock.
 //! - A write is synced, file and folder, before it is answered.
-//! - Only one host uses the two folders; what an earlier one left (processes, locks, half clones) is cleared at the start.
+//! - Only one host uses the scratch folder; what an earlier run left (processes, half clones) is cleared at the start.
+//! - Only one host at a time works on a repository: the locks in it are cleared when it is adopted, and only then. The folder of
+//!   repositories may be shared by hosts; its volume's id says which do.
 
 mod check;
 mod create;
@@ -108,6 +110,8 @@ impl Default for GitLimits {
 pub struct GitOptions {
     /// The folder of `<project>.git`.
     pub root: PathBuf,
+    /// This host's name among those that share `root`; empty: nobody else uses it.
+    pub host: String,
     /// A folder for what may be lost; best on the same file system, so that objects are linked, not copied.
     pub scratch: PathBuf,
     /// This host's executable: hooks and checks run it as `git-hook` and `sandbox-exec`.
@@ -130,6 +134,7 @@ impl GitOptions {
     pub fn new(root: PathBuf, scratch: PathBuf, binary: PathBuf) -> Self {
         Self {
             root,
+            host: String::new(),
             scratch,
             binary,
             git: PathBuf::from("git"),
@@ -178,6 +183,7 @@ pub struct GitRepositories {
 
 struct Inner {
     options: GitOptions,
+    volume: String,
     system: Arc<dyn System>,
     runner: Arc<Runner>,
     hooks: PathBuf,
@@ -192,6 +198,11 @@ struct Inner {
     stop: tokio_util::sync::CancellationToken,
 }
 
+/// Returns how the names of a host's half-made repositories begin.
+fn half_of(host: &str) -> String {
+    if host.is_empty() { recover::HALF.to_owned() } else { format!("{}{host}-", recover::HALF) }
+}
+
 impl GitRepositories {
     /// Opens the folders, checks git's version and clears what an earlier host left. The caller holds the data folder's lock.
     ///
@@ -204,12 +215,14 @@ impl GitRepositories {
             let whole = folder.canonicalize().map_err(wrong)?;
             *folder = whole;
         }
-        let (root, scratch) = (options.root.clone(), options.scratch.clone());
+        let (root, scratch, half, random) = (options.root.clone(), options.scratch.clone(), half_of(&options.host), Arc::clone(&system));
         let files = tokio::task::spawn_blocking(move || {
-            recover::clear(&root, &scratch).map_err(|source| GitStartError::Folder { folder: root, source })?;
-            recover::prepare(&scratch).map_err(|source| GitStartError::Folder { folder: scratch, source })
+            let cleared = recover::clear(&root, &scratch, &half).and_then(|()| recover::volume(&root, &*random));
+            let volume = cleared.map_err(|source| GitStartError::Folder { folder: root, source })?;
+            let files = recover::prepare(&scratch).map_err(|source| GitStartError::Folder { folder: scratch, source })?;
+            Ok((files, volume))
         });
-        let files = files.await.expect("clearing folders does not panic")?;
+        let (files, volume) = files.await.expect("clearing folders does not panic")?;
         let runner = Runner::new(options.git.clone(), options.path.clone(), options.scratch.clone(), files.global);
         let version = recover::version(&runner, &options).await?;
         let permits = |n: usize| Arc::new(Semaphore::new(n.max(1)));
@@ -224,6 +237,7 @@ impl GitRepositories {
             tasks: tokio_util::task::TaskTracker::new(),
             stop: tokio_util::sync::CancellationToken::new(),
             version,
+            volume,
             runner,
             system,
             options,
@@ -235,6 +249,12 @@ impl GitRepositories {
     #[must_use]
     pub fn git_version(&self) -> &str {
         &self.inner.version
+    }
+
+    /// Returns the id of the volume that the repositories are on. Hosts that name the same one see the same repositories.
+    #[must_use]
+    pub fn volume(&self) -> &str {
+        &self.inner.volume
     }
 
     /// Waits until the pushes that are under way have ended. Call it when no new request comes in any more.
@@ -347,6 +367,22 @@ impl GitRepositories {
 impl Repository for GitRepositories {
     async fn create(&self, project: ProjectId, origin: Origin, target: Option<String>) -> Result<(String, Oid), RepositoryError> {
         self.create_repository(project, origin, target).await
+    }
+
+    async fn has(&self, project: ProjectId) -> bool {
+        self.folder(project).join("HEAD").is_file()
+    }
+
+    async fn adopt(&self, project: ProjectId) -> Result<(), RepositoryError> {
+        let hooks = self.inner.hooks.clone();
+        self.step(project, "adopt", move |project| {
+            let _nobody_moves = project.refs.write();
+            recover::sweep(&project.dir)?;
+            let repository = project.main()?;
+            repository.config()?.open_level(git2::ConfigLevel::Local)?.set_str("core.hooksPath", &hooks.to_string_lossy())?;
+            Ok(())
+        })
+        .await
     }
 
     async fn branch_head(&self, project: ProjectId, branch: &str) -> Result<Option<Oid>, RepositoryError> {

@@ -18,6 +18,7 @@ mod peers;
 mod plain;
 mod rest;
 mod route;
+mod siblings;
 mod slow;
 mod socket;
 mod tls;
@@ -45,6 +46,7 @@ pub use self::access::ProtectedResource;
 pub use self::download::WebDownload;
 pub use self::fetch::PlainFetch;
 pub use self::rest::{Figures, Rest};
+pub use self::siblings::{SiblingDoor, Tickets, WebSiblings};
 pub use self::socket::{AdminClient, bind as bind_socket, serve as serve_socket};
 pub use self::tls::{Tls, TlsError};
 
@@ -117,6 +119,8 @@ pub struct Routes {
     pub surface: Arc<dyn Surface>,
     /// `/api/v1/…`; none: there is nothing at those paths.
     pub rest: Option<Rest>,
+    /// `/sibling/…`; none: this host shares its store with nobody.
+    pub siblings: Option<SiblingDoor>,
     /// Randomness for request ids, durations for the log.
     pub system: Arc<dyn System>,
     /// Values of `Origin` that are let in besides those of this machine, such as `https://dash.example.org`.

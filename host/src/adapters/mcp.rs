@@ -40,7 +40,6 @@ pub use self::session::{SESSION_AGE_MS_MAX, SealingKey};
 use self::answer::Dress;
 use self::call::Desk;
 use self::envelope::{Malformed, Message, Params};
-use self::legacy::hear;
 use self::live::Lives;
 use self::sealed::Sealer;
 use self::session::Sessions;
@@ -77,6 +76,8 @@ pub struct McpConfig {
     pub state_key: [u8; 32],
     /// What sessions chose.
     pub book: Arc<dyn SessionBook>,
+    /// Part of the ids of requests to clients; other than those of other hosts that serve the same sessions.
+    pub tag: Arc<str>,
     /// Randomness for nonces.
     pub system: Arc<dyn System>,
     /// The store's clock, for the age of sessions.
@@ -113,7 +114,7 @@ impl Mcp {
             surface,
             desk,
             sessions,
-            lives: Lives::default(),
+            lives: Lives::new(config.tag),
             book: config.book,
             system: config.system,
             draining: config.draining,
@@ -214,7 +215,7 @@ impl Mcp {
     async fn heard(&self, fields: &dyn Fields, caller: &Caller, message: &Message<'_>) -> Reply {
         match self.session(fields, caller).await {
             Ok(session) => {
-                hear(&session, message);
+                self.said(&session, message).await;
                 accepted()
             }
             Err(fault) => fault.reply(None, Era::Legacy),

@@ -34,6 +34,12 @@ pub fn wall_clock_ms() -> TimeMs {
     }
 }
 
+/// Returns what this machine is called.
+#[must_use]
+pub fn machine_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// Raises the number of files this process may open to what the system lets it, and returns that; none when it is
 /// unlimited. Each connection is one, and systems start processes with as few as 1024.
 ///

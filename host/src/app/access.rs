@@ -21,6 +21,7 @@ const CERTIFICATE_LOOK_MS: u64 = 5_000;
 const FILES_BESIDES: u64 = 512;
 
 /// What of the configuration is made ready before the listener's first answer.
+#[derive(Default)]
 pub(super) struct Gate {
     /// The certificate.
     pub(super) tls: Option<Arc<Tls>>,

@@ -152,9 +152,10 @@ static LIMITS: [Key; 4] = [
 ];
 
 static TLS: [Key; 2] = [must("cert", Shape::Path), must("key", Shape::Path)];
-static SERVER: [Key; 12] = [
+static SERVER: [Key; 13] = [
     may("bind", Shape::Text(&ADDRESS)),
     may("public_url", Shape::Text(&URL)),
+    may("sibling_url", Shape::Text(&URL)),
     may("body_bytes_max", integer(64 << 10, 1 << 30)),
     may("connections_max", integer(1, 100_000)),
     may("header_timeout_ms", integer(100, HOUR_MS)),
@@ -192,7 +193,7 @@ static STORE: [Key; 6] = [
     may("root_certificate", Shape::Path),
     may("prefix", Shape::Text(&NAME)),
 ];
-static DATA: [Key; 1] = [may("dir", Shape::Path)];
+static DATA: [Key; 2] = [may("dir", Shape::Path), may("keys", Shape::Path)];
 static LOG: [Key; 2] = [may("level", Shape::Text(&LOG_LEVEL)), may("format", Shape::Choice(&["auto", "text", "json"]))];
 static PROJECT: [Key; 3] = [must("slug", Shape::Text(&SLUG)), may("source", Shape::Path), may("target", Shape::Text(&BRANCH))];
 static AGENTS: [Key; 3] = [
@@ -238,7 +239,8 @@ static PLUGIN: [Key; 12] = [
     may("limits", Shape::Table(&LIMITS)),
     may("config", Shape::Any),
 ];
-static GIT: [Key; 4] = [
+static GIT: [Key; 5] = [
+    may("repositories", Shape::Path),
     may("workers", integer(1, 64)),
     may("command_timeout_ms", integer(100, HOUR_MS)),
     may("merge_timeout_ms", integer(100, HOUR_MS)),

@@ -196,7 +196,7 @@ fn a_value_of_another_type_says_what_is_expected() {
       |
     5 | [server.x]
       |         ^
-      = help: known here: `bind`, `public_url`, `body_bytes_max`, `connections_max`, `header_timeout_ms`, `drain_ms`, `allowed_origins`, `connections_per_peer_max`, `body_timeout_ms`, `write_timeout_ms`, `anonymous`, `tls`
+      = help: known here: `bind`, `public_url`, `sibling_url`, `body_bytes_max`, `connections_max`, `header_timeout_ms`, `drain_ms`, `allowed_origins`, `connections_per_peer_max`, `body_timeout_ms`, `write_timeout_ms`, `anonymous`, `tls`
 
     error: `routing.plugins` is "routing-rules", expected a list
      --> config/pointsman.toml:7:11

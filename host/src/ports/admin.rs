@@ -187,6 +187,24 @@ pub struct HostStatus {
     /// How agents fare with their messages, by project and name; at most 1,000.
     #[serde(default)]
     pub inboxes: Vec<InboxListed>,
+    /// The hosts that serve the store, where several may.
+    #[serde(default)]
+    pub hosts: Vec<HostListed>,
+}
+
+/// A host that serves a store with others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostListed {
+    /// Its name, which it keeps over restarts.
+    pub host: String,
+    /// Where the others reach it.
+    pub url: String,
+    /// Whether it shows signs of life.
+    pub is_live: bool,
+    /// Whether it is the one that is asked.
+    pub is_this: bool,
+    /// Projects whose repositories it has.
+    pub projects: usize,
 }
 
 /// What is to be explained.

@@ -1,6 +1,7 @@
 //! The repository port: one bare git repository a project, and what the services ask of it.
 //!
-//! Every effect is idempotent: recovery repeats what a stored intent asked for and gets the same answer.
+//! Every effect is idempotent: recovery repeats what a stored intent asked for and gets the same answer. What goes in and out can
+//! be written down (but for what `serve` streams), so that a host can ask another one that has the repository.
 //!
 //! **Invariants:** a branch moves only while its claim's fence stands (checked in the same ref transaction); the target
 //! moves only by compare-and-swap; nothing is deleted before a backup ref holds it.
@@ -12,7 +13,7 @@ use async_trait::async_trait;
 use pointsman_core::ids::{FencingToken, MergeId, ProjectId, TaskId};
 use pointsman_core::path_glob::PathGlob;
 use pointsman_core::time::TimeMs;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 use tokio::io::AsyncRead;
 
@@ -20,7 +21,7 @@ use super::plugins::{CommitInfo, FileChange};
 pub use pointsman_core::ids::Oid;
 
 /// Why the repository did not do what was asked.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum RepositoryError {
     /// No such ref, commit, path or repository.
     #[error("{what} is not in the repository")]
@@ -48,7 +49,8 @@ pub enum RepositoryError {
     #[error("{why}")]
     Refused {
         /// Stable, short: `path_escapes`, `path_collides`, `not_leased`, `bad_ref`, `too_large`, …
-        rule: &'static str,
+        #[serde(deserialize_with = "rule")]
+        rule: RuleName,
         /// For the agent.
         why: String,
     },
@@ -66,10 +68,55 @@ pub enum RepositoryError {
         /// What git said.
         why: String,
     },
+    /// The host that has the repository cannot be asked now. What was asked may still have happened.
+    #[error("the repository is at another host: {why}")]
+    Away {
+        /// Which one, and what is the matter with it.
+        why: String,
+        /// When to try again.
+        retry_after_ms: u64,
+    },
+}
+
+/// A rule's name: stable, short.
+pub type RuleName = &'static str;
+
+/// The rules that repositories refuse by.
+const RULES: &[&str] = &[
+    "bad_message",
+    "bad_mode",
+    "bad_ref",
+    "branch_gone",
+    "deletion",
+    "drops_work",
+    "edits_given",
+    "fenced",
+    "is_target",
+    "non_fast_forward",
+    "not_a_commit",
+    "not_leased",
+    "object_format",
+    "octopus",
+    "partial_source",
+    "path_collides",
+    "path_control",
+    "path_empty",
+    "path_escapes",
+    "path_too_long",
+    "read_only",
+    "ref_taken",
+    "too_large",
+    "wrong_branch",
+];
+
+/// Reads a rule that another host names; one that this host does not know is a refusal all the same.
+fn rule<'de, D: Deserializer<'de>>(from: D) -> Result<RuleName, D::Error> {
+    let name = String::deserialize(from)?;
+    Ok(RULES.iter().find(|known| **known == name).copied().unwrap_or("refused"))
 }
 
 /// Where a project's repository comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Origin {
     /// A new one with an empty first commit on the target.
     Empty,
@@ -91,13 +138,14 @@ pub struct BranchGrant {
 }
 
 /// What becomes of one path in a commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PathEdit {
     /// A file's new content.
     Write {
         /// Where.
         path: String,
         /// What.
+        #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
         /// Mode 100755 instead of what it was, or 100644 for a new one.
         executable: Option<bool>,
@@ -126,7 +174,7 @@ pub struct Signature {
 }
 
 /// A commit to write. No ref moves.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewCommit {
     /// Commits it follows; the first one's tree is edited.
     pub parents: Vec<Oid>,
@@ -200,7 +248,7 @@ pub struct ConflictedPath {
 }
 
 /// What git's own merge gives.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TreeMerge {
     /// The best merge base, the one accounted against; none for unrelated histories.
     pub base: Option<Oid>,
@@ -211,7 +259,7 @@ pub struct TreeMerge {
 }
 
 /// One path in the four trees of a merge.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FourSides {
     /// Which.
     pub path: String,
@@ -273,7 +321,7 @@ pub struct Landing {
 }
 
 /// What `git` asks for over HTTP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GitService {
     /// Clone and fetch.
     UploadPack,
@@ -282,7 +330,7 @@ pub enum GitService {
 }
 
 /// What a push may do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PushGrant {
     /// The claim's task.
     pub task: TaskId,
@@ -332,6 +380,16 @@ pub trait Repository: Send + Sync {
     /// # Errors
     /// [`RepositoryError`].
     async fn create(&self, project: ProjectId, origin: Origin, target: Option<String>) -> Result<(String, Oid), RepositoryError>;
+
+    /// Returns whether a project's repository is here.
+    async fn has(&self, project: ProjectId) -> bool;
+
+    /// Takes a repository over from an earlier run, or from another host that is gone: clears what those left half done.
+    /// Nobody else may be at work on it.
+    ///
+    /// # Errors
+    /// [`RepositoryError`].
+    async fn adopt(&self, project: ProjectId) -> Result<(), RepositoryError>;
 
     /// Returns where a branch is; none: no such branch.
     ///

@@ -1,7 +1,8 @@
 //! What the host remembers of an MCP session besides its id.
 //!
 //! Driving port: the transport calls it, a service stands behind it. The id itself holds what was negotiated; here is what
-//! changes while the session lives, so that a restarted host, or another replica, goes on where it stood.
+//! changes while the session lives, so that a restarted host, or another one on the same store, goes on where it stood. What a client
+//! says to one host while another one waits for it is passed on ([`SessionEars`]).
 
 use std::collections::BTreeSet;
 
@@ -25,6 +26,32 @@ pub struct SessionNotes {
     pub is_ended: bool,
 }
 
+/// What a client said in its session to one host, and may be meant for another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionWord {
+    /// It answered a request.
+    Answered {
+        /// The request's.
+        id: String,
+        /// The result, JSON; or in words why there is none.
+        answer: Result<String, String>,
+    },
+    /// It cancelled a request of its own.
+    Cancelled {
+        /// That one's id, JSON.
+        request: String,
+    },
+    /// It chose something, which is noted.
+    Noted,
+}
+
+/// Who hears what other hosts were told in a session.
+#[async_trait]
+pub trait SessionEars: Send + Sync {
+    /// Takes a word; false where nobody here waits for it.
+    async fn hear(&self, project: ProjectId, session: &str, word: SessionWord) -> bool;
+}
+
 /// The notes of all sessions.
 #[async_trait]
 pub trait SessionBook: Send + Sync {
@@ -39,4 +66,7 @@ pub trait SessionBook: Send + Sync {
     /// # Errors
     /// `Rejected::Unavailable`; nothing changed.
     async fn write(&self, project: ProjectId, session: &str, notes: &SessionNotes, ends_at: TimeMs) -> Result<(), Rejected>;
+
+    /// Passes a word on to the other hosts, as far as they can be reached; returns whether one of them waited for it.
+    async fn pass_on(&self, project: ProjectId, session: &str, word: SessionWord) -> bool;
 }

@@ -126,13 +126,24 @@ impl Admin {
         let services = &self.services;
         let known = services.agents.projects().await?.into_iter().find(|project| project.slug == slug);
         if let Some(project) = known {
-            services.kit.repository.create(project.id, origin, Some(project.target.clone())).await?;
+            if services.kit.homes.sees_to(project.id) {
+                services.kit.repository.create(project.id, origin, Some(project.target.clone())).await?;
+                services.kit.homes.settle(&services.kit, &services.agents).await?;
+            }
             return Ok((project, false));
         }
         let id = ProjectId::new(services.kit.now(), services.kit.system.id_bytes());
         let (target, _) = services.kit.repository.create(id, origin, Some(target.to_owned())).await?;
-        let record = services.agents.create_project(id, slug, &target).await?;
+        let record = match services.agents.create_project(id, slug, &target).await {
+            Ok(record) => record,
+            // Another host made it in the same moment: theirs is the one.
+            Err(Failure::Refused(refusal)) if refusal.code == "slug_taken" => {
+                return Ok((services.agents.project_by_slug(slug).await?, false));
+            }
+            Err(failure) => return Err(failure),
+        };
         services.messaging.schedule_retention(record.id).await?;
+        services.kit.homes.settle(&services.kit, &services.agents).await?;
         Ok((record, true))
     }
 }
@@ -217,6 +228,7 @@ impl AdminSurface for Admin {
             plugins: self.registry.list().await?,
             configuration: self.registry.configuration_trouble(),
             inboxes: self.inboxes().await?,
+            hosts: services.kit.homes.hosts(),
         })
     }
 

@@ -17,12 +17,13 @@ use super::sessions::SESSIONS;
 use super::surface::Services;
 use crate::ports::store::DueEntry;
 
-/// Handles due entries of all services until `stop`.
+/// Handles due entries of all services until `stop`, in the projects that this host sees to.
 pub async fn run(services: Services, residency: Arc<Residency>, stop: CancellationToken) {
     if let Err(failure) = schedule(&services).await {
         tracing::error!(error = %chain(&failure), "the removal of old messages could not be scheduled; the next start tries again");
     }
-    run_due(&services.kit, stop, |entry| handle(&services, &residency, entry)).await;
+    let homes = services.kit.homes.clone();
+    run_due(&services.kit, stop, |project| homes.sees_to(project), |entry| handle(&services, &residency, entry)).await;
 }
 
 /// Sets what happens again and again in every project.
@@ -68,19 +69,37 @@ async fn handle(services: &Services, residency: &Residency, entry: DueEntry) -> 
     }
 }
 
-/// Finishes what the last run of the host left half done. Called before anyone is served.
+/// Finishes what was left half done `left_ms` ago or earlier, in every project that is at home here. Called before anyone is served, for
+/// what the last run of the host left; and now and again, for what others asked for and left.
 ///
 /// # Errors
 /// [`Failure`] when the store cannot be read; work that fails is kept and logged.
-pub async fn recover(services: &Services) -> Result<usize, Failure> {
+pub async fn recover(services: &Services, left_ms: u64) -> Result<usize, Failure> {
     let mut finished = 0;
     for ProjectRecord { id: project, .. } in services.agents.projects().await? {
-        for intent in services.kit.open_intents(project).await? {
-            match finish(services, project, &intent).await {
-                Ok(()) => finished += 1,
-                Err(failure) => {
-                    tracing::error!(intent = %intent.id, error = %chain(&failure), "an intent could not be finished; it is kept")
-                }
+        finished += recover_project(services, project, left_ms).await?;
+    }
+    Ok(finished)
+}
+
+/// Finishes what was left half done in one project, if it is at home here.
+///
+/// # Errors
+/// [`Failure`] when the store cannot be read; work that fails is kept and logged.
+pub async fn recover_project(services: &Services, project: ProjectId, left_ms: u64) -> Result<usize, Failure> {
+    let mut finished = 0;
+    if !services.kit.homes.is_here(project) {
+        return Ok(finished);
+    }
+    let now = services.kit.now();
+    for intent in services.kit.open_intents(project).await? {
+        if now.since_ms(intent.at) < left_ms {
+            continue;
+        }
+        match finish(services, project, &intent).await {
+            Ok(()) => finished += 1,
+            Err(failure) => {
+                tracing::error!(intent = %intent.id, error = %chain(&failure), "an intent could not be finished; it is kept")
             }
         }
     }

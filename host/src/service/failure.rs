@@ -127,6 +127,10 @@ impl From<RepositoryError> for Failure {
                 format!("the claim on {task} is no longer yours"),
                 format!("Call lookup(\"{task}\") to see who holds it; claim it again if it is free."),
             ),
+            RepositoryError::Away { why, retry_after_ms } => {
+                tracing::warn!(%why, "a repository is away");
+                Self::Unavailable { retry_after_ms }
+            }
             RepositoryError::TimedOut { .. } | RepositoryError::Failed { .. } => Self::Repository(error),
         }
     }

@@ -127,6 +127,10 @@ impl GitSurface for GitAccess {
         served.map_err(|error| match error {
             RepositoryError::Refused { why, .. } => GitRejected::Forbidden { why },
             RepositoryError::NotFound { what } => GitRejected::NotFound { slug: what },
+            RepositoryError::Away { why, retry_after_ms } => {
+                tracing::warn!(%why, %trace, "a repository is away");
+                GitRejected::Unavailable { retry_after_ms }
+            }
             other @ (RepositoryError::Moved { .. }
             | RepositoryError::Fenced { .. }
             | RepositoryError::TimedOut { .. }

@@ -11,6 +11,7 @@ use pointsman_core::value::{self, Stored};
 use serde::{Deserialize, Serialize};
 
 use super::failure::Failure;
+use super::homes::Homes;
 use super::settings::Settings;
 pub use crate::ports::causes::chain;
 use crate::ports::clock::System;
@@ -46,8 +47,10 @@ pub struct Kit {
     pub providers: Arc<dyn Providers>,
     /// Those that act.
     pub residents: Arc<dyn Residents>,
-    /// The repositories.
+    /// The repositories, wherever they are.
     pub repository: Arc<dyn Repository>,
+    /// Which of them are at home here.
+    pub homes: Homes,
     /// Randomness.
     pub system: Arc<dyn System>,
     /// Secrets.

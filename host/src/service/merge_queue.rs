@@ -15,7 +15,6 @@ use pointsman_core::merge::{Merge, MergeState};
 use pointsman_core::task::{Review, Task, TaskState};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::Notify;
 
 use super::claims::{Claims, gate_actor, gate_facts};
 use super::commits::{Commits, Step, author};
@@ -89,14 +88,13 @@ pub struct MergeQueue {
     claims: Claims,
     commits: Commits,
     messaging: Arc<Messaging>,
-    wake: Arc<Notify>,
 }
 
 impl MergeQueue {
     /// Returns the use cases; [`MergeQueue::run`] works the queue.
     #[must_use]
     pub fn new(kit: Kit, tasks: Tasks, claims: Claims, commits: Commits, messaging: Arc<Messaging>) -> Self {
-        Self { kit, tasks, claims, commits, messaging, wake: Arc::new(Notify::new()) }
+        Self { kit, tasks, claims, commits, messaging }
     }
 
     /// Returns a merge.
@@ -166,7 +164,7 @@ impl MergeQueue {
             }
         }
         let (merge, _) = self.kit.decide(|| self.decide_submit(acting, id, &branch, head, &target)).await?;
-        self.wake.notify_one();
+        self.kit.homes.ring_queue(acting.project).await;
         Ok(merge)
     }
 
@@ -265,7 +263,7 @@ impl MergeQueue {
                 Ok((commit, task))
             })
             .await?;
-        self.wake.notify_one();
+        self.kit.homes.ring_queue(acting.project).await;
         Ok(task)
     }
 

@@ -34,6 +34,7 @@ mod retention;
 mod route;
 mod search;
 mod settle;
+mod sleepers;
 mod wait;
 
 use std::collections::{BTreeMap, HashMap};
@@ -59,6 +60,7 @@ pub use peek::{PeekAnswer, PeekRequest, Waiting};
 pub(in crate::service) use post::{check_idempotency_key, stage_route_now};
 pub use reading::{READ_MAX, Reading, Sent, Since};
 pub use search::SearchAnswer;
+pub(in crate::service) use sleepers::Sleepers;
 pub use wait::{Handed, Nack, NotSettled, Settled, WaitAnswer, WaitRequest};
 
 use self::figures::Figures;

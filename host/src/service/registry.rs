@@ -13,6 +13,7 @@
 
 mod admit;
 mod change;
+mod follow;
 mod golden;
 mod listing;
 mod record;
@@ -198,6 +199,9 @@ impl Registry {
         let Err(refused) = self.bring(wanted, effective, effective.record.pinned.as_deref()).await? else { return Ok(()) };
         let last_good = effective.record.history.iter().rev().map(|past| past.version.digest.as_str());
         for digest in last_good.filter(|digest| refused.digest.as_deref() != Some(*digest)) {
+            if self.components.kept(digest).await.is_none() {
+                self.fetch_from_siblings(effective, digest).await;
+            }
             if self.components.kept(digest).await.is_none() {
                 continue;
             }

@@ -78,8 +78,8 @@ pub struct Residency {
     offered: Mutex<HashMap<Key, Offered>>,
     /// Why residents were left out, as it was recorded last.
     left_out: Mutex<HashMap<Key, String>>,
-    /// Projects that are in step with the bindings, as they were after so many changes.
-    settled: Mutex<HashMap<ProjectId, u64>>,
+    /// Projects that are in step with the bindings as they were after so many changes, and with whether they are seen to here.
+    settled: Mutex<HashMap<ProjectId, (u64, bool)>>,
     /// Residents that nobody runs yet.
     idle: tokio::sync::Mutex<Vec<Seat>>,
 }
@@ -97,10 +97,12 @@ impl Residency {
         let store = Arc::clone(&self.services.kit.store);
         let mut hint = store.watch(None);
         let mut bound = self.services.kit.settings.bindings.changes();
+        let mut homes = self.services.kit.homes.changes();
         let (mut running, mut keys) = (JoinSet::new(), HashMap::new());
         while !stop.is_cancelled() {
             hint.borrow_and_update();
             bound.borrow_and_update();
+            homes.borrow_and_update();
             let settled = self.settle().await;
             for seat in self.idle.lock().await.drain(..) {
                 let key = seat.key();
@@ -114,6 +116,7 @@ impl Residency {
                 () = stop.cancelled() => {}
                 changed = hint.changed() => if changed.is_err() { hint = store.watch(None) },
                 Ok(()) = bound.changed() => {}
+                Ok(()) = homes.changed() => {}
                 () = tokio::time::sleep(Duration::from_millis(RETRY_MS)), if settled.is_err() => {}
                 Some(ended) = running.join_next_with_id() => {
                     let (id, died) = match ended {

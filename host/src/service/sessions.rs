@@ -9,7 +9,7 @@ use pointsman_core::value::{self, Stored};
 
 use super::failure::{Failure, unavailable};
 use super::kit::Kit;
-use crate::ports::sessions::{SessionBook, SessionNotes};
+use crate::ports::sessions::{SessionBook, SessionNotes, SessionWord};
 use crate::ports::store::{Commit, DueChange};
 use crate::ports::surface::Rejected;
 
@@ -67,5 +67,9 @@ impl SessionBook for Sessions {
         };
         self.kit.store.commit(commit).await.map_err(|error| unavailable(&error.into()))?;
         Ok(())
+    }
+
+    async fn pass_on(&self, project: ProjectId, session: &str, word: SessionWord) -> bool {
+        self.kit.homes.pass_on(project, session, word).await
     }
 }

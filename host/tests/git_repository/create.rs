@@ -114,7 +114,11 @@ async fn copies_of_unusual_sources() {
     git(&place, &["init", "--quiet", "--object-format=sha256", "wide"]);
     let refused = git_of.create(project, Origin::CopyOf(place.join("wide")), None).await;
     assert!(matches!(refused, Err(RepositoryError::Refused { rule: "object_format", .. })), "{refused:?}");
-    assert_eq!(fs::read_dir(place.join("repositories")).expect("a folder").count(), 5, "no leftovers");
+    assert_eq!(
+        fs::read_dir(place.join("repositories")).expect("a folder").count(),
+        6,
+        "no leftovers: five repositories and the id of the volume"
+    );
 }
 
 #[tokio::test]

@@ -28,6 +28,8 @@ async fn leftovers_of_a_killed_host_are_cleared() {
     let scratch = world.folder.path().join("scratch").canonicalize().expect("a folder");
     let mut orphan = Command::new("sleep").arg("98769").env("POINTSMAN_SCRATCH", &scratch).spawn().expect("started");
     let again = GitRepositories::open(options(world.folder.path()), Arc::new(TestSystem)).await.expect("opened again");
+    assert_eq!(again.volume(), world.git.volume(), "the volume is the same");
+    again.adopt(world.project).await.expect("adopted");
     assert!(!orphan.wait().expect("ended").success(), "the orphan was ended");
     assert!(!root.join(".half-prj_x").exists() && !bare.join("objects/tmp_objdir-incoming-x").exists());
     let step = BranchMove { task: TaskId(1), branch: "t/1".to_owned(), old: world.main, new, token: token(1) };

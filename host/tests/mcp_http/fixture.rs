@@ -14,7 +14,7 @@ use pointsman::adapters::mcp::{Mcp, McpConfig, SealingKey};
 use pointsman::ports::clock::System;
 use pointsman::ports::offering::{ListKind, Listing, Offering};
 use pointsman::ports::repository::GitResponse;
-use pointsman::ports::sessions::{SessionBook, SessionNotes};
+use pointsman::ports::sessions::{SessionBook, SessionNotes, SessionWord};
 use pointsman::ports::surface::{CallError, Caller, GitCall, GitRejected, GitSurface, Rejected, Surface, ToolAnswer};
 use pointsman_client::{Client, Era};
 use pointsman_core::agent::TokenRecord;
@@ -141,6 +141,10 @@ impl SessionBook for KeyValues {
     async fn write(&self, _: ProjectId, session: &str, notes: &SessionNotes, _: TimeMs) -> Result<(), Rejected> {
         self.notes.lock().insert(session.to_owned(), notes.clone());
         Ok(())
+    }
+
+    async fn pass_on(&self, _: ProjectId, _: &str, _: SessionWord) -> bool {
+        false
     }
 }
 
@@ -298,12 +302,14 @@ impl Host {
                 older_keys: Vec::new(),
                 state_key: [43; 32],
                 book: Arc::<KeyValues>::clone(&surface),
+                tag: "".into(),
                 system: Arc::<Randomness>::clone(&system),
                 now: Arc::new(|| TimeMs(1_790_000_000_000)),
                 draining: shutdown.clone(),
             },
         );
         let routes = Routes {
+            siblings: None,
             mcp: Arc::new(mcp),
             git: Arc::new(GitEcho),
             surface: Arc::<KeyValues>::clone(&surface),

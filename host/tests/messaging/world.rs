@@ -20,6 +20,7 @@ use pointsman::service::agents::{Access, Agents, NewToken, StartRequest};
 use pointsman::service::contexts::Contexts;
 use pointsman::service::due;
 use pointsman::service::failure::Failure;
+use pointsman::service::homes::Homes;
 use pointsman::service::kit::{Acting, Kit};
 use pointsman::service::messaging::{Messaging, SendReceipt, SendRequest, WaitAnswer, WaitRequest};
 use pointsman::service::residents::Residency;
@@ -137,6 +138,7 @@ async fn kit(folder: &Path, clock: &Arc<AtomicI64>, setup: &Setup) -> Kit {
         providers: setup.answers.clone().unwrap_or_else(|| Arc::clone(&plugins) as Arc<dyn Providers>),
         residents: plugins,
         repository: Arc::new(GitRepositories::open(git, Arc::clone(&system)).await.expect("git is installed")),
+        homes: Homes::alone(),
         keys: Arc::new(FileKeys::open(&keys, &*system).expect("keys are made")),
         system,
         settings: Arc::new(settings(setup)),

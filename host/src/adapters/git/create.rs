@@ -9,12 +9,12 @@ use std::sync::Arc;
 use git2::{ObjectType, Repository, RepositoryInitOptions, Signature};
 use pointsman_core::ids::ProjectId;
 
-use super::GitRepositories;
 use super::fault::{Fault, failed, not_found, oid, refused};
 use super::project::open_durable;
-use super::recover::{HALF, remove_tree};
+use super::recover::remove_tree;
 use super::refs::{branch_ref, read_ref};
 use super::runner::Runner;
+use super::{GitRepositories, half_of};
 use crate::ports::repository::{Oid, Origin, RepositoryError};
 
 /// The target of a new repository.
@@ -55,7 +55,7 @@ impl GitRepositories {
             let mut nonce = [0; 8];
             self.inner.system.random(&mut nonce);
             let nonce = data_encoding::HEXLOWER.encode(&nonce);
-            let half = self.inner.options.root.join(format!("{HALF}{project}-{nonce}"));
+            let half = self.inner.options.root.join(format!("{}{project}-{nonce}", half_of(&self.inner.options.host)));
             let made = self.fill(&half, origin, target).await;
             if let Err(error) = made {
                 let _ = self.blocking("clear", move || Ok(remove_tree(&half)?)).await;

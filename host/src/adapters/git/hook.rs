@@ -67,7 +67,8 @@ pub fn git_hook(arguments: Vec<OsString>) -> ExitCode {
                 other @ (RepositoryError::NotFound { .. }
                 | RepositoryError::Moved { .. }
                 | RepositoryError::TimedOut { .. }
-                | RepositoryError::Failed { .. }) => ("failed", other.to_string()),
+                | RepositoryError::Failed { .. }
+                | RepositoryError::Away { .. }) => ("failed", other.to_string()),
             };
             #[expect(clippy::print_stderr, reason = "git hands a hook's standard error to whoever pushes")]
             {

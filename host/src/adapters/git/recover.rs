@@ -1,15 +1,16 @@
 //! The start: what an earlier host left is cleared, what git and libgit2 need is written.
 //!
-//! The caller holds the data folder's lock, so nothing of ours runs but leftovers of a host that died. Those end first; then
-//! every lock file is stale by definition.
+//! The caller holds the data folder's lock, so nothing of ours runs but leftovers of a host that died. Those end first. The lock files
+//! of a repository are stale once it is adopted: nobody else works on it then.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::runner::{MARK, Runner, end_marked};
 use super::{GIT_VERSION_MIN, GitOptions, GitStartError};
+use crate::ports::clock::System;
 
 /// What half-made repositories are called until they are whole.
 pub(super) const HALF: &str = ".half-";
@@ -21,8 +22,34 @@ pub(super) struct Files {
     pub(super) durable: PathBuf,
 }
 
-/// Ends leftover processes, then removes stale locks, half-made repositories and everything in scratch.
-pub(super) fn clear(root: &Path, scratch: &Path) -> io::Result<()> {
+/// Names the volume in the folder of repositories.
+const VOLUME: &str = "volume.id";
+/// Random bytes of a volume's id.
+const VOLUME_BYTES: usize = 16;
+
+/// Returns the id of the volume that a folder is on, made when there is none yet: hosts that race for it agree.
+pub(super) fn volume(root: &Path, system: &dyn System) -> io::Result<String> {
+    let path = root.join(VOLUME);
+    if !path.exists() {
+        let mut bytes = [0; VOLUME_BYTES];
+        system.random(&mut bytes);
+        let mut file = tempfile::Builder::new().prefix(".volume-").tempfile_in(root)?;
+        file.write_all(data_encoding::HEXLOWER.encode(&bytes).as_bytes())?;
+        file.as_file().sync_all()?;
+        match file.persist_noclobber(&path) {
+            Ok(_) => fs::File::open(root)?.sync_all()?,
+            Err(lost) if lost.error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(lost) => return Err(lost.error),
+        }
+    }
+    let id = fs::read_to_string(&path)?.trim().to_owned();
+    let is_whole = id.len() == 2 * VOLUME_BYTES && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged", path.display()));
+    if is_whole { Ok(id) } else { Err(damaged()) }
+}
+
+/// Ends leftover processes, then removes the host's half-made repositories, whose names begin with `half`, and everything in scratch.
+pub(super) fn clear(root: &Path, scratch: &Path, half: &str) -> io::Result<()> {
     let ended = end_marked(MARK, scratch);
     if ended > 0 {
         tracing::warn!(ended, "processes of an earlier host were still running and have been ended");
@@ -30,11 +57,8 @@ pub(super) fn clear(root: &Path, scratch: &Path) -> io::Result<()> {
     for entry in fs::read_dir(root)? {
         let entry = entry?;
         let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with(HALF) {
+        if name.to_string_lossy().starts_with(half) {
             remove_tree(&entry.path())?;
-        } else if name.ends_with(".git") && entry.path().is_dir() {
-            sweep(&entry.path())?;
         }
     }
     for folder in ["projects", "checks"] {
@@ -44,7 +68,7 @@ pub(super) fn clear(root: &Path, scratch: &Path) -> io::Result<()> {
 }
 
 /// Removes lock files and half-received objects of a repository that nobody uses.
-fn sweep(dir: &Path) -> io::Result<()> {
+pub(super) fn sweep(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         if path.is_file() && is_lock(&path) {

@@ -8,7 +8,7 @@ use tracing::Instrument;
 use super::body::{ReplyBody, WholeBody};
 use super::peers::Peer;
 use super::plain::{Refusal, add_field, json};
-use super::{Shared, access, encode, git, guard, rest};
+use super::{Shared, access, encode, git, guard, rest, siblings};
 use crate::ports::endpoint::{self, Exchange, Field, Fields, Reply};
 
 /// Characters of a path that are logged and echoed.
@@ -91,6 +91,10 @@ fn endpoint_of(path: &str) -> Option<Option<&str>> {
 }
 
 async fn dispatch(shared: &Shared, peer: Peer, request: Box<Request<Incoming>>, trace: &str) -> Response<ReplyBody> {
+    // Siblings are known by their tickets, whatever name they reach this host by.
+    if let (Some(door), true) = (&shared.routes.siblings, request.uri().path().starts_with(siblings::PREFIX)) {
+        return Box::pin(door.answer(&shared.limits, *request)).await;
+    }
     if let Err(refusal) = shared.guard.check(request.headers(), request.version()) {
         return refusal.response();
     }

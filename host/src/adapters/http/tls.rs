@@ -117,6 +117,13 @@ impl Tls {
         Ok(())
     }
 
+    /// Returns the chain of certificates as it is in its file now; none where that cannot be read.
+    #[must_use]
+    pub fn chain(&self) -> Vec<CertificateDer<'static>> {
+        let chain = read(&self.cert).ok().and_then(|pem| CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().ok());
+        chain.unwrap_or_default()
+    }
+
     pub(super) fn config(&self) -> Arc<ServerConfig> {
         self.current.load_full()
     }

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use data_encoding::BASE64URL_NOPAD;
+use pointsman_core::ids::ProjectId;
 use pointsman_core::limits::URI_BYTES_MAX;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
@@ -22,7 +24,7 @@ use super::{LEGACY_VERSIONS, Mcp, accepted, era_of, headers};
 use crate::ports::endpoint::{Field, Fields, Reply};
 use crate::ports::offering::{ListKind, Round};
 use crate::ports::provider::ProviderCall;
-use crate::ports::sessions::SessionNotes;
+use crate::ports::sessions::{SessionEars, SessionNotes, SessionWord};
 use crate::ports::surface::{Caller, ToolAnswer};
 
 /// What answers a request of a session.
@@ -97,8 +99,18 @@ impl Mcp {
         if notes != before {
             self.book.write(session.state.project, &name_of(&session.key), &notes, session.state.ends_at()).await?;
             session.live.set_notes(notes);
+            self.book.pass_on(session.state.project, &name_of(&session.key), SessionWord::Noted).await;
         }
         Ok(())
+    }
+
+    /// Takes what a client tells, or answers, in its session; where nobody here waits for it, one of the other hosts may.
+    pub(super) async fn said(&self, session: &Session, message: &Message<'_>) {
+        let Some(word) = word_of(message) else { return };
+        if heard(&session.live, word.clone()) || self.book.pass_on(session.state.project, &name_of(&session.key), word).await {
+            return;
+        }
+        tracing::debug!("a client answered, or cancelled, what nobody waits for any more");
     }
 
     /// Subscribes a session to a resource: what changes from the answer on is told.
@@ -351,7 +363,7 @@ impl Mcp {
                 Some(body.unwrap_or_else(|fault| fault.body(Some(id), Era::Legacy)))
             }
             Ok(message @ (Message::Notification { .. } | Message::Response { .. })) => {
-                hear(session, &message);
+                self.said(session, &message).await;
                 None
             }
             Err(Malformed { id, fault }) => Some(fault.body(id, Era::Legacy)),
@@ -375,25 +387,55 @@ async fn pump(live: Arc<Live>, stream: u32, mut frames: mpsc::Receiver<Frame>, r
     live.end(stream);
 }
 
-/// Takes what a client tells, or answers, in its session.
-pub(super) fn hear(session: &Session, message: &Message<'_>) {
+/// Returns what a message of a client is to whoever waits for it; none where nobody does.
+fn word_of(message: &Message<'_>) -> Option<SessionWord> {
     match message {
         Message::Notification { method, params: Some(params) } if method == "notifications/cancelled" => {
-            if let Ok(Params { request_id: Some(request), .. }) = envelope::params(Some(params)) {
-                session.live.cancel(request.get());
-            }
+            let request = envelope::params(Some(params)).ok()?.request_id?;
+            Some(SessionWord::Cancelled { request: request.get().to_owned() })
         }
         Message::Response { id: Some(id), result, error } => {
-            let Some(id) = envelope::string(id) else { return };
             let answer = match result {
-                Some(result) => Ok((*result).to_owned()),
+                Some(result) => Ok(result.get().to_owned()),
                 None => Err(cut(error.map_or("it gave neither result nor error", RawValue::get))),
             };
-            if !session.live.answered(&id, answer) {
-                tracing::debug!(%id, "a client answered what nobody asks any more");
-            }
+            Some(SessionWord::Answered { id: envelope::string(id)?.into_owned(), answer })
         }
-        Message::Notification { .. } | Message::Response { .. } | Message::Request { .. } => {}
+        Message::Notification { .. } | Message::Response { .. } | Message::Request { .. } => None,
+    }
+}
+
+/// Hands a word to who waits for it; false where nobody does.
+fn heard(live: &Live, word: SessionWord) -> bool {
+    match word {
+        SessionWord::Answered { id, answer } => {
+            let answer = answer.and_then(|result| RawValue::from_string(result).map_err(|error| error.to_string()));
+            live.answered(&id, answer)
+        }
+        SessionWord::Cancelled { request } => live.cancel(&request),
+        SessionWord::Noted => false,
+    }
+}
+
+#[async_trait]
+impl SessionEars for Mcp {
+    async fn hear(&self, project: ProjectId, session: &str, word: SessionWord) -> bool {
+        let key = BASE64URL_NOPAD.decode(session.as_bytes()).ok().and_then(|key| SessionKey::try_from(key).ok());
+        let Some(live) = key.and_then(|key| self.lives.find(&key)) else { return false };
+        if word != SessionWord::Noted {
+            return heard(&live, word);
+        }
+        let _turn = live.turn().await;
+        match self.book.read(project, session).await {
+            Ok(notes) => {
+                if notes.is_ended {
+                    live.close();
+                }
+                live.set_notes(notes);
+            }
+            Err(rejected) => tracing::warn!(%rejected, "what a session chose at another host cannot be read yet"),
+        }
+        true
     }
 }
 

@@ -136,14 +136,17 @@ pub(super) struct Live {
     state: Mutex<State>,
     /// The number of the first event of each stream.
     first: u64,
+    /// Part of the ids of its requests: they differ from those of other hosts that serve the session.
+    tag: Arc<str>,
     /// Held while a choice is noted, so that notes are written in the order in which they were made.
     turn: tokio::sync::Mutex<()>,
 }
 
 impl Live {
-    fn new(notes: SessionNotes, first: u64) -> Self {
+    fn new(notes: SessionNotes, first: u64, tag: Arc<str>) -> Self {
         Self {
             first,
+            tag,
             turn: tokio::sync::Mutex::default(),
             state: Mutex::new(State {
                 streams: BTreeMap::new(),
@@ -258,13 +261,13 @@ impl Live {
     pub(super) fn expect_answer(&self) -> Expected<'_> {
         let (sender, answer) = oneshot::channel();
         let mut state = self.state.lock();
-        let id = format!("host-{}", state.next_request);
+        let id = format!("host-{}{}", self.tag, state.next_request);
         state.next_request += 1;
         state.waiting.insert(id.clone(), sender);
         Expected { live: self, id, answer }
     }
 
-    /// Takes a client's answer; false when nobody waits for it.
+    /// Takes a client's answer; false when nobody here waits for it.
     pub(super) fn answered(&self, id: &str, answer: Answered) -> bool {
         let waiting = self.state.lock().waiting.remove(id);
         waiting.is_some_and(|waiting| waiting.send(answer).is_ok())
@@ -285,11 +288,13 @@ impl Live {
         Ok(Turn { live: Arc::clone(self), number })
     }
 
-    /// Cancels a running call.
-    pub(super) fn cancel(&self, request: &str) {
-        for (_, call) in self.state.lock().calls.values().filter(|(running, _)| running == request) {
-            call.cancel();
-        }
+    /// Cancels a running call; false when none here has this id.
+    pub(super) fn cancel(&self, request: &str) -> bool {
+        let state = self.state.lock();
+        let mut running = state.calls.values().filter(|(running, _)| running == request).peekable();
+        let is_here = running.peek().is_some();
+        running.for_each(|(_, call)| call.cancel());
+        is_here
     }
 
     /// Waits until no other choice of this session is being noted.
@@ -372,12 +377,17 @@ struct Known {
 }
 
 /// The sessions that have something in memory.
-#[derive(Default)]
 pub(super) struct Lives {
     known: Mutex<Known>,
+    tag: Arc<str>,
 }
 
 impl Lives {
+    /// Returns the sessions of a host whose requests have this in their ids.
+    pub(super) fn new(tag: Arc<str>) -> Self {
+        Self { known: Mutex::default(), tag }
+    }
+
     /// Returns what a session has; none: nothing is in memory.
     pub(super) fn find(&self, key: &SessionKey) -> Option<Arc<Live>> {
         let mut known = self.known.lock();
@@ -400,7 +410,7 @@ impl Lives {
             }
         }
         let first = u64::try_from(now.0).unwrap_or_default().saturating_mul(1_000).max(1);
-        Arc::clone(&known.lives.entry(key).or_insert_with(|| (Arc::new(Live::new(notes, first)), used)).0)
+        Arc::clone(&known.lives.entry(key).or_insert_with(|| (Arc::new(Live::new(notes, first, Arc::clone(&self.tag))), used)).0)
     }
 }
 
@@ -420,7 +430,7 @@ mod tests {
     const FIRST: u64 = 1_790_000_000_000_000;
 
     fn lived() -> Live {
-        Live::new(SessionNotes::default(), FIRST)
+        Live::new(SessionNotes::default(), FIRST, "".into())
     }
 
     fn request(id: &str) -> Box<RawValue> {
@@ -453,7 +463,7 @@ mod tests {
         for n in 0..500 {
             before.push(stream, format!("{n}").as_bytes());
         }
-        let after = Live::new(SessionNotes::default(), FIRST + 1_000);
+        let after = Live::new(SessionNotes::default(), FIRST + 1_000, "".into());
         let (again, _reader) = after.open_stream(true, &request("1"));
         assert_eq!(again, stream, "streams are counted from one again");
         assert!((FIRST - 1..FIRST + 500).all(|seen| after.resume(again, seen).is_none()));
@@ -527,7 +537,7 @@ mod tests {
 
     #[test]
     fn the_idle_session_is_let_go() {
-        let lives = Lives::default();
+        let lives = Lives::new("".into());
         let key = |n: usize| {
             let mut key = SessionKey::default();
             key[..8].copy_from_slice(&n.to_be_bytes());

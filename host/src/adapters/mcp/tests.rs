@@ -19,6 +19,7 @@ use super::*;
 use crate::ports::endpoint::{Body, BodyError, BodySource};
 use crate::ports::offering::{Listing, News, ParamHeader, Round};
 use crate::ports::provider::{Emission, Emit, ProviderCall, ProviderOutcome};
+use crate::ports::sessions::SessionWord;
 use crate::ports::surface::{CallError, Rejected};
 
 struct Echo;
@@ -136,6 +137,10 @@ impl SessionBook for Book {
         self.0.lock().insert(session.to_owned(), notes.clone());
         Ok(())
     }
+
+    async fn pass_on(&self, _: ProjectId, _: &str, _: SessionWord) -> bool {
+        false
+    }
 }
 
 struct Plain;
@@ -183,6 +188,7 @@ fn endpoint() -> Mcp {
             older_keys: Vec::new(),
             state_key: [2; 32],
             book: Arc::new(Book::default()),
+            tag: "".into(),
             system: Arc::new(Plain),
             now: Arc::new(|| TimeMs(1_790_000_000_000)),
             draining: CancellationToken::new(),

@@ -24,7 +24,7 @@ use crate::ports::plugins::{Plugins, Symbol};
 use crate::service::claims::Holding;
 use crate::service::failure::Failure;
 use crate::service::kit::Kit;
-use crate::service::messaging::{DELIVERIES, REVIEW_REQUEST};
+use crate::service::messaging::{DELIVERIES, REVIEW_REQUEST, Sleepers};
 
 /// Events read at once.
 const PAGE_EVENTS: usize = 256;
@@ -197,7 +197,7 @@ impl State {
         self.agents.insert(agent.id, (Arc::new(agent), facts));
     }
 
-    fn apply(&mut self, event: Event) {
+    fn apply(&mut self, event: &Arc<Event>) {
         if let (Some(inbox), Ok(message)) = (event.event.data.get("inbox").and_then(Value::as_object), event.event.subject.parse()) {
             let is_review = event.event.data.get("kind").and_then(Value::as_str).map(|kind| kind == REVIEW_REQUEST);
             let is_ack = event.event.kind == "message.acked";
@@ -211,7 +211,7 @@ impl State {
         if let (Some(agent), "agent.started" | "agent.back" | "agent.away") = (event.event.subject.parse().ok(), event.event.kind.as_str())
         {
             let known = self.presence.get(&agent).copied();
-            self.presence.insert(agent, standing_after(known, &event));
+            self.presence.insert(agent, standing_after(known, event));
         }
         if may_change_holds(&event.event.kind) {
             self.holds.clear();
@@ -221,7 +221,7 @@ impl State {
         if self.recent.len() >= RECENT_EVENTS {
             self.recent.pop_front();
         }
-        self.recent.push_back(Arc::new(event));
+        self.recent.push_back(Arc::clone(event));
     }
 }
 
@@ -246,6 +246,7 @@ fn may_change_holds(kind: &str) -> bool {
 /// What is known of one project.
 pub(in crate::service) struct Board {
     project: ProjectId,
+    sleepers: Arc<Sleepers>,
     state: Mutex<State>,
     /// Whoever reads the log; the others wait for it and find the work done.
     reading: tokio::sync::Mutex<()>,
@@ -253,7 +254,7 @@ pub(in crate::service) struct Board {
 
 impl Board {
     pub(super) fn new(project: ProjectId) -> Self {
-        Self { project, state: Mutex::default(), reading: tokio::sync::Mutex::default() }
+        Self { project, sleepers: Arc::default(), state: Mutex::default(), reading: tokio::sync::Mutex::default() }
     }
 
     fn has_seen(&self, head: Cursor, epoch: u64) -> bool {
@@ -281,7 +282,9 @@ impl Board {
             let changed = self.reload(kit, &events).await?;
             let mut state = self.state.lock();
             changed.into_iter().for_each(|agent| state.seat(agent, &*kit.plugins));
-            events.into_iter().for_each(|event| state.apply(event));
+            let events: Vec<Arc<Event>> = events.into_iter().map(Arc::new).collect();
+            events.iter().for_each(|event| state.apply(event));
+            self.sleepers.tell(from, &events, |id| state.agents.get(&id).map(|(agent, _)| Arc::clone(agent)));
         }
         Ok(())
     }
@@ -322,6 +325,7 @@ impl Board {
         let mut present = self.state.lock();
         state.holds_turn = present.holds_turn + 1;
         *present = state;
+        self.sleepers.tell_all(cursor);
         Ok(())
     }
 
@@ -341,6 +345,11 @@ impl Board {
             changed.push(AgentRecord { acked: tally.acked, nacked: tally.nacked, ..found.value });
         }
         Ok(changed)
+    }
+
+    /// Returns those who wait for what happens.
+    pub(in crate::service) fn sleepers(&self) -> &Arc<Sleepers> {
+        &self.sleepers
     }
 
     /// Returns what an agent holds, when that is known, and the turn in which it is not.

@@ -28,6 +28,10 @@ use crate::service::messaging::{HostMessage, Notice, REVIEW_REQUEST};
 use crate::service::tasks::{merge_key, task_key};
 use crate::service::trace;
 
+/// Milliseconds after which the queues are looked at when nobody rang.
+const LOOK_MS: u64 = 60_000;
+/// The same where other hosts ring, whose word may be lost on the way.
+const LOOK_SHARED_MS: u64 = 5_000;
 /// Milliseconds before the queue is looked at again after a failure that nobody caused.
 const RETRY_MS: u64 = 1_000;
 /// Bytes of a conflicted side that go into the message; the rest is behind `lookup`.
@@ -56,10 +60,13 @@ impl Memory {
 }
 
 impl MergeQueue {
-    /// Works the queues of all projects until `stop`.
+    /// Works the queues of all projects that are at home here until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         let mut memory = Memory::default();
+        let mut homes = self.kit.homes.changes();
+        let look_ms = if self.kit.homes.are_shared() { LOOK_SHARED_MS } else { LOOK_MS };
         while !stop.is_cancelled() {
+            homes.borrow_and_update();
             let worked = self.work(&mut memory, &stop).await;
             let retry = match worked {
                 Ok(()) => None,
@@ -70,15 +77,16 @@ impl MergeQueue {
             };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.wake.notified() => {}
-                () = tokio::time::sleep(std::time::Duration::from_millis(retry.unwrap_or(60_000))) => {}
+                () = self.kit.homes.queue_bell().notified() => {}
+                Ok(()) = homes.changed() => {}
+                () = tokio::time::sleep(std::time::Duration::from_millis(retry.unwrap_or(look_ms))) => {}
             }
         }
     }
 
     async fn work(&self, memory: &mut Memory, stop: &CancellationToken) -> Result<(), Failure> {
         for ProjectRecord { id: project, .. } in self.claims.projects().await? {
-            while !stop.is_cancelled() && self.work_one(project, memory).await? {}
+            while !stop.is_cancelled() && self.kit.homes.is_here(project) && self.work_one(project, memory).await? {}
         }
         Ok(())
     }
@@ -482,7 +490,7 @@ impl MergeQueue {
         self.kit.repository.drop_candidate(project, landing.merge).await?;
         let (revoke, _) = self.kit.decide(|| self.decide_landed(project, intent, landing, landed)).await?;
         self.claims.finish_revoke(project, revoke.as_ref()).await?;
-        self.wake.notify_one();
+        self.kit.homes.queue_bell().notify_one();
         Ok(())
     }
 

@@ -82,13 +82,14 @@ impl Messaging {
     /// Works off this service's entries when they are due, until `shutdown`. A host with other services that keep due
     /// entries runs one [`run_due`] for all of them instead.
     pub async fn run(&self, shutdown: CancellationToken) {
-        run_due(&self.kit, shutdown, |entry| async move { self.handle_due(&entry).await }).await;
+        run_due(&self.kit, shutdown, |_| true, |entry| async move { self.handle_due(&entry).await }).await;
     }
 }
 
-/// Hands each due entry to `handle` when its time has come, one after another, until `shutdown`. An entry that is still
-/// due after it was handled, or whose handling failed, is tried again after a second.
-pub async fn run_due<F>(kit: &Kit, shutdown: CancellationToken, handle: impl Fn(DueEntry) -> F)
+/// Hands each due entry of a project that is `seen_to` here to `handle` when its time has come, one after another, until `shutdown`. An
+/// entry that is still due after it was handled, or whose handling failed, is tried again after a second; one that is another host's to
+/// handle is looked at again then.
+pub async fn run_due<F>(kit: &Kit, shutdown: CancellationToken, seen_to: impl Fn(ProjectId) -> bool, handle: impl Fn(DueEntry) -> F)
 where
     F: Future<Output = Result<(), Failure>>,
 {
@@ -112,9 +113,11 @@ where
             if shutdown.is_cancelled() || held.contains_key(&key) {
                 continue;
             }
-            handled += 1;
-            if let Err(failure) = handle(entry).await {
-                tracing::warn!(name = %key.1, error = %chain(&failure), "a due entry could not be worked off");
+            if seen_to(entry.project) {
+                handled += 1;
+                if let Err(failure) = handle(entry).await {
+                    tracing::warn!(name = %key.1, error = %chain(&failure), "a due entry could not be worked off");
+                }
             }
             held.insert(key, kit.now() + RETRY_MS);
         }

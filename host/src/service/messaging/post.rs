@@ -336,7 +336,9 @@ impl Messaging {
     ) -> Result<Plan, Failure> {
         let routers = self.routers(message).await?;
         let mut plan = Plan::default();
-        let seats = board.roster();
+        // Who is addressed by name is found without the others.
+        let by_name = addresses.iter().all(|address| matches!(address, Address::Agent(_)));
+        let seats = if by_name { Vec::new() } else { board.roster() };
         for address in addresses {
             let others = || seats.iter().filter(|seat| !except.contains(&seat.agent.id));
             let decision = match address {

@@ -1,7 +1,8 @@
 //! Waiting: what an agent acks and gives back first, then what it is handed, or what it hears of, or nothing for a while.
 //!
 //! **Invariants:** a delivery is handed out by a commit right before the answer, so a wait that is dropped loses nothing:
-//! at the worst a lease lapses. A newer wait of the same agent ends the older one.
+//! at the worst a lease lapses. A newer wait of the same agent ends the older one. Who waits sleeps until something concerns it
+//! ([`super::sleepers`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Messaging;
 use super::interest::{Arrivals, Interest};
+use super::sleepers::Wishes;
 use crate::service::failure::Failure;
 use crate::service::kit::Acting;
 
@@ -144,12 +146,14 @@ impl Messaging {
     /// # Errors
     /// `bad_argument`, `too_many`, or [`Failure`]. Acks and nacks that do not fit are named in the answer instead.
     pub async fn wait(&self, acting: &Acting, request: &WaitRequest) -> Result<WaitAnswer, Failure> {
-        let watch = globs(&request.watch)?;
+        let wishes = Wishes { watch: globs(&request.watch)?.into(), tasks: request.tasks.as_slice().into() };
         let max_s = max_s(request.max_s)?;
         let messages_max = request.messages_max.unwrap_or(EVENTS_PER_WAIT_MAX).clamp(1, EVENTS_PER_WAIT_MAX);
-        let start = Box::pin(self.agents.board(acting.project)).await?.cursor();
+        let board = Box::pin(self.agents.board(acting.project)).await?;
+        let start = board.cursor();
         let settled = Box::pin(self.settle(acting, &request.ack, &request.nack)).await?;
         let turn = self.take_turn(acting.agent.id);
+        let sleeper = board.sleepers().lie_down(acting.agent.id, wishes.clone());
         let mut hint = self.kit.store.watch(Some(acting.project));
         let deadline = tokio::time::sleep(Duration::from_secs(max_s));
         tokio::pin!(deadline);
@@ -161,7 +165,7 @@ impl Messaging {
             let board = Box::pin(self.agents.board(acting.project)).await?;
             let agent = board.agent(acting.agent.id);
             let agent = agent.as_deref().unwrap_or(&acting.agent);
-            let interest = Interest { agent, tasks: &request.tasks, watch: &watch, arrivals: Arrivals::HandedOut };
+            let interest = Interest { agent, tasks: &wishes.tasks, watch: &wishes.watch, arrivals: Arrivals::HandedOut };
             heard = Box::pin(self.listen(acting, heard.cursor, &interest)).await?;
             let superseded = turn.over.is_cancelled();
             let messages = if board.ready(acting.agent.id) > 0 && !superseded {
@@ -175,10 +179,12 @@ impl Messaging {
                 return Ok(WaitAnswer { settled, messages, events, cursor, unread, more, superseded });
             }
             tokio::select! {
-                changed = hint.changed() => if changed.is_err() { hint = self.kit.store.watch(Some(acting.project)) },
+                () = sleeper.woken() => {}
+                changed = hint.changed(), if sleeper.watches() => if changed.is_err() { hint = self.kit.store.watch(Some(acting.project)) },
                 () = turn.over.cancelled() => {}
                 () = &mut deadline => is_over = true,
             }
+            heard.cursor = heard.cursor.max(sleeper.quiet_until());
         }
     }
 

@@ -43,7 +43,7 @@ fn not_loaded(name: &str, refused: &Refused) -> Failure {
 
 /// Whether a component is loaded again that is loaded already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Anew {
+pub(super) enum Anew {
     /// Also then: its configuration or limits are others.
     Always,
     /// Only another one, or one that may not be loaded any more.
@@ -222,7 +222,7 @@ impl Registry {
         self.listed(name).await
     }
 
-    fn loaded_digest(&self, name: &str) -> Option<String> {
+    pub(super) fn loaded_digest(&self, name: &str) -> Option<String> {
         self.running.lock().get(name).and_then(|running| Some(running.loaded.as_ref()?.digest.clone()))
     }
 
@@ -354,7 +354,7 @@ impl Registry {
     }
 
     /// Reads a plugin's source again. A refusal is noted, and the one that was loaded goes on.
-    async fn again(&self, wanted: &Wanted, known: &Effective, anew: Anew) -> Result<Result<(), Refused>, Failure> {
+    pub(super) async fn again(&self, wanted: &Wanted, known: &Effective, anew: Anew) -> Result<Result<(), Refused>, Failure> {
         let name = known.spec.name.as_str();
         if known.spec.mode == Mode::Off || (anew == Anew::WhenChanged && self.is_as_wanted(wanted, known).await) {
             return Ok(Ok(()));
@@ -406,11 +406,18 @@ impl Registry {
             Ok(new) => Arc::new(new),
             Err(why) => return Err(self.stays(why)),
         };
-        let all = self.effective(&new).await?;
+        self.take_in(&before, &new).await?;
+        tracing::info!("the configuration was read again");
+        self.list().await
+    }
+
+    /// Brings what is loaded in step with what is wanted now.
+    async fn take_in(&self, before: &Wanted, new: &Arc<Wanted>) -> Result<(), Failure> {
+        let all = self.effective(new).await?;
         // What is not loaded at all comes first: when it cannot be, its place must not be bound either.
         let is_loaded = |known: &Effective| self.loaded_digest(&known.spec.name).is_some();
         for known in all.iter().filter(|known| known.spec.mode != Mode::Off && !is_loaded(known)) {
-            if let Err(refused) = self.bring(&new, known, known.record.pinned.as_deref()).await? {
+            if let Err(refused) = self.bring(new, known, known.record.pinned.as_deref()).await? {
                 self.note_trouble(&known.spec.name, &refused, LastGood::No).await?;
                 if known.named_by == NamedBy::Configuration {
                     return Err(self.stays(format!("plugin `{}`: {}\n  {}", known.spec.name, refused.why, refused.advice)));
@@ -419,19 +426,23 @@ impl Registry {
         }
         for known in all.iter().filter(|known| is_loaded(known)) {
             let changed = before.spec(&known.spec.name) != new.spec(&known.spec.name);
-            let _ = self.again(&new, known, if changed { Anew::Always } else { Anew::WhenChanged }).await?;
+            let _ = self.again(new, known, if changed { Anew::Always } else { Anew::WhenChanged }).await?;
         }
         *self.refused.lock() = None;
-        self.wanted.store(Arc::clone(&new));
-        self.bind(&new).await?;
+        self.wanted.store(Arc::clone(new));
+        self.bind(new).await?;
+        self.let_go(&all);
+        Ok(())
+    }
+
+    /// Unloads what is none of these any more.
+    pub(super) fn let_go(&self, all: &[Effective]) {
         let gone: Vec<String> =
             self.running.lock().keys().filter(|name| !all.iter().any(|known| known.spec.name == **name)).cloned().collect();
         for name in gone {
             self.kit.plugins.unload(&name);
             self.running.lock().remove(&name);
         }
-        tracing::info!("the configuration was read again");
-        self.list().await
     }
 
     /// Notes that the configuration cannot be taken in.

@@ -71,11 +71,12 @@ impl Residency {
         // In this order: what changes in between is settled once more.
         let (replaced, bindings) = (book.replaced(), book.now());
         for project in self.services.agents.projects().await? {
-            if self.settled.lock().get(&project.id) == Some(&replaced) {
+            let step = (replaced, self.services.kit.homes.sees_to(project.id));
+            if self.settled.lock().get(&project.id) == Some(&step) {
                 continue;
             }
-            self.settle_in(&project, &bindings).await?;
-            self.settled.lock().insert(project.id, replaced);
+            self.settle_in(&project, &bindings, step.1).await?;
+            self.settled.lock().insert(project.id, step);
         }
         Ok(())
     }
@@ -86,8 +87,10 @@ impl Residency {
         self.seats.lock().keys().filter(|(of, _)| *of == project).map(|(_, plugin)| plugin.clone()).collect()
     }
 
-    async fn settle_in(&self, project: &ProjectRecord, bindings: &Bindings) -> Result<(), Failure> {
-        let (residents, providers) = (bindings.residents(&project.slug), bindings.providers(&project.slug));
+    /// Residents live where their project is seen to; what is offered in it is offered by every host.
+    async fn settle_in(&self, project: &ProjectRecord, bindings: &Bindings, is_seen_to: bool) -> Result<(), Failure> {
+        let residents = if is_seen_to { bindings.residents(&project.slug) } else { Vec::new() };
+        let providers = bindings.providers(&project.slug);
         let mut leases = BTreeMap::new();
         for binding in &residents {
             leases.extend(self.lease(binding, &providers).map(|lease| (binding.plugin.as_str(), lease)));

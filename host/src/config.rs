@@ -11,6 +11,7 @@ mod check;
 mod layers;
 mod problem;
 mod schema;
+mod server;
 mod store;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use serde::Deserialize;
 pub use access::{AuthConfig, GrantConfig, LimitsConfig, TlsConfig};
 pub use problem::ConfigError;
 pub use schema::SHIPPED;
+pub use server::ServerConfig;
 pub use store::StoreConfig;
 
 use crate::plugin_build::digest_lock;
@@ -121,37 +123,6 @@ pub struct Flags {
     pub log_level: Option<String>,
     /// `--log-format`: `log.format`.
     pub log_format: Option<String>,
-}
-
-/// `[server]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerConfig {
-    /// Where to listen.
-    pub bind: SocketAddr,
-    /// Where clients reach the host, when that is not `bind`; without `/` at the end.
-    pub public_url: Option<String>,
-    /// Where other hosts on the same store reach this one; without `/` at the end.
-    pub sibling_url: Option<String>,
-    /// Bytes of one request's body.
-    pub body_bytes_max: usize,
-    /// Connections at once.
-    pub connections_max: usize,
-    /// Milliseconds a client has to send its headers.
-    pub header_timeout_ms: u64,
-    /// Milliseconds that running calls have to end when the host is told to stop.
-    pub drain_ms: u64,
-    /// Web origins allowed besides the host's own.
-    pub allowed_origins: Vec<String>,
-    /// Connections of one address at once.
-    pub connections_per_peer_max: usize,
-    /// Milliseconds a client has to send a body.
-    pub body_timeout_ms: u64,
-    /// Milliseconds that an answer may wait for the client to read on.
-    pub write_timeout_ms: u64,
-    /// Whether callers without a credential are let in; then no other machine can reach the listener.
-    pub anonymous: bool,
-    /// The certificate; none: plain HTTP.
-    pub tls: Option<TlsConfig>,
 }
 
 /// `[log]`.
@@ -478,7 +449,7 @@ pub fn file_for_project(slug: &str, source: &str, target: &str) -> String {
 
 #[derive(Deserialize)]
 struct Raw {
-    server: RawServer,
+    server: server::RawServer,
     limits: access::RawLimits,
     auth: access::RawAuth,
     #[serde(default)]
@@ -505,23 +476,6 @@ struct Raw {
     plugins: BTreeMap<String, RawPlugin>,
     plugin_trust: RawTrust,
     git: GitConfig,
-}
-
-#[derive(Deserialize)]
-struct RawServer {
-    bind: SocketAddr,
-    public_url: Option<String>,
-    sibling_url: Option<String>,
-    body_bytes_max: usize,
-    connections_max: usize,
-    header_timeout_ms: u64,
-    drain_ms: u64,
-    allowed_origins: Vec<String>,
-    connections_per_peer_max: usize,
-    body_timeout_ms: u64,
-    write_timeout_ms: u64,
-    anonymous: bool,
-    tls: Option<TlsConfig>,
 }
 
 #[derive(Deserialize, Default)]
@@ -684,21 +638,7 @@ impl Raw {
             lock_file: origin.lock_file,
             bindings,
             trust: Trust { required: self.plugin_trust.required, keys: self.plugin_trust.keys },
-            server: ServerConfig {
-                bind: self.server.bind,
-                public_url: self.server.public_url.map(|url| url.trim_end_matches('/').to_owned()),
-                sibling_url: self.server.sibling_url.map(|url| url.trim_end_matches('/').to_owned()),
-                body_bytes_max: self.server.body_bytes_max,
-                connections_max: self.server.connections_max,
-                header_timeout_ms: self.server.header_timeout_ms,
-                drain_ms: self.server.drain_ms,
-                allowed_origins: self.server.allowed_origins,
-                connections_per_peer_max: self.server.connections_per_peer_max,
-                body_timeout_ms: self.server.body_timeout_ms,
-                write_timeout_ms: self.server.write_timeout_ms,
-                anonymous: self.server.anonymous,
-                tls: self.server.tls,
-            },
+            server: self.server.into_config(),
             limits: self.limits.into(),
             auth: self.auth.into_config(),
             keys_dir: self.data.keys.unwrap_or_else(|| data_dir.clone()),

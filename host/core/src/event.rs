@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::ids::{AgentId, IdError, PrincipalId, ProjectId};
@@ -104,8 +104,8 @@ impl NewEvent {
     }
 }
 
-/// An event in its place.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// An event in its place. Written with the fields of both on one level.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Event {
     /// Its place in the project's log.
     pub cursor: Cursor,
@@ -114,10 +114,79 @@ pub struct Event {
     /// Whose log.
     pub project: ProjectId,
     /// What happened.
-    #[serde(flatten)]
     pub event: NewEvent,
+}
+
+/// The written form, field by field: serde's own flattening goes through a buffer, and events are written and read all the time.
+#[derive(Serialize)]
+struct Written<'a> {
+    cursor: Cursor,
+    at: TimeMs,
+    project: ProjectId,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    v: u16,
+    actor: &'a Actor,
+    subject: &'a str,
+    causation: Option<&'a str>,
+    trace: Option<&'a str>,
+    data: &'a Value,
+}
+
+/// The same form, read.
+#[derive(Deserialize)]
+struct Read {
+    cursor: Cursor,
+    at: TimeMs,
+    project: ProjectId,
+    #[serde(rename = "type")]
+    kind: String,
+    v: u16,
+    actor: Actor,
+    subject: String,
+    causation: Option<String>,
+    trace: Option<String>,
+    data: Value,
+}
+
+impl Serialize for Event {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let NewEvent { kind, v, actor, subject, causation, trace, data } = &self.event;
+        let (cursor, at, project) = (self.cursor, self.at, self.project);
+        let (causation, trace) = (causation.as_deref(), trace.as_deref());
+        Written { cursor, at, project, kind, v: *v, actor, subject, causation, trace, data }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Event {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Read { cursor, at, project, kind, v, actor, subject, causation, trace, data } = Read::deserialize(deserializer)?;
+        Ok(Self { cursor, at, project, event: NewEvent { kind, v, actor, subject, causation, trace, data } })
+    }
 }
 
 impl Stored for Event {
     const NAME: &'static str = "event";
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_event_is_written_on_one_level_and_read_whatever_else_stands_there() {
+        let mut event = NewEvent::new("task.claimed", Actor::host(), "T-3", json!({"by": "ana", "n": [1, null]})).caused_by("T-1");
+        event.trace = Some("req_1".to_owned());
+        let (cursor, project) = (Cursor { epoch: 2, seq: 7 }, ProjectId::from_bytes([1; 16]));
+        let event = Event { cursor, at: TimeMs(5), project, event };
+        let mut written = serde_json::to_value(&event).expect("JSON");
+        assert_eq!((&written["type"], &written["subject"], &written["data"]["n"][0]), (&json!("task.claimed"), &json!("T-3"), &json!(1)));
+        assert_eq!((&written["causation"], &written["trace"], &written["v"]), (&json!("T-1"), &json!("req_1"), &json!(1)));
+        written["later"] = json!("a field of a newer host");
+        assert_eq!(serde_json::from_value::<Event>(written).expect("an event"), event);
+        let stored = crate::value::encode(&event);
+        assert_eq!(crate::value::decode::<Event>(&stored).expect("an event"), event);
+    }
 }

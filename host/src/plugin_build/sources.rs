@@ -39,6 +39,10 @@ embedded! {
     "src/setup.rs",
     "src/symbols.rs",
     "src/text.rs",
+    "src/text/difference.rs",
+    "src/text/numbered.rs",
+    "src/text/three_way.rs",
+    "src/words.rs",
     "src/workflow.rs",
 }
 

@@ -52,7 +52,7 @@ impl Reconciler for ContextText {
         if !self.takes(edits.media_type) {
             return Outcome::Declined(format!("{} is not among the media types of this binding", edits.media_type));
         }
-        if [edits.base, edits.ours, edits.theirs].iter().any(|side| side.contains(&0)) {
+        if [edits.base, edits.ours, edits.theirs].iter().any(|side| text::has_zero_byte(side)) {
             return Outcome::Declined("not text: it has a zero byte".to_owned());
         }
         match text::merge(edits.base, edits.ours, edits.theirs) {

@@ -39,7 +39,7 @@ impl Merger for MergeText {
 
     fn merge_file(&self, file: &File<'_>) -> FileOutcome {
         let sides = [file.base.unwrap_or_default(), file.ours, file.theirs];
-        if sides.iter().any(|side| side.contains(&0)) {
+        if sides.iter().any(|side| text::has_zero_byte(side)) {
             return FileOutcome::Declined("not text: it has a zero byte".to_owned());
         }
         if file.base.is_none() && file.ours != file.theirs {

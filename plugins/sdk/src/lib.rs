@@ -65,6 +65,8 @@ pub mod schema;
 pub mod symbols;
 #[cfg(feature = "text")]
 pub mod text;
+#[cfg(feature = "text")]
+mod words;
 #[cfg(feature = "workflow")]
 pub mod workflow;
 

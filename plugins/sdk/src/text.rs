@@ -1,11 +1,19 @@
 //! A three-way merge of lines, and where it fails: which lines of the base both sides changed, and into what.
 //!
-//! The merge is diffy's. The places of its conflicts are found from the two differences to the base, because
-//! conflict markers in a text say neither where they stand nor whether they are markers.
+//! The merge is the one that diffy 0.5 makes, and a test holds them against each other. It is made anew here because diffy cuts,
+//! hashes and compares lines byte by byte, which takes most of its time in a component. The places of conflicts are found from
+//! the two differences to the base, because conflict markers in a text say neither where they stand nor whether they are markers.
 
 use std::ops::Range;
 
-use crate::lines;
+use self::difference::{Kind, Run, difference};
+use self::numbered::Numbered;
+use self::three_way::Texts;
+use crate::words;
+
+mod difference;
+mod numbered;
+mod three_way;
 
 /// A place that both sides changed, differently.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,18 +28,26 @@ pub struct Overlap {
     pub theirs: Vec<u8>,
 }
 
+/// Returns whether a text has a zero byte, which no text has that people write.
+#[must_use]
+pub fn has_zero_byte(text: &[u8]) -> bool {
+    words::contains(text, 0)
+}
+
 /// Merges three texts line by line.
 ///
 /// # Errors
 /// The places that both sides changed, differently; at least one, in the order of the base.
 pub fn merge(base: &[u8], ours: &[u8], theirs: &[u8]) -> Result<Vec<u8>, Vec<Overlap>> {
-    if ours == theirs || theirs == base {
+    if words::equal(ours, theirs) || words::equal(theirs, base) {
         return Ok(ours.to_vec());
     }
-    if ours == base {
+    if words::equal(ours, base) {
         return Ok(theirs.to_vec());
     }
-    diffy::MergeOptions::new().merge_bytes(base, ours, theirs).map_err(|_| overlaps(base, ours, theirs))
+    let texts = Numbered::three(base, ours, theirs);
+    let [our_runs, their_runs] = [&texts[1], &texts[2]].map(|side| difference(texts[0].numbers(), side.numbers()));
+    three_way::merge(&texts, &our_runs, &their_runs).ok_or_else(|| overlaps(&texts, &changes(&our_runs), &changes(&their_runs)))
 }
 
 /// A run of base lines and what one side put in its place.
@@ -41,9 +57,8 @@ struct Change {
 }
 
 /// Finds the places that both sides changed. Where the differences do not show one, the whole file is one.
-fn overlaps(base: &[u8], ours: &[u8], theirs: &[u8]) -> Vec<Overlap> {
-    let (our_changes, their_changes) = (changes(base, ours), changes(base, theirs));
-    let texts = [lines::split(base), lines::split(ours), lines::split(theirs)];
+fn overlaps(texts: &Texts<'_>, our_changes: &[Change], their_changes: &[Change]) -> Vec<Overlap> {
+    let [base, ours, theirs] = texts;
     let mut found = Vec::new();
     let (mut i, mut j) = (0, 0);
     while let (Some(our), Some(their)) = (our_changes.get(i), their_changes.get(j)) {
@@ -71,16 +86,17 @@ fn overlaps(base: &[u8], ours: &[u8], theirs: &[u8]) -> Vec<Overlap> {
                 break;
             }
         }
-        let our_text = side_text(&our_changes[first_i..i], &span, &texts[1]);
-        let their_text = side_text(&their_changes[first_j..j], &span, &texts[2]);
+        let our_text = side_text(&our_changes[first_i..i], &span, ours);
+        let their_text = side_text(&their_changes[first_j..j], &span, theirs);
         if our_text != their_text {
-            let base = texts[0][span.clone()].concat();
+            let base = base.bytes_of(span.clone()).to_vec();
             found.push(Overlap { base_lines: span, base, ours: our_text, theirs: their_text });
         }
     }
     if found.is_empty() {
-        let base_lines = 0..texts[0].len();
-        found.push(Overlap { base_lines, base: base.to_vec(), ours: ours.to_vec(), theirs: theirs.to_vec() });
+        let [base_lines, our_lines, their_lines] = [base, ours, theirs].map(|text| 0..text.numbers().len());
+        let (ours, theirs) = (ours.bytes_of(our_lines).to_vec(), theirs.bytes_of(their_lines).to_vec());
+        found.push(Overlap { base: base.bytes_of(base_lines.clone()).to_vec(), base_lines, ours, theirs });
     }
     found
 }
@@ -91,25 +107,26 @@ fn touches(a: &Range<usize>, b: &Range<usize>) -> bool {
 }
 
 /// Returns what a side has in place of a span of the base: its changes there and the base's lines between them.
-fn side_text(changes: &[Change], span: &Range<usize>, side: &[&[u8]]) -> Vec<u8> {
+fn side_text(changes: &[Change], span: &Range<usize>, side: &Numbered<'_>) -> Vec<u8> {
     match (changes.first(), changes.last()) {
         (Some(first), Some(last)) => {
             let start = first.new.start.saturating_sub(first.old.start - span.start);
-            let end = (last.new.end + (span.end - last.old.end)).min(side.len());
-            side[start.min(end)..end].concat()
+            let end = (last.new.end + (span.end - last.old.end)).min(side.numbers().len());
+            side.bytes_of(start.min(end)..end).to_vec()
         }
         _ => Vec::new(),
     }
 }
 
-/// Returns how a side differs from the base.
-fn changes(base: &[u8], side: &[u8]) -> Vec<Change> {
-    let zero_based = |range: diffy::HunkRange| {
-        let start = if range.is_empty() { range.start() } else { range.start() - 1 };
-        start..start + range.len()
-    };
-    let patch = diffy::DiffOptions::new().set_context_len(0).create_patch_bytes(base, side);
-    patch.hunks().iter().map(|hunk| Change { old: zero_based(hunk.old_range()), new: zero_based(hunk.new_range()) }).collect()
+/// Returns the changes that runs make: those that follow each other are one.
+fn changes(runs: &[Run]) -> Vec<Change> {
+    let changes = runs.chunk_by(|a, b| (a.kind == Kind::Equal) == (b.kind == Kind::Equal)).filter(|all| all[0].kind != Kind::Equal);
+    changes
+        .map(|all| {
+            let (first, last) = (all[0], all[all.len() - 1]);
+            Change { old: first.old..last.old_lines().end, new: first.new..last.new_lines().end }
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -117,6 +134,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::lines;
 
     #[test]
     fn separate_changes_merge() {
@@ -136,6 +154,74 @@ mod tests {
         let found = merge(b"a\nb\n", b"a\nx\nb\n", b"a\ny\nb\n").expect_err("both inserted");
         let expected = Overlap { base_lines: 1..1, base: Vec::new(), ours: b"x\n".to_vec(), theirs: b"y\n".to_vec() };
         assert_eq!(found, [expected]);
+    }
+
+    /// Lines that often are the same, or the beginning of another; with all kinds of ends.
+    fn any_line() -> impl Strategy<Value = String> {
+        prop_oneof![4 => "[ab]{0,2}\n", 1 => "[ab]\r\n", 1 => "(long ){1,3}line [ab]{0,2}\n"]
+    }
+
+    /// A text made from lines by putting others in place of some; its last line may lack its end.
+    fn edited(lines: Vec<String>) -> impl Strategy<Value = String> {
+        let edit = (any::<prop::sample::Index>(), 0..4_usize, prop::collection::vec(any_line(), 0..4));
+        (prop::collection::vec(edit, 0..5), any::<bool>()).prop_map(move |(edits, whole)| {
+            let mut lines = lines.clone();
+            for (at, removed, added) in edits {
+                let at = at.index(lines.len() + 1);
+                lines.splice(at..(at + removed).min(lines.len()), added);
+            }
+            let mut text = lines.concat();
+            text.truncate(text.len() - usize::from(!whole && !text.is_empty()));
+            text
+        })
+    }
+
+    fn three_texts() -> impl Strategy<Value = (String, String, String)> {
+        let lines = prop::collection::vec(any_line(), 0..40);
+        lines.prop_flat_map(|lines| (edited(lines.clone()), edited(lines.clone()), edited(lines)))
+    }
+
+    /// How diffy sees that a side differs from the base.
+    fn changes_by_diffy(base: &str, side: &str) -> Vec<(Range<usize>, Range<usize>)> {
+        let lines = |range: diffy::HunkRange| {
+            let start = range.start() - usize::from(!range.is_empty());
+            start..start + range.len()
+        };
+        let patch = diffy::DiffOptions::new().set_context_len(0).create_patch(base, side);
+        patch.hunks().iter().map(|hunk| (lines(hunk.old_range()), lines(hunk.new_range()))).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        #[test]
+        fn merges_are_diffys((base, ours, theirs) in three_texts()) {
+            let by_diffy = diffy::MergeOptions::new().merge_bytes(base.as_bytes(), ours.as_bytes(), theirs.as_bytes());
+            let is_trivial = ours == theirs || theirs == base || ours == base;
+            if !is_trivial {
+                prop_assert_eq!(merge(base.as_bytes(), ours.as_bytes(), theirs.as_bytes()).ok(), by_diffy.ok());
+            }
+        }
+
+        #[test]
+        fn changes_are_diffys((base, ours, theirs) in three_texts()) {
+            let texts = Numbered::three(base.as_bytes(), ours.as_bytes(), theirs.as_bytes());
+            for (number, side) in [(1, &ours), (2, &theirs)] {
+                let found = changes(&difference(texts[0].numbers(), texts[number].numbers()));
+                let found: Vec<_> = found.into_iter().map(|change| (change.old, change.new)).collect();
+                prop_assert_eq!(found, changes_by_diffy(&base, side));
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_file_merges_as_by_diffy() {
+        let side = |offset: usize, mark: &str| -> String {
+            (0..700).map(|n| if n % 40 == offset { format!("line {n} {mark}\n") } else { format!("line {n} says {}\n", n % 7) }).collect()
+        };
+        let (base, ours, theirs) = (side(40, ""), side(3, "ours"), side(23, "theirs"));
+        let by_diffy = diffy::MergeOptions::new().merge_bytes(base.as_bytes(), ours.as_bytes(), theirs.as_bytes());
+        assert_eq!(merge(base.as_bytes(), ours.as_bytes(), theirs.as_bytes()).ok(), by_diffy.ok());
     }
 
     proptest! {

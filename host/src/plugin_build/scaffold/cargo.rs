@@ -101,7 +101,7 @@ pub(super) fn lock(example: &str, name: &str) -> String {
     let tables: Vec<&Table> = document["package"].as_array_of_tables().into_iter().flatten().collect();
     let names: Vec<(String, String)> = tables.iter().map(|table| (text(table, "name"), text(table, "version"))).collect();
     let packages: Vec<Package<'_>> = tables.iter().zip(&names).map(|(table, (name, version))| Package { table, name, version }).collect();
-    let tests_only = ["proptest"];
+    let tests_only = ["diffy", "proptest"];
     let wanted_by = |package: &Package<'_>| -> Vec<String> {
         let all = package.table.get("dependencies").and_then(Item::as_array).into_iter().flatten();
         let is_own = package.table.get("source").is_none();

@@ -126,9 +126,9 @@ impl Admin {
         let services = &self.services;
         let known = services.agents.projects().await?.into_iter().find(|project| project.slug == slug);
         if let Some(project) = known {
-            if services.kit.homes.sees_to(project.id) {
+            // Where hosts share the store it may be at one that is not there now: a second one here would not be it.
+            if !services.kit.homes.are_shared() {
                 services.kit.repository.create(project.id, origin, Some(project.target.clone())).await?;
-                services.kit.homes.settle(&services.kit, &services.agents).await?;
             }
             return Ok((project, false));
         }

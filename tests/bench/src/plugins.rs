@@ -109,7 +109,8 @@ fn reload(plugins: &dyn Plugins) -> Result<f64, BenchError> {
     Ok(us / 1_000.0)
 }
 
-/// One file merged by the component, and by the library it is made of.
+/// One file merged by the component, and natively by diffy, whose results the component has to give: what it saves by an algorithm of its
+/// own and what the sandbox costs are both in the ratio.
 fn merge(plugins: &dyn Plugins, figures: &mut Figures) -> Result<(), BenchError> {
     let side = |offset: usize, mark: &str| -> Vec<u8> {
         let line = |n: usize| {

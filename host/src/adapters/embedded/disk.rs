@@ -210,7 +210,8 @@ fn answered_number(mark: &File) -> Version {
 }
 
 fn database(path: &Path, cache_bytes: u64) -> fjall::Result<Database> {
-    Database::builder(path).cache_size(cache_bytes).max_journaling_size(JOURNAL_BYTES_MAX).open()
+    // One: with more, the first hands itself each compaction that the others are still busy with, again and again, and burns a core.
+    Database::builder(path).cache_size(cache_bytes).max_journaling_size(JOURNAL_BYTES_MAX).worker_threads(1).open()
 }
 
 fn records(database: &Database) -> fjall::Result<Keyspace> {

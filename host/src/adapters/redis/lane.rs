@@ -21,6 +21,8 @@ use crate::ports::store::{Committed, StoreError};
 const WAITING_MAX: usize = 1_024;
 /// Commits that go together.
 const GROUP_MAX: usize = 256;
+/// Commits of a group after which the next one lets others come first: where many write at once, each trip less is time for all of them.
+const GATHERING_COMMITS_MIN: usize = 4;
 /// Bytes after which no further commit joins a group.
 const GROUP_BYTES_MAX: usize = 4 << 20;
 /// Milliseconds for a replica to say that it has a write.
@@ -46,7 +48,11 @@ impl Lane {
         let connection = master.writes();
         let running = tokio::spawn(async move {
             let way = Way { core, master, connection, epoch };
+            let mut last_commits = 0;
             while let Some(Some(first)) = way.unless_it_fell_out(waiting.recv()).await {
+                if last_commits >= GATHERING_COMMITS_MIN {
+                    tokio::task::yield_now().await;
+                }
                 let mut bytes = first.entry.bytes();
                 let mut group = vec![first];
                 while group.len() < GROUP_MAX && bytes < GROUP_BYTES_MAX {
@@ -54,6 +60,7 @@ impl Lane {
                     bytes += next.entry.bytes();
                     group.push(next);
                 }
+                last_commits = group.len();
                 way.go(group).await;
             }
         });

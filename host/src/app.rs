@@ -428,11 +428,14 @@ pub async fn up(config: Config, reread: Option<Reread>) -> Result<(), AppError> 
         while background.join_next().await.is_some() {}
         opened.git.drain().await;
     };
-    if tokio::time::timeout(waited, finish).await.is_err() {
+    if tokio::time::timeout(waited, finish).await.is_ok() {
+        drained_all.cancel();
+        keeping.await.expect("keeping the host's lease does not panic");
+    } else {
         tracing::warn!("the drain's deadline passed; what was under way is finished at the next start");
+        // Its lease runs out by itself: nobody may take over while something still goes on here.
+        keeping.abort();
     }
-    drained_all.cancel();
-    keeping.await.expect("keeping the host's lease does not panic");
     opened.store.close().await;
     tracing::info!(cut = drained.cut, "drained");
     Ok(())

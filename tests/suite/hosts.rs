@@ -180,6 +180,23 @@ async fn a_home_that_was_frozen_finds_that_it_is_none_any_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_is_gone_keeps_nothing_else_from_going_on() {
+    let redis = Redis::start().await;
+    let mut host = host_on(&redis, None).await;
+    let (ana, _ben) = (host.agent("ana", &[]).await, host.agent("ben", &[]).await);
+    let task = text(&ana.call("create_task", json!({"title": "mine", "paths": ["mine.txt"]})).await["task"]);
+    host.kill().await;
+    let (repository, aside) = (host.repository(), host.folder().join("aside"));
+    std::fs::rename(&repository, &aside).expect("moved away");
+    host.restart().await;
+    assert_eq!(ana.refused("claim_task", json!({"task": task})).await, "unavailable");
+    let sent = ana.call("send_message", json!({"to": ["agent:ben"], "subject": "still here"})).await;
+    assert_eq!(sent["routed"][0]["agent"], "ben");
+    std::fs::rename(&aside, &repository).expect("moved back");
+    host.eventually("the repository", || async { ana.client.call("claim_task", json!({"task": task})).await.is_ok() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_hosts_race_for_one_inbox_and_each_message_is_handled_once() {
     const MESSAGES: usize = 60;
     let redis = Redis::start().await;

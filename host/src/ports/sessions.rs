@@ -26,6 +26,17 @@ pub struct SessionNotes {
     pub is_ended: bool,
 }
 
+/// A change of the notes of a session.
+#[derive(Debug, Clone, Copy)]
+pub struct NotesChange<'a> {
+    /// What the caller knew.
+    pub before: &'a SessionNotes,
+    /// What it is to be.
+    pub after: &'a SessionNotes,
+    /// When it is forgotten.
+    pub ends_at: TimeMs,
+}
+
 /// What a client said in its session to one host, and may be meant for another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SessionWord {
@@ -61,11 +72,12 @@ pub trait SessionBook: Send + Sync {
     /// `Rejected::Unavailable`.
     async fn read(&self, project: ProjectId, session: &str) -> Result<SessionNotes, Rejected>;
 
-    /// Notes this in place of what stood there; it is forgotten at `ends_at`, when the id is no longer good either.
+    /// Notes this in place of what the caller knew; it is forgotten at `ends_at`, when the id is no longer good either. Where something
+    /// else stands there by now that is returned, and nothing changed.
     ///
     /// # Errors
     /// `Rejected::Unavailable`; nothing changed.
-    async fn write(&self, project: ProjectId, session: &str, notes: &SessionNotes, ends_at: TimeMs) -> Result<(), Rejected>;
+    async fn write(&self, project: ProjectId, session: &str, change: NotesChange<'_>) -> Result<Option<SessionNotes>, Rejected>;
 
     /// Passes a word on to the other hosts, as far as they can be reached; returns whether one of them waited for it.
     async fn pass_on(&self, project: ProjectId, session: &str, word: SessionWord) -> bool;

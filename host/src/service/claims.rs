@@ -240,6 +240,9 @@ impl Claims {
             .decide(|| async {
                 let Loaded { value: mut task, version } = self.tasks.get(project, grant.task).await?;
                 let mut commit = Commit { project: Some(project), ..Commit::default() };
+                if !self.kit.expect_intent(project, intent, &mut commit).await? {
+                    return Ok((commit, ()));
+                }
                 let first = task.head.is_none();
                 task.head.get_or_insert(head);
                 commit.replace(task_key(grant.task), Some(version), &task);

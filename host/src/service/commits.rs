@@ -152,7 +152,7 @@ impl Commits {
         let on_top_of = |parent: Oid| format!("{}@{parent}", request.task);
         let known = request.idempotency_key.clone().or_else(|| request.parent.map(on_top_of)).map(once);
         if let Some(once) = &known
-            && let Some(made) = self.kit.answered(acting.project, once).await?
+            && let Some(made) = self.made_before(acting.project, once).await?
         {
             return Ok(made);
         }
@@ -172,6 +172,21 @@ impl Commits {
         let once = known.unwrap_or_else(|| once(on_top_of(parent)));
         let step = Step { old: parent, new: commit, once, event: "branch.committed", resolutions: vec![] };
         self.advance(acting, &task, &claim, &branch, step).await
+    }
+
+    /// Returns what an earlier call of the same identity came to. One whose answer was lost on the way is finished first: its commit may
+    /// stand on the branch already.
+    pub(crate) async fn made_before(&self, project: ProjectId, once: &Once) -> Result<Option<CommitMade>, Failure> {
+        if let Some(made) = self.kit.answered(project, once).await? {
+            return Ok(Some(made));
+        }
+        for intent in self.kit.open_intents(project).await? {
+            if matches!(&intent.work, Work::Move { once: of, .. } if of == once) {
+                self.finish_move(project, &intent).await?;
+                return self.kit.answered(project, once).await;
+            }
+        }
+        Ok(None)
     }
 
     /// Returns a task's branch and where it is, refused when that is not where the caller thinks.
@@ -244,13 +259,19 @@ impl Commits {
             if matches!(error, RepositoryError::Moved { .. } | RepositoryError::Fenced { .. }) {
                 let refused =
                     NewEvent::new("branch.refused", Actor::host(), step.task, json!({"commit": step.new, "why": error.to_string()}));
-                let commit = Commit {
-                    project: Some(project),
-                    deletes: vec![intent.key()],
-                    events: vec![refused.caused_by(intent.id)],
-                    ..Commit::default()
-                };
-                self.kit.store.commit(commit).await?;
+                let ended = self.kit.decide(|| async {
+                    let mut commit = Commit { project: Some(project), ..Commit::default() };
+                    let stands = self.kit.expect_intent(project, intent, &mut commit).await?;
+                    if stands {
+                        commit.deletes.push(intent.key());
+                        commit.events.push(refused.clone().caused_by(intent.id));
+                    }
+                    Ok((commit, stands))
+                });
+                // Somebody else ended it: the branch may have gone on from there since.
+                if !ended.await?.0 && self.kit.answered::<CommitMade>(project, once).await?.is_some() {
+                    return Ok(());
+                }
             }
             return Err(error.into());
         }
@@ -258,6 +279,9 @@ impl Commits {
         self.kit
             .decide(|| async {
                 let mut commit = self.record_head(project, step.task, step.new, resolutions).await?;
+                if !self.kit.expect_intent(project, intent, &mut commit).await? {
+                    return Ok((Commit::default(), ()));
+                }
                 commit.deletes.push(intent.key());
                 commit.events.push(NewEvent::clone(event).caused_by(intent.id));
                 commit.idempotency = Some(once.record(&made));

@@ -64,6 +64,8 @@ const RETRY_MS: u64 = 2_000;
 /// Hosts of one store, and projects.
 const ROWS_MAX: usize = 10_000;
 
+/// The code of a refusal after which a host may not go on.
+const NAME_TAKEN: &str = "host_name_taken";
 /// Where leases stand, in the hosts' own space.
 const HOSTS: &str = "host/";
 /// Where projects' homes stand, there too.
@@ -174,6 +176,8 @@ struct Shared {
     gone: Mutex<HashMap<String, TimeMs>>,
     /// Projects that were taken, and whose unfinished work was not looked at yet.
     taken: Mutex<BTreeSet<ProjectId>>,
+    /// Rung when there is one.
+    took: Notify,
     turn: tokio::sync::Mutex<()>,
     /// Rung by who misses a home.
     missed: Notify,
@@ -205,8 +209,14 @@ impl Homes {
     /// Returns the homes of a host that shares its store. None is its own before the first [`Homes::settle`].
     #[must_use]
     pub fn shared(me: Me, store: Arc<dyn Store>, siblings: Arc<dyn Siblings>) -> Self {
-        let (view, gone, taken, turn, missed) = Default::default();
-        Self { shared: Some(Arc::new(Shared { me, store, siblings, view, gone, taken, turn, missed })), ..Self::alone() }
+        let (view, gone, taken, took, turn, missed) = Default::default();
+        Self { shared: Some(Arc::new(Shared { me, store, siblings, view, gone, taken, took, turn, missed })), ..Self::alone() }
+    }
+
+    /// Returns this host's name, where others may serve the store, too.
+    #[must_use]
+    pub fn own_name(&self) -> Option<&str> {
+        self.shared.as_ref().map(|shared| shared.me.host.as_str())
     }
 
     /// Returns whether other hosts may serve the store, too.
@@ -259,7 +269,9 @@ impl Homes {
         };
         match tokio::time::timeout(Duration::from_millis(FIND_MS), found).await {
             Ok(place) => Ok(place),
-            Err(_) => Err(RepositoryError::Away { why: shared.why_away(project), retry_after_ms: RETRY_MS }),
+            Err(_) => {
+                shared.place(project).ok_or_else(|| RepositoryError::Away { why: shared.why_away(project), retry_after_ms: RETRY_MS })
+            }
         }
     }
 
@@ -357,24 +369,41 @@ impl Homes {
     /// gone, where the repository can be reached from here.
     ///
     /// # Errors
-    /// `name_taken`, `other_keys`; [`Failure`].
+    /// `host_name_taken`; [`Failure`].
     pub async fn settle(&self, kit: &Kit, agents: &Agents) -> Result<(), Failure> {
         let Some(shared) = &self.shared else { return Ok(()) };
         let _turn = shared.turn.lock().await;
         shared.renew(kit).await?;
         let mut view = shared.look(kit).await?;
+        // What has to be done before the lease is to be renewed again; the rest follows in the next turn, at once.
+        let until = view.hosts.get(&shared.me.host).map_or(TimeMs(0), |lease| lease.until);
+        let has_time = || kit.now() + LEASE_MS / 2 < until;
         for project in agents.projects().await? {
+            if !has_time() {
+                shared.missed.notify_one();
+                break;
+            }
             if let Some(home) = shared.take(kit, &view, project.id).await? {
                 view.homes.insert(project.id, home);
             }
         }
-        for (project, home) in &view.homes {
-            if home.host != shared.me.host {
-                view.adopted.remove(project);
-            } else if view.adopted.get(project) != Some(&home.epoch) {
-                kit.repository.adopt(*project).await?;
-                view.adopted.insert(*project, home.epoch);
-                shared.taken.lock().insert(*project);
+        view.adopted.retain(|project, _| view.homes.get(project).is_some_and(|home| home.host == shared.me.host));
+        let own = view.homes.iter().filter(|(_, home)| home.host == shared.me.host);
+        let fresh: Vec<(ProjectId, u64)> =
+            own.map(|(project, home)| (*project, home.epoch)).filter(|(project, epoch)| view.adopted.get(project) != Some(epoch)).collect();
+        for (project, epoch) in fresh {
+            if !has_time() {
+                shared.missed.notify_one();
+                break;
+            }
+            match kit.repository.adopt(project).await {
+                Ok(()) => {
+                    view.adopted.insert(project, epoch);
+                    shared.taken.lock().insert(project);
+                    shared.took.notify_one();
+                }
+                // One repository that cannot be used is no reason to be away for all others.
+                Err(error) => tracing::error!(%project, %error, "the repository cannot be taken up; it is tried again"),
             }
         }
         self.show(view);
@@ -383,7 +412,10 @@ impl Homes {
 
     fn show(&self, view: View) {
         let Some(shared) = &self.shared else { return };
-        let differs = view.differs(&shared.view.load());
+        let before = shared.view.load_full();
+        // After an outage nothing may differ but that the lease runs again: whoever waits for that is woken.
+        let ran_out = !shared.runs(&before);
+        let differs = ran_out || view.differs(&before);
         shared.view.store(Arc::new(view));
         if differs {
             self.changes.send_modify(|count| *count += 1);
@@ -392,10 +424,14 @@ impl Homes {
 }
 
 impl Shared {
-    fn is_own(&self, view: &View, project: ProjectId, home: &Home) -> bool {
+    /// Returns whether this host's lease runs, with time to begin something.
+    fn runs(&self, view: &View) -> bool {
         let lease = view.hosts.get(&self.me.host);
-        let runs = lease.is_some_and(|lease| lease.boot == self.me.boot && lease.until > self.store.now() + MARGIN_MS);
-        home.host == self.me.host && runs && view.adopted.get(&project) == Some(&home.epoch)
+        lease.is_some_and(|lease| lease.boot == self.me.boot && lease.until > self.store.now() + MARGIN_MS)
+    }
+
+    fn is_own(&self, view: &View, project: ProjectId, home: &Home) -> bool {
+        home.host == self.me.host && self.runs(view) && view.adopted.get(&project) == Some(&home.epoch)
     }
 
     /// Returns where a project is reached; none: nowhere now.
@@ -432,7 +468,7 @@ impl Shared {
                 // It was this run's once, and is another's: two hosts of one name, on copies of one data folder.
                 Some(lease) if known && lease.boot != me.boot && lease.until > now => {
                     return Err(Failure::refused_with(
-                        "name_taken",
+                        NAME_TAKEN,
                         format!("a host at {} has this one's name, {}", lease.url, me.host),
                         "Each host needs a data folder of its own, not a copy of another's.",
                         json!({"url": lease.url}),
@@ -503,7 +539,8 @@ impl Shared {
         let before = view.homes.get(&project);
         let may = match before {
             None => true,
-            Some(home) if home.host == self.me.host => false,
+            // Its repositories were moved to another volume: the record follows, so that others there can take over.
+            Some(home) if home.host == self.me.host => home.volume != self.me.volume,
             Some(home) => {
                 let since = self.gone.lock().get(&home.host).copied();
                 let said_goodbye = !view.hosts.contains_key(&home.host);
@@ -523,14 +560,27 @@ impl Shared {
         let mut commit = Commit::default();
         let mut from = None;
         if let Some(Loaded { value: home, .. }) = &found {
-            let lease = kit.load::<Lease>(None, &host_key(&home.host)).await?;
-            let runs = lease.as_ref().is_some_and(|lease| lease.value.until > kit.now());
-            if runs || home.volume != self.me.volume || home.host == self.me.host {
-                return Ok((commit, None));
+            if home.host == self.me.host {
+                if home.volume == self.me.volume {
+                    return Ok((commit, None));
+                }
+            } else {
+                let lease = kit.load::<Lease>(None, &host_key(&home.host)).await?;
+                let runs = lease.as_ref().is_some_and(|lease| lease.value.until > kit.now());
+                if runs || home.volume != self.me.volume {
+                    return Ok((commit, None));
+                }
+                // Renewed in the last moment, it keeps what it has.
+                commit.expects.push((host_key(&home.host), lease.map_or(Expect::Absent, |lease| Expect::Version(lease.version))));
             }
-            // Renewed in the last moment, it keeps what it has.
-            commit.expects.push((host_key(&home.host), lease.map_or(Expect::Absent, |lease| Expect::Version(lease.version))));
             from = Some(home.host.clone());
+        }
+        // Who takes has to be there itself.
+        match kit.load::<Lease>(None, &host_key(&self.me.host)).await? {
+            Some(own) if own.value.boot == self.me.boot && own.value.until > kit.now() + MARGIN_MS => {
+                commit.expects.push((host_key(&self.me.host), Expect::Version(own.version)));
+            }
+            Some(_) | None => return Ok((Commit::default(), None)),
         }
         let epoch = found.as_ref().map_or(0, |found| found.value.epoch) + 1;
         let home = Home { host: self.me.host.clone(), epoch, volume: self.me.volume.clone(), since: kit.now() };

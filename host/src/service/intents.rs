@@ -1,7 +1,8 @@
 //! Intents: git work that a commit asked for. The commit that asks and the commit that records the end stand around the
 //! git effect; what dies in between is finished at the next start.
 //!
-//! **Invariant:** git effects are idempotent, so an intent may be worked off any number of times.
+//! **Invariants:** git effects are idempotent, so an intent may be worked off any number of times; it is ended once, by the commit that
+//! found it standing.
 
 use pointsman_core::event::NewEvent;
 use pointsman_core::ids::{FencingToken, IntentId, ProjectId, TaskId};
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::kit::{CommitExt, Kit, Once};
 use crate::ports::repository::{BranchGrant, BranchMove, Landing};
-use crate::ports::store::Commit;
+use crate::ports::store::{Commit, Expect};
 
 /// What git shall do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +82,16 @@ impl Intent {
 }
 
 impl Kit {
+    /// Has a commit that ends an intent hold only if the intent still stands; false where somebody has ended it already.
+    ///
+    /// # Errors
+    /// [`super::failure::Failure`].
+    pub async fn expect_intent(&self, project: ProjectId, intent: &Intent, commit: &mut Commit) -> Result<bool, super::failure::Failure> {
+        let Some(open) = self.load::<Intent>(Some(project), &intent.key()).await? else { return Ok(false) };
+        commit.expects.push((intent.key(), Expect::Version(open.version)));
+        Ok(true)
+    }
+
     /// Returns the intents of a project that nobody finished.
     ///
     /// # Errors

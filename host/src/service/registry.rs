@@ -255,7 +255,7 @@ impl Registry {
             let mut commit = Commit::default();
             if record != before {
                 commit.replace(record::key(name), (version > 0).then_some(version), &record);
-                commit.events.push(NewEvent::new(kind, Actor::host(), format!("plugin:{name}"), data.clone()));
+                commit.events.push(NewEvent::new(kind, Actor::host(), format!("plugin:{name}"), self.said_here(data.clone())));
             }
             Ok((commit, ()))
         });

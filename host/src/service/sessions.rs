@@ -4,12 +4,11 @@
 
 use async_trait::async_trait;
 use pointsman_core::ids::ProjectId;
-use pointsman_core::time::TimeMs;
-use pointsman_core::value::{self, Stored};
+use pointsman_core::value::Stored;
 
 use super::failure::{Failure, unavailable};
-use super::kit::Kit;
-use crate::ports::sessions::{SessionBook, SessionNotes, SessionWord};
+use super::kit::{CommitExt, Kit};
+use crate::ports::sessions::{NotesChange, SessionBook, SessionNotes, SessionWord};
 use crate::ports::store::{Commit, DueChange};
 use crate::ports::surface::Rejected;
 
@@ -57,16 +56,20 @@ impl SessionBook for Sessions {
         Ok(found.map(|found| found.value).unwrap_or_default())
     }
 
-    async fn write(&self, project: ProjectId, session: &str, notes: &SessionNotes, ends_at: TimeMs) -> Result<(), Rejected> {
+    async fn write(&self, project: ProjectId, session: &str, change: NotesChange<'_>) -> Result<Option<SessionNotes>, Rejected> {
         let name = key(session);
-        let commit = Commit {
-            project: Some(project),
-            puts: vec![(name.clone(), value::encode(notes))],
-            due: vec![DueChange::Set { name, at: ends_at }],
-            ..Commit::default()
-        };
-        self.kit.store.commit(commit).await.map_err(|error| unavailable(&error.into()))?;
-        Ok(())
+        let decided = self.kit.decide(|| async {
+            let found = self.kit.load::<SessionNotes>(Some(project), &name).await?;
+            let (version, stands) = found.map_or((None, SessionNotes::default()), |found| (Some(found.version), found.value));
+            let mut commit = Commit { project: Some(project), ..Commit::default() };
+            if stands != *change.before {
+                return Ok((commit, Some(stands)));
+            }
+            commit.replace(name.clone(), version, change.after);
+            commit.due.push(DueChange::Set { name: name.clone(), at: change.ends_at });
+            Ok((commit, None))
+        });
+        Ok(decided.await.map_err(|failure| unavailable(&failure))?.0)
     }
 
     async fn pass_on(&self, project: ProjectId, session: &str, word: SessionWord) -> bool {

@@ -14,7 +14,7 @@ use pointsman::adapters::mcp::{Mcp, McpConfig, SealingKey};
 use pointsman::ports::clock::System;
 use pointsman::ports::offering::{ListKind, Listing, Offering};
 use pointsman::ports::repository::GitResponse;
-use pointsman::ports::sessions::{SessionBook, SessionNotes, SessionWord};
+use pointsman::ports::sessions::{NotesChange, SessionBook, SessionNotes, SessionWord};
 use pointsman::ports::surface::{CallError, Caller, GitCall, GitRejected, GitSurface, Rejected, Surface, ToolAnswer};
 use pointsman_client::{Client, Era};
 use pointsman_core::agent::TokenRecord;
@@ -138,9 +138,9 @@ impl SessionBook for KeyValues {
         Ok(self.notes.lock().get(session).cloned().unwrap_or_default())
     }
 
-    async fn write(&self, _: ProjectId, session: &str, notes: &SessionNotes, _: TimeMs) -> Result<(), Rejected> {
-        self.notes.lock().insert(session.to_owned(), notes.clone());
-        Ok(())
+    async fn write(&self, _: ProjectId, session: &str, change: NotesChange<'_>) -> Result<Option<SessionNotes>, Rejected> {
+        self.notes.lock().insert(session.to_owned(), change.after.clone());
+        Ok(None)
     }
 
     async fn pass_on(&self, _: ProjectId, _: &str, _: SessionWord) -> bool {

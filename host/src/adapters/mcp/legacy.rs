@@ -24,7 +24,7 @@ use super::{LEGACY_VERSIONS, Mcp, accepted, era_of, headers};
 use crate::ports::endpoint::{Field, Fields, Reply};
 use crate::ports::offering::{ListKind, Round};
 use crate::ports::provider::ProviderCall;
-use crate::ports::sessions::{SessionEars, SessionNotes, SessionWord};
+use crate::ports::sessions::{NotesChange, SessionEars, SessionNotes, SessionWord};
 use crate::ports::surface::{Caller, ToolAnswer};
 
 /// What answers a request of a session.
@@ -88,19 +88,34 @@ impl Mcp {
     ///
     /// # Errors
     /// `Rejected::Unavailable`; nothing changed.
-    pub(super) async fn note(&self, session: &Session, change: impl FnOnce(&mut SessionNotes) + Send) -> Result<(), Fault> {
-        let _turn = session.live.turn().await;
-        let before = session.live.notes();
-        let mut notes = before.clone();
-        change(&mut notes);
-        if before.is_ended {
-            return Err(Fault::SessionDead);
+    pub(super) async fn note(&self, session: &Session, mut change: impl FnMut(&mut SessionNotes) + Send) -> Result<(), Fault> {
+        let (project, name) = (session.state.project, name_of(&session.key));
+        let turn = session.live.turn().await;
+        let mut before = session.live.notes();
+        loop {
+            if before.is_ended {
+                return Err(Fault::SessionDead);
+            }
+            let mut after = before.clone();
+            change(&mut after);
+            if after == before {
+                return Ok(());
+            }
+            let ends_at = session.state.ends_at();
+            match self.book.write(project, &name, NotesChange { before: &before, after: &after, ends_at }).await? {
+                None => {
+                    session.live.set_notes(after);
+                    break;
+                }
+                // It chose something at another host meanwhile, of which the word did not come.
+                Some(stands) => {
+                    session.live.set_notes(stands.clone());
+                    before = stands;
+                }
+            }
         }
-        if notes != before {
-            self.book.write(session.state.project, &name_of(&session.key), &notes, session.state.ends_at()).await?;
-            session.live.set_notes(notes);
-            self.book.pass_on(session.state.project, &name_of(&session.key), SessionWord::Noted).await;
-        }
+        drop(turn);
+        self.book.pass_on(project, &name, SessionWord::Noted).await;
         Ok(())
     }
 
@@ -126,7 +141,7 @@ impl Mcp {
         let subscribed = self.note(session, |notes| {
             is_full = notes.uris.len() >= SUBSCRIPTIONS_MAX && !notes.uris.contains(&*uri);
             if !is_full {
-                notes.uris.insert(uri.into_owned());
+                notes.uris.insert(uri.to_string());
             }
         });
         subscribed.await?;
@@ -210,7 +225,7 @@ impl Mcp {
                 if self.desk.offering.provided(caller, &name).is_none() {
                     let mut said = self.cancellable(caller, session, &name, params, id).await?;
                     if let Some(handle) = said.handle.take() {
-                        self.note(session, |notes| notes.handle = Some(handle)).await?;
+                        self.note(session, |notes| notes.handle = Some(handle.clone())).await?;
                     }
                     return Ok(Answered::Whole(answer::tool(id, texts, &said, dress)));
                 }

@@ -19,7 +19,7 @@ use super::*;
 use crate::ports::endpoint::{Body, BodyError, BodySource};
 use crate::ports::offering::{Listing, News, ParamHeader, Round};
 use crate::ports::provider::{Emission, Emit, ProviderCall, ProviderOutcome};
-use crate::ports::sessions::SessionWord;
+use crate::ports::sessions::{NotesChange, SessionWord};
 use crate::ports::surface::{CallError, Rejected};
 
 struct Echo;
@@ -133,9 +133,9 @@ impl SessionBook for Book {
         Ok(self.0.lock().get(session).cloned().unwrap_or_default())
     }
 
-    async fn write(&self, _: ProjectId, session: &str, notes: &SessionNotes, _: TimeMs) -> Result<(), Rejected> {
-        self.0.lock().insert(session.to_owned(), notes.clone());
-        Ok(())
+    async fn write(&self, _: ProjectId, session: &str, change: NotesChange<'_>) -> Result<Option<SessionNotes>, Rejected> {
+        self.0.lock().insert(session.to_owned(), change.after.clone());
+        Ok(None)
     }
 
     async fn pass_on(&self, _: ProjectId, _: &str, _: SessionWord) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Homes, Shared};
+use super::{Homes, NAME_TAKEN, Shared};
 use crate::service::due;
 use crate::service::failure::Failure;
 use crate::service::kit::chain;
@@ -54,6 +54,7 @@ impl Keeper {
         let Some(shared) = self.services.kit.homes.shared.clone() else { return self.sweep(&stop).await };
         tokio::select! {
             () = self.keep(&shared, &stop, &drained) => {}
+            () = self.finish(&shared) => {}
             () = async {
                 self.sweep(&stop).await;
                 std::future::pending::<()>().await;
@@ -84,7 +85,7 @@ impl Keeper {
             }
             match kit.homes.settle(kit, &self.services.agents).await {
                 Ok(()) => pause_ms = RENEW_MS,
-                Err(failure @ Failure::Refused(_)) => {
+                Err(failure) if matches!(&failure, Failure::Refused(refusal) if refusal.code == NAME_TAKEN) => {
                     tracing::error!(error = chain(&failure), "this host may not serve the store any more, and stops");
                     stop.cancel();
                     return;
@@ -94,11 +95,17 @@ impl Keeper {
                     pause_ms = RETRY_MS;
                 }
             }
-            self.finish_taken().await;
         }
     }
 
-    /// Finishes what was begun in projects that were just taken.
+    /// Finishes what was begun in projects that were just taken, and lets the lease be renewed meanwhile.
+    async fn finish(&self, shared: &Shared) {
+        loop {
+            self.finish_taken().await;
+            shared.took.notified().await;
+        }
+    }
+
     async fn finish_taken(&self) {
         for project in self.services.kit.homes.take_taken() {
             tracing::info!(%project, "the project is at home here now");

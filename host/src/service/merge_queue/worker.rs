@@ -504,6 +504,10 @@ impl MergeQueue {
         let now = self.kit.now();
         let Loaded { value: mut merge, version } = self.get(project, landing.merge).await?;
         let mut commit = Commit { project: Some(project), deletes: vec![intent.key()], ..Commit::default() };
+        if !self.kit.expect_intent(project, intent, &mut commit).await? {
+            // Somebody else ended it, and the merge may be at its next landing.
+            return Ok((Commit::default(), None));
+        }
         let next = if landed { MergeState::Landed { commit: landing.new } } else { MergeState::Queued };
         if !merge.advance(now, next) {
             return Ok((commit, None));

@@ -107,6 +107,8 @@ where
                 continue;
             }
         };
+        // Behind a full page more may be due: it is read next, past those that are held.
+        let is_full = entries.len() >= ENTRIES_AT_ONCE + held.len();
         let mut handled = 0;
         for entry in entries {
             let key = (entry.project, entry.name.clone(), entry.at);
@@ -121,7 +123,7 @@ where
             }
             held.insert(key, kit.now() + RETRY_MS);
         }
-        if handled == 0 {
+        if handled == 0 && !is_full {
             let sleep_ms = sleep_ms(kit, held.values().copied().min()).await;
             pause(&shutdown, hint.changed(), sleep_ms).await;
         }

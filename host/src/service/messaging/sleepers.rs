@@ -159,7 +159,8 @@ fn concerned(state: &State, event: &Event, agent: &impl Fn(AgentId) -> Option<Ar
         // One that is not on record yet is woken rather than passed over.
         let Some(record) = agent(one.agent) else { return true };
         let interest = Interest { agent: &record, tasks: &one.wishes.tasks, watch: &one.wishes.watch, arrivals: Arrivals::Told };
-        interest.covers(&event.event)
+        // What comes into its inbox concerns it, also by an act of its own elsewhere.
+        interest.covers(&event.event) || interest.is_arrival(&event.event)
     };
     asked.into_iter().filter(is_concerned).collect()
 }
@@ -224,6 +225,17 @@ mod tests {
         sleepers.tell_all(Cursor { epoch: 1, seq: 1 });
         assert!(is_woken(&ana).await && is_woken(&bo).await);
         assert_eq!(ana.quiet_until(), Cursor::default(), "everything is to be looked at");
+    }
+
+    #[tokio::test]
+    async fn what_an_agent_brought_into_its_own_inbox_elsewhere_wakes_it() {
+        let sleepers = Arc::new(Sleepers::default());
+        let ana = sleepers.lie_down(id(1), Wishes::default());
+        let by = record(id(1)).expect("an agent").actor();
+        let event = NewEvent::new("message.ready", by, "msg_x", json!({"inbox": {id(1).to_string(): "ready"}}));
+        let (cursor, project) = (Cursor { epoch: 0, seq: 1 }, ProjectId::from_bytes([1; 16]));
+        sleepers.tell(Cursor::default(), &[Arc::new(Event { cursor, at: TimeMs(0), project, event })], record);
+        assert!(is_woken(&ana).await);
     }
 
     #[tokio::test]

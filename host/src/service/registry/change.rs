@@ -169,7 +169,7 @@ impl Registry {
             ));
         }
         let listed = self.listed(name).await?;
-        let event = NewEvent::new("plugin.removed", Actor::host(), format!("plugin:{name}"), json!({"plugin": name}));
+        let event = NewEvent::new("plugin.removed", Actor::host(), format!("plugin:{name}"), self.said_here(json!({"plugin": name})));
         self.kit.store.commit(Commit { deletes: vec![key(name)], events: vec![event], ..Commit::default() }).await?;
         // First nobody asks it any more, then it goes.
         self.bind(&wanted).await?;

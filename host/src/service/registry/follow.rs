@@ -4,7 +4,7 @@
 //!
 //! **Invariant:** what is taken in here changes no record in a way that others take in again.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pointsman_core::event::Cursor;
@@ -16,16 +16,17 @@ use crate::ports::registry::Mode;
 use crate::service::failure::Failure;
 use crate::service::kit::chain;
 
-/// What operators, and governors, change.
-const FOLLOWED: [&str; 8] = [
-    "plugin.added",
-    "plugin.removed",
-    "plugin.enabled",
-    "plugin.disabled",
-    "plugin.pinned",
-    "plugin.unpinned",
-    "plugin.granted",
-    "plugin.quarantined",
+/// What operators, and governors, change; and whether the component is loaded anew for it, though it be the same one: its configuration or
+/// grants may be others, or it is to be asked again after it was given up.
+const FOLLOWED: [(&str, Anew); 8] = [
+    ("plugin.added", Anew::Always),
+    ("plugin.removed", Anew::WhenChanged),
+    ("plugin.enabled", Anew::Always),
+    ("plugin.disabled", Anew::WhenChanged),
+    ("plugin.pinned", Anew::WhenChanged),
+    ("plugin.unpinned", Anew::WhenChanged),
+    ("plugin.granted", Anew::Always),
+    ("plugin.quarantined", Anew::WhenChanged),
 ];
 /// Events read at once.
 const PAGE_EVENTS: usize = 256;
@@ -58,23 +59,37 @@ impl Registry {
     async fn follow_once(&self, after: &mut Cursor) -> Result<bool, Failure> {
         let events = self.kit.store.events(None, *after, PAGE_EVENTS).await?;
         let Some(last) = events.last().map(|event| event.cursor) else { return Ok(false) };
-        let followed = events.iter().filter(|event| FOLLOWED.contains(&event.event.kind.as_str()));
-        let names: BTreeSet<String> = followed.filter_map(|event| event.event.data["plugin"].as_str().map(str::to_owned)).collect();
-        if !names.is_empty() {
-            self.take_in_of(&names).await?;
+        let own = self.kit.homes.own_name();
+        let mut changed: BTreeMap<String, Anew> = BTreeMap::new();
+        for event in events.iter().map(|event| &event.event).filter(|event| event.data["host"].as_str() != own) {
+            let followed = FOLLOWED.iter().find(|(kind, _)| *kind == event.kind);
+            let (Some((_, anew)), Some(name)) = (followed, event.data["plugin"].as_str()) else { continue };
+            let known = changed.entry(name.to_owned()).or_insert(*anew);
+            if *anew == Anew::Always {
+                *known = Anew::Always;
+            }
+        }
+        if !changed.is_empty() {
+            self.take_in_of(&changed).await?;
         }
         *after = last;
         Ok(true)
     }
 
-    async fn take_in_of(&self, names: &BTreeSet<String>) -> Result<(), Failure> {
+    async fn take_in_of(&self, changed: &BTreeMap<String, Anew>) -> Result<(), Failure> {
         let _turn = self.turn.lock().await;
         let wanted = self.wanted.load_full();
         let all = self.effective(&wanted).await?;
-        for known in all.iter().filter(|known| names.contains(&known.spec.name) && known.spec.mode != Mode::Off) {
+        for known in all.iter().filter(|known| known.spec.mode != Mode::Off) {
+            let Some(anew) = changed.get(&known.spec.name) else { continue };
+            if let Some(digest) = known.record.pinned.as_deref().or(known.spec.digest.as_deref())
+                && self.components.kept(digest).await.is_none()
+            {
+                self.fetch_from_siblings(known, digest).await;
+            }
             if self.loaded_digest(&known.spec.name).is_some() {
                 // Refused, it is noted, and what is loaded goes on.
-                let _ = self.again(&wanted, known, Anew::WhenChanged).await?;
+                let _ = self.again(&wanted, known, *anew).await?;
             } else {
                 match self.start_one(&wanted, known).await {
                     Ok(()) => {}
@@ -88,6 +103,14 @@ impl Registry {
         self.bind(&wanted).await?;
         self.let_go(&all);
         Ok(())
+    }
+
+    /// Returns what an event says, with the host that it happened at.
+    pub(super) fn said_here(&self, mut data: serde_json::Value) -> serde_json::Value {
+        if let Some(host) = self.kit.homes.own_name() {
+            data["host"] = serde_json::json!(host);
+        }
+        data
     }
 
     /// Keeps a component here that another host has, if one does.

@@ -13,6 +13,7 @@
 #![expect(clippy::panic, reason = "a test that cannot go on says so and ends")]
 
 mod redis;
+mod relay;
 mod template;
 
 use std::net::TcpListener;
@@ -21,6 +22,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 pub use self::redis::Redis;
+pub use self::relay::Relay;
 pub use pointsman_client::{CallError, Client, Era};
 use serde_json::{Value, json};
 use tempfile::TempDir;

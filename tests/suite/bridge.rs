@@ -2,13 +2,11 @@
 //! `clients.rs`.
 
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pointsman_tests::{Client, DEADLINE_S, Era, Host, Setup, binary, free_port};
+use pointsman_tests::{Client, DEADLINE_S, Era, Host, Relay, Setup, binary, free_port};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 struct Bridge {
@@ -177,48 +175,19 @@ async fn a_wait_that_the_client_cancelled_is_not_answered() {
     assert_eq!(bridge.next().await, None, "neither an answer nor a wait for one");
 }
 
-/// Passes connections on to the host and keeps what it answers.
-async fn overheard(host: &Host) -> (String, Arc<Mutex<Vec<u8>>>) {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-    let url = format!("http://{}", listener.local_addr().expect("an address"));
-    let authority = host.url().trim_start_matches("http://").to_owned();
-    let said = Arc::new(Mutex::new(Vec::new()));
-    let heard = Arc::clone(&said);
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let server = TcpStream::connect(&authority).await.expect("the host is there");
-            let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.into_split(), server.into_split());
-            tokio::spawn(async move { drop(tokio::io::copy(&mut from_client, &mut to_server).await) });
-            let said = Arc::clone(&heard);
-            tokio::spawn(async move {
-                let mut piece = vec![0; 16 << 10];
-                while let Ok(bytes @ 1..) = from_server.read(&mut piece).await {
-                    said.lock().expect("nobody panics with it").extend_from_slice(&piece[..bytes]);
-                    if to_client.write_all(&piece[..bytes]).await.is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-    });
-    (url, said)
-}
-
 #[tokio::test]
 async fn a_session_that_the_host_forgot_is_opened_again_unseen() {
     let host = Host::start().await;
     let token = host.token("ana");
-    let (url, said) = overheard(&host).await;
-    let mut bridge = Bridge::start(&url, &token);
+    let relay = Relay::before(&host.url()).await;
+    let mut bridge = Bridge::start(relay.url(), &token);
     bridge.initialize().await;
     bridge.ask(2, "resources/subscribe", json!({"uri": "pointsman://tasks"})).await;
     assert_eq!(bridge.answer(2).await["result"], json!({}));
 
-    let text = String::from_utf8_lossy(&said.lock().expect("nobody panics with it")).to_lowercase();
-    let session = text.split("mcp-session-id: ").nth(1).and_then(|rest| rest.lines().next()).expect("a session was opened").to_owned();
-    // The id is case-sensitive: it is taken from the text as it was.
-    let at = text.find(&session).expect("it is there");
-    let session = String::from_utf8_lossy(&said.lock().expect("nobody panics with it")[at..at + session.len()]).into_owned();
+    let answered = String::from_utf8(relay.answered()).expect("text");
+    let header = |line: &str| line.to_lowercase().strip_prefix("mcp-session-id: ").map(|id| line[line.len() - id.len()..].to_owned());
+    let session = answered.lines().find_map(header).expect("a session was opened");
     let client = Client::new(&format!("{}/mcp", host.url()), &token, Era::Legacy).expect("a client");
     let authorization = format!("Bearer {token}");
     let headers = [("authorization", authorization.as_str()), ("mcp-session-id", session.trim())];

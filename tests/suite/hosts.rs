@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use pointsman_tests::{Agent, DEADLINE_S, Host, Redis, Setup, free_port, git, pointsman, try_git};
+use pointsman_tests::{Agent, DEADLINE_S, Host, Redis, Relay, Setup, free_port, git, pointsman, try_git};
 use serde_json::{Value, json};
 
 /// Seconds in which another host takes over: the lease of the one that died, the grace it has to come back, and a look.
@@ -119,6 +119,56 @@ async fn work_at_one_host_is_done_where_the_repository_is() {
     home.restart().await;
     ana.call("claim_task", json!({"task": next})).await;
     assert_eq!(dora.mail(&["message"]).await["subject"], "still here");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_whose_answer_was_lost_between_hosts_is_done_once() {
+    let redis = Redis::start().await;
+    let mut home = host_on(&redis, None).await;
+    let relay = Relay::before(&home.url()).await;
+    let file = home.folder().join("pointsman.toml");
+    let config = std::fs::read_to_string(&file).expect("a configuration");
+    let server = format!("[server]\nsibling_url = \"{}\"\n", relay.url());
+    std::fs::write(&file, config.replace("[server]\n", &server)).expect("written");
+    home.restart().await;
+    let other = host_on(&redis, None).await;
+
+    let (ana, ben) = (other.agent("ana", &[]).await, other.agent("ben", &[]).await);
+    let dora = home.agent("dora", &["review"]).await;
+    let task = async |agent: &Agent, title: &str| {
+        let task = text(&agent.call("create_task", json!({"title": title, "shared_paths": ["src/lib.rs"]})).await["task"]);
+        let claimed = agent.call("claim_task", json!({"task": task})).await;
+        (task, text(&claimed["branch"]))
+    };
+    let ((first, _), (second, branch)) = (task(&ana, "one").await, task(&ben, "two").await);
+    let edit = |task: &str, content: &str| json!({"task": task, "files": [{"path": "src/lib.rs", "content": content}], "idempotency_key": content});
+    ana.call("commit_files", edit(&first, "one\n")).await;
+
+    relay.lose(Some("MoveBranch"));
+    assert_eq!(ben.refused("commit_files", edit(&second, "two\n")).await, "unavailable");
+    relay.lose(None);
+    let head = || git(&home.repository(), &["rev-parse", &branch]).trim().to_owned();
+    let made = head();
+    assert_eq!(ben.call("commit_files", edit(&second, "two\n")).await["commit"], made.as_str(), "the commit that was made");
+    assert_eq!(head(), made);
+
+    ana.call("submit_branch", json!({"task": first})).await;
+    let review = dora.mail(&["review_request"]).await;
+    dora.call("review_branch", json!({"task": first, "verdict": "approve", "head": review["body"]["head"]})).await;
+    ana.mail(&["landed"]).await;
+    ben.call("submit_branch", json!({"task": second})).await;
+    ben.mail(&["conflict"]).await;
+    let resolve = json!({"task": second, "files": [{"path": "src/lib.rs", "content": "both\n"}]});
+    relay.lose(Some("MoveBranch"));
+    assert_eq!(ben.refused("resolve_conflict", resolve.clone()).await, "unavailable");
+    relay.lose(None);
+    let made = head();
+    ben.call("resolve_conflict", resolve).await;
+    assert_eq!(head(), made, "it is resolved once");
+    let review = dora.mail(&["review_request"]).await;
+    dora.call("review_branch", json!({"task": second, "verdict": "approve", "head": review["body"]["head"]})).await;
+    ben.mail(&["landed"]).await;
+    assert_eq!(git(&home.repository(), &["show", "main:src/lib.rs"]), "both\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -249,6 +299,22 @@ async fn a_plugin_added_at_one_host_is_asked_at_all() {
     std::fs::remove_file(&component).expect("removed");
     let three = host_on(&redis, None).await;
     assert_eq!(digest_at(&three), wanted);
+
+    // Another version at one, pinned back at another, is the same at all.
+    let second = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/dist/routing-capability.wasm");
+    std::fs::copy(second, &component).expect("a component");
+    one.eventually("the new version where its file is", || async { digest_at(&one) != wanted }).await;
+    let newer = digest_at(&one);
+    for host in [&two, &three] {
+        host.eventually("the new version", || async { digest_at(host) == newer }).await;
+    }
+    let held = wanted.as_ref().and_then(|digest| digest.as_str()).expect("a digest");
+    assert!(two.command(&["plugin", "pin", "mine", held]).status.success());
+    for host in [&one, &two, &three] {
+        host.eventually("the pinned version", || async { digest_at(host) == wanted }).await;
+    }
+    assert!(three.command(&["plugin", "unpin", "mine"]).status.success());
+    one.eventually("the newest version again", || async { digest_at(&one) == newer }).await;
     assert!(two.command(&["plugin", "remove", "mine"]).status.success());
     for host in [&one, &two, &three] {
         host.eventually("its removal", || async { digest_at(host).is_none() }).await;

@@ -14,7 +14,9 @@
 //! - Hosts of one store have the same keys: what one seals the others open.
 
 mod keeper;
+mod leases;
 mod repository;
+mod rows;
 mod visits;
 mod wire;
 
@@ -25,27 +27,24 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use pointsman_core::event::{Actor, NewEvent};
 use pointsman_core::ids::ProjectId;
 use pointsman_core::time::TimeMs;
-use pointsman_core::value::Stored;
-use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
-use serde_json::json;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use super::agents::Agents;
 use super::failure::Failure;
-use super::kit::{CommitExt, Kit, Loaded};
+use super::kit::{Kit, chain};
 use crate::ports::admin::HostListed;
 use crate::ports::repository::RepositoryError;
 use crate::ports::sessions::SessionWord;
 use crate::ports::siblings::Siblings;
-use crate::ports::store::{Commit, Expect, Store};
+use crate::ports::store::Store;
 
 pub use self::keeper::Keeper;
 pub use self::repository::HomedRepository;
+use self::rows::{Home, Lease};
 pub use self::visits::Visits;
 
 /// Milliseconds a lease lasts.
@@ -66,62 +65,6 @@ const ROWS_MAX: usize = 10_000;
 
 /// The code of a refusal after which a host may not go on.
 const NAME_TAKEN: &str = "host_name_taken";
-/// Where leases stand, in the hosts' own space.
-const HOSTS: &str = "host/";
-/// Where projects' homes stand, there too.
-const HOMES: &str = "home/";
-/// Where it stands which keys the hosts of this store have.
-const KEYS: &str = "host-keys";
-
-/// A host that serves the store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Lease {
-    /// Its name, which it keeps over restarts.
-    host: String,
-    /// Of this run of it.
-    boot: String,
-    /// Where siblings reach it.
-    url: String,
-    /// The volume that its repositories are on.
-    volume: String,
-    /// Until when, unless it is renewed.
-    until: TimeMs,
-}
-
-impl Stored for Lease {
-    const NAME: &'static str = "host's lease";
-}
-
-/// Where a project's repository is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Home {
-    /// Which host has it.
-    host: String,
-    /// Rises with each host that takes it.
-    epoch: u64,
-    /// The volume it is on.
-    volume: String,
-    /// Since when.
-    since: TimeMs,
-}
-
-impl Stored for Home {
-    const NAME: &'static str = "project's home";
-}
-
-/// Which keys the hosts of a store have.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct HostKeys {
-    /// What only the holder of the root key can say.
-    fingerprint: String,
-    /// Verifies receipts, in hexadecimal.
-    receipts: String,
-}
-
-impl Stored for HostKeys {
-    const NAME: &'static str = "fingerprint of the hosts' keys";
-}
-
 /// What this host is to its siblings.
 #[derive(Debug, Clone)]
 pub struct Me {
@@ -178,6 +121,8 @@ struct Shared {
     taken: Mutex<BTreeSet<ProjectId>>,
     /// Rung when there is one.
     took: Notify,
+    /// Why repositories could not be taken up when that was tried last.
+    unfit: Mutex<HashMap<ProjectId, String>>,
     turn: tokio::sync::Mutex<()>,
     /// Rung by who misses a home.
     missed: Notify,
@@ -191,14 +136,6 @@ pub struct Homes {
     queue: Arc<Notify>,
 }
 
-fn host_key(host: &str) -> String {
-    format!("{HOSTS}{host}")
-}
-
-fn home_key(project: ProjectId) -> String {
-    format!("{HOMES}{project}")
-}
-
 impl Homes {
     /// Returns the homes of a host that shares its store with nobody: all projects are at home.
     #[must_use]
@@ -209,8 +146,8 @@ impl Homes {
     /// Returns the homes of a host that shares its store. None is its own before the first [`Homes::settle`].
     #[must_use]
     pub fn shared(me: Me, store: Arc<dyn Store>, siblings: Arc<dyn Siblings>) -> Self {
-        let (view, gone, taken, took, turn, missed) = Default::default();
-        Self { shared: Some(Arc::new(Shared { me, store, siblings, view, gone, taken, took, turn, missed })), ..Self::alone() }
+        let (view, gone, taken, took, unfit, turn, missed) = Default::default();
+        Self { shared: Some(Arc::new(Shared { me, store, siblings, view, gone, taken, took, unfit, turn, missed })), ..Self::alone() }
     }
 
     /// Returns this host's name, where others may serve the store, too.
@@ -311,12 +248,10 @@ impl Homes {
     /// Passes on what a client said in its session, to every other host that shows life; returns whether one waited for it.
     pub async fn pass_on(&self, project: ProjectId, session: &str, word: SessionWord) -> bool {
         let Some(shared) = &self.shared else { return false };
-        let view = shared.view.load_full();
-        let others = view.hosts.values().filter(|lease| lease.host != shared.me.host && view.live.contains(&lease.host));
         let question = Bytes::from(wire::encode(&wire::Question::Session { project, session: session.to_owned(), word }));
         let mut asked = JoinSet::new();
-        for lease in others {
-            let (siblings, url, question) = (Arc::clone(&shared.siblings), lease.url.clone(), question.clone());
+        for url in shared.others() {
+            let (siblings, question) = (Arc::clone(&shared.siblings), question.clone());
             asked.spawn(async move { siblings.ask(&url, question).await });
         }
         let heard = |answer: &Bytes| match wire::read(answer) {
@@ -337,10 +272,9 @@ impl Homes {
     /// Returns a component with this digest that another host keeps.
     pub async fn component(&self, digest: &str) -> Option<Arc<[u8]>> {
         let shared = self.shared.as_ref()?;
-        let view = shared.view.load_full();
         let question = Bytes::from(wire::encode(&wire::Question::Component { digest: digest.to_owned() }));
-        for lease in view.hosts.values().filter(|lease| lease.host != shared.me.host && view.live.contains(&lease.host)) {
-            let Ok(answer) = shared.siblings.ask(&lease.url, question.clone()).await else { continue };
+        for url in shared.others() {
+            let Ok(answer) = shared.siblings.ask(&url, question.clone()).await else { continue };
             let Some(wire::Answer::Done(found)) = wire::read(&answer) else { continue };
             let found: Option<ByteBuf> = wire::decode(found).unwrap_or_default();
             if let Some(component) = found.filter(|component| blake3::hash(component).to_hex().as_str() == digest) {
@@ -399,11 +333,17 @@ impl Homes {
             match kit.repository.adopt(project).await {
                 Ok(()) => {
                     view.adopted.insert(project, epoch);
+                    shared.unfit.lock().remove(&project);
                     shared.taken.lock().insert(project);
                     shared.took.notify_one();
                 }
                 // One repository that cannot be used is no reason to be away for all others.
-                Err(error) => tracing::error!(%project, %error, "the repository cannot be taken up; it is tried again"),
+                Err(error) => {
+                    let why = chain(&error);
+                    if shared.unfit.lock().insert(project, why.clone()).as_ref() != Some(&why) {
+                        tracing::error!(%project, error = why, "the repository cannot be taken up; it is tried again");
+                    }
+                }
             }
         }
         self.show(view);
@@ -434,6 +374,13 @@ impl Shared {
         home.host == self.me.host && self.runs(view) && view.adopted.get(&project) == Some(&home.epoch)
     }
 
+    /// Returns where the other hosts are reached that show life.
+    fn others(&self) -> Vec<String> {
+        let view = self.view.load();
+        let others = view.hosts.values().filter(|lease| lease.host != self.me.host && view.live.contains(&lease.host));
+        others.map(|lease| lease.url.clone()).collect()
+    }
+
     /// Returns where a project is reached; none: nowhere now.
     fn place(&self, project: ProjectId) -> Option<Place> {
         let view = self.view.load();
@@ -455,157 +402,5 @@ impl Shared {
                 format!("{} at {url} has it, and shows no sign of life", home.host)
             }
         }
-    }
-
-    async fn renew(&self, kit: &Kit) -> Result<(), Failure> {
-        let me = &self.me;
-        let decided = kit.decide(|| async {
-            let found = kit.load::<Lease>(None, &host_key(&me.host)).await?;
-            let (now, mut commit) = (kit.now(), Commit::default());
-            let until = now + LEASE_MS;
-            let known = self.view.load().hosts.contains_key(&me.host);
-            match found.as_ref().map(|found| &found.value) {
-                // It was this run's once, and is another's: two hosts of one name, on copies of one data folder.
-                Some(lease) if known && lease.boot != me.boot && lease.until > now => {
-                    return Err(Failure::refused_with(
-                        NAME_TAKEN,
-                        format!("a host at {} has this one's name, {}", lease.url, me.host),
-                        "Each host needs a data folder of its own, not a copy of another's.",
-                        json!({"url": lease.url}),
-                    ));
-                }
-                Some(lease) if lease.boot == me.boot => {}
-                Some(_) | None => {
-                    let data = json!({"host": me.host, "url": me.url, "volume": me.volume});
-                    commit.events.push(NewEvent::new("host.serves", Actor::host(), format!("host:{}", me.host), data));
-                }
-            }
-            let lease = Lease { host: me.host.clone(), boot: me.boot.clone(), url: me.url.clone(), volume: me.volume.clone(), until };
-            commit.replace(host_key(&me.host), found.map(|found| found.version), &lease);
-            Ok((commit, ()))
-        });
-        decided.await?;
-        Ok(())
-    }
-
-    /// Refuses to serve with other keys than the first host of this store has.
-    async fn compare_keys(kit: &Kit) -> Result<(), Failure> {
-        let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
-        let own = HostKeys { fingerprint: hex(&kit.keys.derive("fingerprint of the root key")), receipts: hex(&kit.keys.public_key()) };
-        let decided = kit.decide(|| async {
-            let mut commit = Commit::default();
-            match kit.load::<HostKeys>(None, KEYS).await? {
-                None => commit.replace(KEYS, None, &own),
-                Some(found) if found.value == own => {}
-                Some(_) => {
-                    return Err(Failure::refused(
-                        "other_keys",
-                        "this host's keys are not those of the hosts that serve this store",
-                        "Copy `root.key` and `receipt.key` of the first host's data folder to this one's, or name one folder for all as `data.keys`.",
-                    ));
-                }
-            }
-            Ok((commit, ()))
-        });
-        decided.await?;
-        Ok(())
-    }
-
-    async fn look(&self, kit: &Kit) -> Result<View, Failure> {
-        let before = self.view.load_full();
-        let mut view = View { adopted: before.adopted.clone(), ..View::default() };
-        let now = kit.now();
-        for (_, Loaded { value: lease, .. }) in kit.load_all::<Lease>(None, HOSTS, ROWS_MAX).await? {
-            if lease.until > now {
-                view.live.insert(lease.host.clone());
-            }
-            view.hosts.insert(lease.host.clone(), lease);
-        }
-        for (key, Loaded { value: home, .. }) in kit.load_all::<Home>(None, HOMES, ROWS_MAX).await? {
-            if let Ok(project) = key[HOMES.len()..].parse() {
-                view.homes.insert(project, home);
-            }
-        }
-        let mut gone = self.gone.lock();
-        gone.retain(|host, _| !view.live.contains(host));
-        for home in view.homes.values().filter(|home| !view.live.contains(&home.host)) {
-            gone.entry(home.host.clone()).or_insert(now);
-        }
-        Ok(view)
-    }
-
-    /// Takes a project, if nobody has it and its repository is here.
-    async fn take(&self, kit: &Kit, view: &View, project: ProjectId) -> Result<Option<Home>, Failure> {
-        let before = view.homes.get(&project);
-        let may = match before {
-            None => true,
-            // Its repositories were moved to another volume: the record follows, so that others there can take over.
-            Some(home) if home.host == self.me.host => home.volume != self.me.volume,
-            Some(home) => {
-                let since = self.gone.lock().get(&home.host).copied();
-                let said_goodbye = !view.hosts.contains_key(&home.host);
-                let is_gone = since.is_some_and(|since| said_goodbye || kit.now().since_ms(since) >= GRACE_MS);
-                is_gone && home.volume == self.me.volume
-            }
-        };
-        if !may || !kit.repository.has(project).await {
-            return Ok(None);
-        }
-        let (taken, _) = kit.decide(|| self.decide_take(kit, project)).await?;
-        Ok(taken)
-    }
-
-    async fn decide_take(&self, kit: &Kit, project: ProjectId) -> Result<(Commit, Option<Home>), Failure> {
-        let found = kit.load::<Home>(None, &home_key(project)).await?;
-        let mut commit = Commit::default();
-        let mut from = None;
-        if let Some(Loaded { value: home, .. }) = &found {
-            if home.host == self.me.host {
-                if home.volume == self.me.volume {
-                    return Ok((commit, None));
-                }
-            } else {
-                let lease = kit.load::<Lease>(None, &host_key(&home.host)).await?;
-                let runs = lease.as_ref().is_some_and(|lease| lease.value.until > kit.now());
-                if runs || home.volume != self.me.volume {
-                    return Ok((commit, None));
-                }
-                // Renewed in the last moment, it keeps what it has.
-                commit.expects.push((host_key(&home.host), lease.map_or(Expect::Absent, |lease| Expect::Version(lease.version))));
-            }
-            from = Some(home.host.clone());
-        }
-        // Who takes has to be there itself.
-        match kit.load::<Lease>(None, &host_key(&self.me.host)).await? {
-            Some(own) if own.value.boot == self.me.boot && own.value.until > kit.now() + MARGIN_MS => {
-                commit.expects.push((host_key(&self.me.host), Expect::Version(own.version)));
-            }
-            Some(_) | None => return Ok((Commit::default(), None)),
-        }
-        let epoch = found.as_ref().map_or(0, |found| found.value.epoch) + 1;
-        let home = Home { host: self.me.host.clone(), epoch, volume: self.me.volume.clone(), since: kit.now() };
-        commit.replace(home_key(project), found.map(|found| found.version), &home);
-        let data = json!({"project": project, "host": home.host, "url": self.me.url, "epoch": epoch, "from": from});
-        commit.events.push(NewEvent::new("home.taken", Actor::host(), project, data));
-        Ok((commit, Some(home)))
-    }
-
-    /// Gives this host's lease back, so that others need not wait for its end.
-    async fn give_back(&self, kit: &Kit) -> Result<(), Failure> {
-        let key = host_key(&self.me.host);
-        let decided = kit.decide(|| async {
-            let mut commit = Commit::default();
-            if let Some(found) = kit.load::<Lease>(None, &key).await?
-                && found.value.boot == self.me.boot
-            {
-                commit.expects.push((key.clone(), Expect::Version(found.version)));
-                commit.deletes.push(key.clone());
-                let data = json!({"host": self.me.host});
-                commit.events.push(NewEvent::new("host.left", Actor::host(), format!("host:{}", self.me.host), data));
-            }
-            Ok((commit, ()))
-        });
-        decided.await?;
-        Ok(())
     }
 }

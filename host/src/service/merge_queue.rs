@@ -288,6 +288,11 @@ impl MergeQueue {
             let advice = format!("Call lookup(\"{id}\") to see how it stands.");
             return Err(Failure::refused("not_conflicted", format!("{id} has no conflict to resolve"), advice));
         };
+        // The same call again, because its answer was lost: the branch has moved for it.
+        let once = acting.once("resolve_conflict", format!("{id}@{}", merge.head), &files);
+        if let Some(made) = self.commits.made_before(acting.project, &once).await? {
+            return self.submit(acting, id, Some(made.commit)).await;
+        }
         let (branch, head) = self.commits.branch_at(acting.project, &task, Some(merge.head)).await?;
         let manual = self.manual(acting, files, conflicts)?;
         let missing: Vec<&str> =
@@ -315,7 +320,6 @@ impl MergeQueue {
             message: format!("{note}\n\nTask: {id}\nAgent: {}\n", acting.agent.name),
         };
         let commit = self.kit.repository.write_merge_commit(acting.project, prepared.tree, new, None).await?;
-        let once = acting.once("resolve_conflict", format!("{id}@{head}"), &files);
         let step = Step { old: head, new: commit, once, event: "branch.resolved", resolutions: prepared.resolutions };
         self.commits.advance(acting, &task, &claim, &branch, step).await?;
         self.submit(acting, id, Some(commit)).await

@@ -27,7 +27,7 @@ use crate::adapters::components::{FileComponents, KeyFileError, SigningKey, sign
 use crate::adapters::embedded::{EmbeddedStore, OpenError, Options};
 use crate::adapters::git::{CheckOptions, GitLimits, GitOptions, GitRepositories, GitStartError};
 use crate::adapters::http::{
-    self, AdminClient, Entry, Figures, PlainFetch, Rest, Routes, SiblingDoor, Tickets, TlsError, WebDownload, WebSiblings,
+    self, AdminClient, Entry, Figures, Rest, Routes, SiblingDoor, Tickets, TlsError, WebDownload, WebFetch, WebSiblings,
 };
 use crate::adapters::keys::{FileKeys, KeysError};
 use crate::adapters::mcp::{Mcp, McpConfig, SealingKey};
@@ -40,6 +40,7 @@ use crate::config::{Config, Environment, Flags, StoreConfig};
 use crate::plugin_cases::Bench;
 use crate::ports::admin::AdminSurface;
 use crate::ports::clock::System;
+use crate::ports::fetch::Fetch;
 use crate::ports::keys::Keys;
 use crate::ports::metrics::Measured;
 use crate::ports::plugins::{Meter, PluginLimits, Plugins, World};
@@ -52,12 +53,13 @@ use crate::service::decisions::DecisionLog;
 use crate::service::due;
 use crate::service::failure::Failure;
 use crate::service::git_access::GitAccess;
-use crate::service::governor::{GivenUp, Governor, Recording, Watcher};
+use crate::service::governor::{GivenUp, GovernedProviders, GovernedResidents, Governor, Recording, Watcher};
 use crate::service::homes::{HomedRepository, Homes, Keeper, Me, Visits};
 use crate::service::kit::Kit;
 use crate::service::registry::{Registry, Reread, StartError};
 use crate::service::residents::Residency;
 use crate::service::surface::{AgentSurface, Services};
+use crate::telemetry::{Exporter, Tally};
 
 /// Identifies the key that seals sessions; a second one comes with the first rotation.
 const SEALING_KEY_ID: u8 = 1;
@@ -220,9 +222,15 @@ pub enum Loading {
     None,
 }
 
+/// Returns the operating system's part of the host.
+#[must_use]
+pub fn system() -> Arc<dyn System> {
+    Arc::new(OsSystem)
+}
+
 /// Opens the data folder; no plugin is loaded yet, and nothing is written to the store.
 async fn open(config: &Config, urls: Urls, gate: &access::Gate, reread: Option<Reread>) -> Result<(Opened, Watching), AppError> {
-    let system: Arc<dyn System> = Arc::new(OsSystem);
+    let system: Arc<dyn System> = system();
     let store = OpenStore::open(config, &system).await?;
     let keys: Arc<dyn Keys> = Arc::new(FileKeys::open(&config.keys_dir, system.as_ref())?);
     let wasm = Arc::new(Wasm::new(WasmOptions::new(Some(config.data_dir.join("code-cache")), keys.derive("code cache")))?);
@@ -247,8 +255,8 @@ async fn open(config: &Config, urls: Urls, gate: &access::Gate, reread: Option<R
     let kit = Kit {
         store: store.port(),
         plugins: Arc::clone(&governor) as Arc<dyn Plugins>,
-        providers: Arc::clone(&wasm) as Arc<dyn Providers>,
-        residents: wasm,
+        providers: Arc::new(GovernedProviders::new(Arc::clone(&governor), Arc::clone(&wasm) as Arc<dyn Providers>)),
+        residents: Arc::new(GovernedResidents::new(Arc::clone(&governor), wasm)),
         repository,
         homes,
         system,
@@ -369,18 +377,18 @@ async fn make_ready(config: &Config, opened: &Opened) -> Result<(), AppError> {
     Ok(())
 }
 
-/// Serves until SIGTERM or SIGINT, then drains. With `reread` it takes in what changes of the plugins meanwhile.
+/// Serves until SIGTERM or SIGINT, then drains. With `reread` it takes in what changes of the plugins meanwhile; `traces` are sent.
 ///
 /// # Errors
 /// [`AppError`].
-pub async fn up(config: Config, reread: Option<Reread>) -> Result<(), AppError> {
+pub async fn up(config: Config, reread: Option<Reread>, traces: Option<Exporter>) -> Result<(), AppError> {
     let address = config.server.bind;
     let listen = |source| AppError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(listen)?;
     let bound = listener.local_addr().map_err(listen)?;
     let urls = Urls::of(&config, bound);
     let url = urls.public.clone();
-    let system: Arc<dyn System> = Arc::new(OsSystem);
+    let system: Arc<dyn System> = system();
     let gate = access::Gate::open(&config, &system)?;
     let (opened, (watcher, given_up)) = open(&config, urls, &gate, reread).await?;
     let (stop, drained_all) = (CancellationToken::new(), CancellationToken::new());
@@ -404,7 +412,12 @@ pub async fn up(config: Config, reread: Option<Reread>) -> Result<(), AppError> 
         background.spawn(access::keep_certificate(Arc::clone(tls), hang_up, stop.clone()));
     }
     let services = &opened.services;
-    let residency = Arc::new(Residency::new(services.clone(), Arc::new(PlainFetch)));
+    let fetch: Arc<dyn Fetch> = Arc::new(WebFetch::new()?);
+    let spans = traces.as_ref().map(Exporter::tally);
+    if let Some(traces) = traces {
+        background.spawn(traces.run(Arc::clone(&fetch), url.clone(), stop.clone()));
+    }
+    let residency = Arc::new(Residency::new(services.clone(), fetch));
     residency.settle().await.map_err(AppError::State)?;
     background.spawn(due::run(services.clone(), Arc::clone(&residency), stop.clone()));
     background.spawn(residency.run(stop.clone()));
@@ -412,7 +425,7 @@ pub async fn up(config: Config, reread: Option<Reread>) -> Result<(), AppError> 
     let hang_up = signal(SignalKind::hangup()).map_err(|source| AppError::System { what: "signals cannot be taken", source })?;
     background.spawn(plugins::watch(Arc::clone(&opened.registry), plugins::files(&config), hang_up, stop.clone()));
     let socket = http::bind_socket(&config.data_dir).map_err(|source| AppError::System { what: "no socket in the data folder", source })?;
-    let rest = Rest::new(Arc::new(opened.admin(Some(url.clone()))), metrics::MEDIA_TYPE, figures(&opened));
+    let rest = Rest::new(Arc::new(opened.admin(Some(url.clone()))), metrics::MEDIA_TYPE, figures(&opened, spans));
     background.spawn(http::serve_socket(socket, config.data_dir.clone(), rest.clone(), Arc::clone(&system), stop.clone()));
     let signalled = signalled(stop.clone())?;
     tracing::info!(%url, data = %config.data_dir.display(), git = opened.git.git_version(), "ready");
@@ -456,7 +469,7 @@ fn signalled(stop: CancellationToken) -> Result<tokio::task::JoinHandle<()>, App
 }
 
 /// Returns what makes the text of all figures.
-fn figures(opened: &Opened) -> Figures {
+fn figures(opened: &Opened, spans: Option<Arc<Tally>>) -> Figures {
     let services = &opened.services;
     let mut sources: Vec<Arc<dyn Measured>> = vec![
         Arc::clone(&services.meters) as _,
@@ -464,6 +477,7 @@ fn figures(opened: &Opened) -> Figures {
         Arc::clone(&services.messaging) as _,
         Arc::clone(&opened.governor) as _,
     ];
+    sources.extend(spans.map(|spans| spans as Arc<dyn Measured>));
     if let OpenStore::Redis(store) = &opened.store {
         sources.push(Arc::clone(store) as _);
     }

@@ -251,9 +251,9 @@ fn block_on<F: Future>(future: F) -> Result<F::Output, Trouble> {
 fn up(environment: &Environment, args: UpArgs) -> Result<ExitCode, Trouble> {
     let flags = Flags { bind: args.bind, log_level: args.log, log_format: args.log_format, ..args.settings.flags() };
     let config = Config::load(environment, &flags)?;
-    telemetry::init(&config.log).map_err(|error| Trouble::caused(&error))?;
+    let exporter = telemetry::init(&config.log, config.traces.clone(), app::system()).map_err(|error| Trouble::caused(&error))?;
     let reread = app::reread(environment.clone(), flags, &config);
-    block_on(app::up(config, Some(reread)))?.map_err(|error| Trouble::caused(&error))?;
+    block_on(app::up(config, Some(reread), exporter))?.map_err(|error| Trouble::caused(&error))?;
     Ok(ExitCode::SUCCESS)
 }
 

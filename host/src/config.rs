@@ -13,6 +13,7 @@ mod problem;
 mod schema;
 mod server;
 mod store;
+mod traces;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -27,6 +28,7 @@ pub use problem::ConfigError;
 pub use schema::SHIPPED;
 pub use server::ServerConfig;
 pub use store::StoreConfig;
+pub use traces::TracesConfig;
 
 use crate::plugin_build::digest_lock;
 use crate::ports::plugins::{Gate, Grant, Instances, PluginLimits, World};
@@ -227,6 +229,8 @@ pub struct Config {
     pub store: Option<StoreConfig>,
     /// The log.
     pub log: LogConfig,
+    /// Where traces are sent; none: nowhere.
+    pub traces: Option<TracesConfig>,
     /// Projects the host makes when they are not there yet.
     pub projects: Vec<ProjectConfig>,
     /// Leases and tries.
@@ -456,6 +460,7 @@ struct Raw {
     data: RawData,
     store: store::RawStore,
     log: LogConfig,
+    traces: traces::RawTraces,
     #[serde(default)]
     project: Vec<ProjectConfig>,
     agents: RawAgents,
@@ -646,6 +651,7 @@ impl Raw {
             data_dir,
             store: self.store.into_config(),
             log: self.log,
+            traces: self.traces.into_config(),
             projects: self.project,
             messages: MessagesConfig {
                 kept_ms: self.messages.kept_days * DAY_MS,

@@ -29,6 +29,7 @@ pub mod registry;
 pub mod residents;
 pub mod sessions;
 pub mod settings;
+pub mod spans;
 pub mod surface;
 pub mod tasks;
 pub mod trace;

@@ -1,19 +1,22 @@
-//! The log: text for people on a terminal, JSON lines for machines, both on standard error.
+//! The log: text for people on a terminal, JSON lines for machines, both on standard error; and traces, where somebody collects them.
 //!
 //! Owns: the form of a line. Must not know: what is logged.
 //!
 //! **Invariant:** a JSON line carries the fields of every span around it, flat, so that `project`, `task` or `trace` can
 //! be searched for without knowing where they were set; the innermost of equal names wins.
 
+mod traces;
+
 use std::fmt;
 use std::io::{IsTerminal, stderr};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use thiserror::Error;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::filter::{ParseError, Targets, filter_fn};
 use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormattedFields, MakeWriter};
@@ -21,7 +24,9 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-use crate::config::{LogConfig, LogFormat};
+pub use self::traces::{Exporter, Tally};
+use crate::config::{LogConfig, LogFormat, TracesConfig};
+use crate::ports::clock::System;
 use crate::service::kit::chain;
 
 /// Why there is no log.
@@ -35,11 +40,13 @@ pub enum TelemetryError {
     Twice(#[from] TryInitError),
 }
 
-/// Sets up the process's log.
+/// Sets up the process's log, and its traces: whoever sends them has to be run.
 ///
 /// # Errors
 /// [`TelemetryError`].
-pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
+pub fn init(config: &LogConfig, traces: Option<TracesConfig>, system: Arc<dyn System>) -> Result<Option<Exporter>, TelemetryError> {
+    let (tracing, exporter) = traces.map(|config| traces::new(config, system)).unzip();
+    let all = tracing_subscriber::registry().with(tracing.map(|layer| layer.with_filter(filter_fn(traces::is_traced))));
     let levels: Targets = config.level.parse()?;
     let to_terminal = stderr().is_terminal();
     let as_json = match config.format {
@@ -48,12 +55,14 @@ pub fn init(config: &LogConfig) -> Result<(), TelemetryError> {
         LogFormat::Json => true,
     };
     if as_json {
-        return Ok(tracing_subscriber::registry().with(json(stderr).with_filter(levels)).try_init()?);
+        all.with(json(stderr).with_filter(levels)).try_init()?;
+        return Ok(exporter);
     }
     let text = tracing_subscriber::fmt::layer().with_writer(stderr);
     // On a terminal the layer's own default stands: colour, unless NO_COLOR is set.
     let text = if to_terminal { text } else { text.with_ansi(false) };
-    Ok(tracing_subscriber::registry().with(text.with_filter(levels)).try_init()?)
+    all.with(text.with_filter(levels)).try_init()?;
+    Ok(exporter)
 }
 
 /// Returns a layer that writes JSON lines.

@@ -124,6 +124,31 @@ async fn a_hostile_reconciler_costs_a_conflict_and_the_others_go_on() {
 }
 
 #[tokio::test]
+async fn an_agent_that_never_ends_is_left_alone_and_its_messages_wait() {
+    let guests: Vec<&Guest> = hostile_guests::guest("agent-loops").into_iter().collect();
+    let (tables, _) = bound(&guests);
+    let tables = tables.replace("agent-loops.wasm\"\n", "agent-loops.wasm\"\nlimits = { deadline_ms = 50 }\n");
+    let host = Host::start_with(Setup { config: format!("[[agent]]\nplugin = \"agent-loops\"\n{tables}") }).await;
+    let ana = host.agent("ana", &[]).await;
+    let credential = format!("Bearer {}", ana.token);
+    let figure = async |name: &str| {
+        let figures = ana.client.request("GET", "/metrics", &[("authorization", credential.as_str())], Vec::new().into()).await;
+        let text = figures.map(|answer| String::from_utf8_lossy(&answer.body).into_owned()).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}{{plugin=\"agent-loops\"")).map(str::to_owned));
+        line.and_then(|line| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok())).unwrap_or_default()
+    };
+    for n in 0..8 {
+        ana.call("send_message", json!({"to": ["agent:loops"], "subject": n.to_string()})).await;
+    }
+    host.eventually("its rest", async || figure("pointsman_plugin_resting").await > 0.0).await;
+    let why = pointsman_tests::Host::command(&host, &["plugin", "list", "--json"]);
+    let listed = String::from_utf8_lossy(&why.stdout).into_owned();
+    assert!(listed.contains("reached its limit of time"), "{listed}");
+    let status: Value = serde_json::from_slice(&host.command(&["status", "--json"]).stdout).expect("JSON");
+    assert!(status["dead_letters"].as_u64().unwrap_or_default() == 0, "{status}");
+}
+
+#[tokio::test]
 async fn what_must_not_load_is_named_and_the_host_does_not_start() {
     let host = Host::start().await;
     let data = host.folder().join("data");

@@ -141,7 +141,7 @@ async fn a_call_whose_answer_was_lost_between_hosts_is_done_once() {
         (task, text(&claimed["branch"]))
     };
     let ((first, _), (second, branch)) = (task(&ana, "one").await, task(&ben, "two").await);
-    let edit = |task: &str, content: &str| json!({"task": task, "files": [{"path": "src/lib.rs", "content": content}], "idempotency_key": content});
+    let edit = |task: &str, content: &str| json!({"task": task, "files": [{"path": "src/lib.rs", "content": content}], "idempotency_key": content.trim()});
     ana.call("commit_files", edit(&first, "one\n")).await;
 
     relay.lose(Some("MoveBranch"));

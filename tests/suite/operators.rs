@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use pointsman_client::{Client, RawAnswer};
 use pointsman_tests::{Agent, Era, Host, Setup, pointsman};
@@ -249,6 +249,72 @@ async fn serve(bytes: Vec<u8>) -> (String, tokio::task::JoinHandle<()>) {
         }
     });
     (url, serving)
+}
+
+/// Takes spans as a collector does, and keeps them.
+async fn collector() -> (String, Arc<Mutex<Vec<Value>>>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let kept = Arc::<Mutex<Vec<Value>>>::default();
+    let spans = Arc::clone(&kept);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            let whole = |request: &[u8]| {
+                let text = String::from_utf8_lossy(request).into_owned();
+                let (head, body) = text.split_once("\r\n\r\n")?;
+                let length = head.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok())?;
+                (head.starts_with("POST /v1/traces ") && head.contains("x-key: 7") && body.len() == length).then(|| body.to_owned())
+            };
+            let body = loop {
+                if let Some(body) = whole(&request) {
+                    break body;
+                }
+                if stream.read_buf(&mut request).await.unwrap_or_default() == 0 {
+                    break "{}".to_owned();
+                }
+            };
+            let batch: Value = serde_json::from_str(&body).expect("JSON");
+            let of = batch["resourceSpans"][0]["scopeSpans"][0]["spans"].as_array().cloned().unwrap_or_default();
+            spans.lock().expect("nobody panics with it").extend(of);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}").await;
+        }
+    });
+    (url, kept)
+}
+
+#[tokio::test]
+async fn a_call_and_the_plugins_it_asked_are_one_trace() {
+    let (url, kept) = collector().await;
+    let config = format!("[traces]\nendpoint = {}\nheaders = [\"x-key: 7\"]\n", json!(url));
+    let mut host = Host::start_with(Setup { config }).await;
+    let (ana, _ben) = (host.agent("ana", &[]).await, host.agent("ben", &["backend"]).await);
+    ana.call("send_message", json!({"to": ["backend"], "subject": "hello"})).await;
+    assert_eq!(ana.refused("claim_task", json!({"task": "T-99"})).await, "not_found");
+    let named = |name: &str| {
+        let kept = kept.lock().expect("nobody panics with it");
+        kept.iter().find(|span| span["name"] == name).cloned().unwrap_or_default()
+    };
+    let attribute = |span: &Value, key: &str| {
+        let all = span["attributes"].as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|one| one["key"] == key).map(|one| one["value"]["stringValue"].clone()).unwrap_or_default()
+    };
+    host.eventually("the spans", async || !named("tools/call claim_task").is_null()).await;
+    let (call, route, refused) = (named("tools/call send_message"), named("route"), named("tools/call claim_task"));
+    assert_eq!((&route["traceId"], &route["parentSpanId"]), (&call["traceId"], &call["spanId"]), "{call} {route}");
+    assert_eq!(attribute(&call, "gen_ai.tool.name"), "send_message");
+    assert_eq!(
+        (attribute(&route, "pointsman.plugin"), attribute(&route, "pointsman.outcome")),
+        ("routing-capability".into(), "answered".into())
+    );
+    assert_eq!(attribute(&route, "pointsman.trace"), attribute(&call, "pointsman.trace"), "as the log has it");
+    assert_eq!(attribute(&refused, "error.type"), "not_found");
+    // What waits when the host drains is sent before it ends.
+    ana.call("send_message", json!({"to": ["agent:ben"], "kind": "last"})).await;
+    let before = kept.lock().expect("nobody panics with it").len();
+    let drained = std::process::Command::new("kill").args(["-TERM", &host.pid().to_string()]).status();
+    assert!(drained.is_ok_and(|status| status.success()) && host.ended().await);
+    assert!(kept.lock().expect("nobody panics with it").len() > before);
 }
 
 // The command line blocks the test's thread; whoever serves the component needs another.

@@ -144,7 +144,8 @@ impl Client {
     /// # Errors
     /// [`CallError::Tool`] when the tool says so; else what kept it from being called.
     pub async fn call(&self, tool: &str, arguments: Value) -> Result<Value, CallError> {
-        let repeat = if arguments["idempotency_key"].is_string() { Repeat::Harmless } else { Repeat::OnlyUnsent };
+        let is_harmless = tool == "lookup" || arguments["idempotency_key"].is_string();
+        let repeat = if is_harmless { Repeat::Harmless } else { Repeat::OnlyUnsent };
         let mut params = Map::new();
         params.insert("name".to_owned(), tool.into());
         params.insert("arguments".to_owned(), arguments);

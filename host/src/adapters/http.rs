@@ -14,6 +14,7 @@ mod encode;
 mod fetch;
 mod git;
 mod guard;
+mod outgoing;
 mod peers;
 mod plain;
 mod rest;
@@ -44,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::access::ProtectedResource;
 pub use self::download::WebDownload;
-pub use self::fetch::PlainFetch;
+pub use self::fetch::WebFetch;
 pub use self::rest::{Figures, Rest};
 pub use self::siblings::{SiblingDoor, Tickets, WebSiblings};
 pub use self::socket::{AdminClient, bind as bind_socket, serve as serve_socket};

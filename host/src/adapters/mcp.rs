@@ -33,13 +33,15 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 pub use self::errors::{Era, Fault};
 pub use self::session::{SESSION_AGE_MS_MAX, SealingKey};
 
 use self::answer::Dress;
 use self::call::Desk;
-use self::envelope::{Malformed, Message, Params};
+use self::envelope::{Malformed, Message, Meta, Params};
 use self::live::Lives;
 use self::sealed::Sealer;
 use self::session::Sessions;
@@ -48,6 +50,7 @@ use crate::ports::endpoint::{Endpoint, Exchange, Field, Fields, Method, Reply};
 use crate::ports::offering::{ListKind, Offering, Reference};
 use crate::ports::sessions::{SessionBook, SessionNotes};
 use crate::ports::surface::{Caller, Surface, ToolAnswer};
+use crate::service::spans::SPANS;
 
 /// The stateless revision.
 pub const MODERN_VERSION: &str = "2026-07-28";
@@ -160,21 +163,28 @@ impl Mcp {
             Err(fault) => return fault.reply(Some(id), era_of(fields, None)),
         };
         let era = era_of(fields, meta.protocol_version);
-        let answered = match era {
-            Era::Modern => match modern::check(fields, method, params, &meta, id) {
-                Ok(asked) => self.modern(fields, caller, asked).await,
-                Err(fault) => Err(fault),
-            },
-            Era::Legacy if method == "initialize" => Box::pin(self.initialize(fields, &caller, &params, id)).await,
-            Era::Legacy => match self.session(fields, &caller).await {
-                Ok(session) => {
-                    caller.handle = session.live.handle();
-                    Box::pin(self.legacy(fields, &caller, &session, method, &params, id)).await
-                }
-                Err(fault) => Err(fault),
-            },
+        let span = span_of(fields, &caller, method, &params, &meta);
+        let answering = async {
+            match era {
+                Era::Modern => match modern::check(fields, method, params, &meta, id) {
+                    Ok(asked) => self.modern(fields, caller, asked).await,
+                    Err(fault) => Err(fault),
+                },
+                Era::Legacy if method == "initialize" => Box::pin(self.initialize(fields, &caller, &params, id)).await,
+                Era::Legacy => match self.session(fields, &caller).await {
+                    Ok(session) => {
+                        caller.handle = session.live.handle();
+                        Box::pin(self.legacy(fields, &caller, &session, method, &params, id)).await
+                    }
+                    Err(fault) => Err(fault),
+                },
+            }
         };
+        let answered = answering.instrument(span.clone()).await;
         answered.unwrap_or_else(|fault| {
+            if !span.is_disabled() {
+                span.record("error.type", fault.name(era)).record("otel.status_description", tracing::field::display(&fault));
+            }
             if let Fault::Internal { trace } = &fault {
                 tracing::error!(%trace, method, "a call failed inside the host");
             }
@@ -334,6 +344,32 @@ fn era_of(fields: &dyn Fields, meta_version: Option<&RawValue>) -> Era {
         Field::Repeated => true,
     };
     if modern_header || meta_version.is_some() { Era::Modern } else { Era::Legacy }
+}
+
+/// Returns the span of a request, by OpenTelemetry's conventions for MCP: what it is, and on whose behalf. A caller names its own trace
+/// in `_meta`, or in the header of HTTP.
+fn span_of(fields: &dyn Fields, caller: &Caller, method: &str, params: &Params<'_>, meta: &Meta<'_>) -> Span {
+    let text = |raw: Option<&RawValue>| raw.and_then(envelope::string).map(std::borrow::Cow::into_owned);
+    let name = || text(params.name);
+    let of_http = || match fields.field("traceparent") {
+        Field::One(value) => std::str::from_utf8(value).ok().map(ToOwned::to_owned),
+        Field::Absent | Field::Repeated => None,
+    };
+    tracing::trace_span!(
+        target: SPANS,
+        "mcp",
+        otel.kind = "server",
+        otel.name = name().map_or_else(|| method.to_owned(), |name| format!("{method} {name}")),
+        mcp.method.name = method,
+        gen_ai.tool.name = (method == "tools/call").then(name).flatten(),
+        mcp.resource.uri = text(params.uri),
+        pointsman.project = %caller.project,
+        pointsman.principal = caller.token.principal_name,
+        pointsman.trace = caller.trace,
+        traceparent = text(meta.traceparent).or_else(of_http),
+        "error.type" = Empty,
+        otel.status_description = Empty,
+    )
 }
 
 fn accepted() -> Reply {

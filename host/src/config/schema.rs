@@ -132,7 +132,15 @@ static SECRET: Form =
     Form { expected: "a text of visible characters", fits: |text| !text.is_empty() && !text.chars().any(char::is_control) };
 static COMMAND: Form = Form { expected: "a shell command", fits: |text| !text.trim().is_empty() && !text.contains('\0') };
 
+static COLLECTOR: Form = Form {
+    expected: "the URL of a collector such as \"http://127.0.0.1:4318\"",
+    fits: |text| super::traces::url(text).is_some() && is_url(text),
+};
+static HEADER: Form =
+    Form { expected: "a header field such as \"authorization: Bearer …\"", fits: |text| super::traces::header(text).is_some() };
+
 static GLOBS: Shape = Shape::Text(&GLOB);
+static HEADERS: Shape = Shape::Text(&HEADER);
 static ORIGINS: Shape = Shape::Text(&ORIGIN);
 static NAMES: Shape = Shape::Text(&NAME);
 static HOSTS: Shape = Shape::Text(&HOST);
@@ -194,6 +202,7 @@ static STORE: [Key; 6] = [
     may("prefix", Shape::Text(&NAME)),
 ];
 static DATA: [Key; 2] = [may("dir", Shape::Path), may("keys", Shape::Path)];
+static TRACES: [Key; 3] = [may("endpoint", Shape::Text(&COLLECTOR)), may("share", Shape::Share), may("headers", Shape::List(&HEADERS))];
 static LOG: [Key; 2] = [may("level", Shape::Text(&LOG_LEVEL)), may("format", Shape::Choice(&["auto", "text", "json"]))];
 static PROJECT: [Key; 3] = [must("slug", Shape::Text(&SLUG)), may("source", Shape::Path), may("target", Shape::Text(&BRANCH))];
 static AGENTS: [Key; 3] = [
@@ -248,7 +257,7 @@ static GIT: [Key; 5] = [
 ];
 
 /// The whole configuration.
-pub(super) static ROOT: [Key; 22] = [
+pub(super) static ROOT: [Key; 23] = [
     must("config_version", integer(CONFIG_VERSION, CONFIG_VERSION)),
     may("server", Shape::Table(&SERVER)),
     may("limits", Shape::Table(&CALL_LIMITS)),
@@ -256,6 +265,7 @@ pub(super) static ROOT: [Key; 22] = [
     may("data", Shape::Table(&DATA)),
     may("store", Shape::Table(&STORE)),
     may("log", Shape::Table(&LOG)),
+    may("traces", Shape::Table(&TRACES)),
     may("project", Shape::Tables(&PROJECT)),
     may("agents", Shape::Table(&AGENTS)),
     may("messages", Shape::Table(&MESSAGES)),

@@ -322,15 +322,15 @@ pub fn shown(outcome: &Outcome) -> Value {
     match outcome {
         Ok(answer) => answer.shown(),
         Err(failure) => {
-            let (failure, why) = match failure {
-                PluginFailure::NotBound(_) => ("not-bound", "no component of this name is loaded".to_owned()),
-                PluginFailure::Refused { why, .. } => ("refused", why.clone()),
-                PluginFailure::Trapped { why, .. } => ("trapped", why.clone()),
-                PluginFailure::Limit { limit, .. } => ("limit", (*limit).to_owned()),
-                PluginFailure::Invalid { why, .. } => ("invalid", why.clone()),
-                PluginFailure::Resting { why, .. } => ("resting", why.clone()),
+            let why = match failure {
+                PluginFailure::NotBound(_) => "no component of this name is loaded",
+                PluginFailure::Refused { why, .. }
+                | PluginFailure::Trapped { why, .. }
+                | PluginFailure::Invalid { why, .. }
+                | PluginFailure::Resting { why, .. } => why,
+                PluginFailure::Limit { limit, .. } => limit,
             };
-            json!({"failure": failure, "why": why})
+            json!({"failure": failure.word(), "why": why})
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The fetch port: one HTTP request that a component asked for, made by the host. Plain HTTP/1.1; redirects are answers.
+//! The fetch port: one HTTP/1.1 request, over TLS where the address says so; redirects are answers.
 //!
-//! Whether the host named may be reached at all is the service's to decide, before it calls.
+//! Whether a component may reach the host it names is the service's to decide, before it calls.
 //!
 //! **Invariant:** a request costs at most its limits; an address reads back as it was checked.
 
@@ -10,26 +10,23 @@ use thiserror::Error;
 
 /// Bytes of an address.
 const URL_BYTES_MAX: usize = 8 << 10;
-/// The port of `http`.
-const PORT_DEFAULT: u16 = 80;
-
 /// Why a text is no address that can be fetched from.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum FetchUrlError {
-    /// TLS is to come.
-    #[error("`https` is not spoken yet: only plain `http` URLs are fetched")]
-    Tls,
     /// Another scheme, or none.
-    #[error("only absolute `http://HOST[:PORT]/…` URLs are fetched")]
+    #[error("only absolute URLs are fetched: `https://HOST[:PORT]/…`, or `http`")]
     Scheme,
     /// Not of the form.
     #[error("the URL is malformed: {0}")]
     Malformed(&'static str),
 }
 
-/// An `http` URL in its parts.
+/// A URL of `http` or `https` in its parts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FetchUrl {
+    /// Whether it is one of `https`.
+    #[serde(default)]
+    pub is_tls: bool,
     /// In lower case, an IPv6 address in its brackets.
     pub host: String,
     /// The port.
@@ -45,18 +42,16 @@ impl FetchUrl {
     /// [`FetchUrlError`].
     pub fn parse(text: &str) -> Result<Self, FetchUrlError> {
         let lower = text.get(..8).unwrap_or(text).to_ascii_lowercase();
-        if lower.starts_with("https://") {
-            return Err(FetchUrlError::Tls);
-        }
-        if !lower.starts_with("http://") {
+        let is_tls = lower.starts_with("https://");
+        if !is_tls && !lower.starts_with("http://") {
             return Err(FetchUrlError::Scheme);
         }
         if text.len() > URL_BYTES_MAX || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(FetchUrlError::Malformed("it is too long, or has other than visible ASCII characters"));
         }
-        let rest = text["http://".len()..].split('#').next().unwrap_or_default();
+        let rest = text[if is_tls { "https://" } else { "http://" }.len()..].split('#').next().unwrap_or_default();
         let (authority, path) = rest.find(['/', '?']).map_or((rest, ""), |at| rest.split_at(at));
-        let (host, port) = split_port(authority)?;
+        let (host, port) = split_port(authority, default_port(is_tls))?;
         let named = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
         let is_v6 =
             host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok());
@@ -64,7 +59,7 @@ impl FetchUrl {
             return Err(FetchUrlError::Malformed("the host is no name or address"));
         }
         let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        Ok(Self { host: host.to_ascii_lowercase(), port, path })
+        Ok(Self { is_tls, host: host.to_ascii_lowercase(), port, path })
     }
 
     /// Returns `HOST:PORT`.
@@ -74,10 +69,22 @@ impl FetchUrl {
     }
 }
 
-fn split_port(authority: &str) -> Result<(&str, u16), FetchUrlError> {
+impl std::fmt::Display for FetchUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { is_tls, host, port, path } = self;
+        let scheme = if *is_tls { "https" } else { "http" };
+        if *port == default_port(*is_tls) { write!(f, "{scheme}://{host}{path}") } else { write!(f, "{scheme}://{host}:{port}{path}") }
+    }
+}
+
+const fn default_port(is_tls: bool) -> u16 {
+    if is_tls { 443 } else { 80 }
+}
+
+fn split_port(authority: &str, default: u16) -> Result<(&str, u16), FetchUrlError> {
     let host_end = authority.rfind(']').map_or(0, |at| at + 1);
     match authority[host_end..].find(':') {
-        None => Ok((authority, PORT_DEFAULT)),
+        None => Ok((authority, default)),
         Some(at) => {
             let (host, port) = authority.split_at(host_end + at);
             let port = port[1..].parse().map_err(|_| FetchUrlError::Malformed("the port is no number"))?;
@@ -162,7 +169,10 @@ mod tests {
         assert_eq!(url("http://Example.com"), Ok("example.com:80 /".to_owned()));
         assert_eq!(url("HTTP://127.0.0.1:8080/a/b?c=d#e"), Ok("127.0.0.1:8080 /a/b?c=d".to_owned()));
         assert_eq!(url("http://[::1]:81?x"), Ok("[::1]:81 /?x".to_owned()));
-        assert_eq!(url("https://example.com/"), Err(FetchUrlError::Tls));
+        assert_eq!(url("https://example.com/"), Ok("example.com:443 /".to_owned()));
+        for text in ["https://example.com/a?b", "http://example.com:443/", "https://[::1]:80/", "http://a/"] {
+            assert_eq!(FetchUrl::parse(text).map(|url| url.to_string()), Ok(text.to_owned()));
+        }
         assert_eq!(url("ftp://example.com/"), Err(FetchUrlError::Scheme));
         for bad in ["http://", "http://a@b/", "http://a:b/", "http://a:1:2/", "http://[::1/", "http://a b/", "http://a\r\nx/"] {
             assert!(matches!(url(bad), Err(FetchUrlError::Malformed(_))), "{bad}");

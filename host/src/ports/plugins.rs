@@ -128,6 +128,21 @@ pub enum PluginFailure {
     },
 }
 
+impl PluginFailure {
+    /// Returns which kind of failure it is, in a word.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::NotBound(_) => "not-bound",
+            Self::Refused { .. } => "refused",
+            Self::Trapped { .. } => "trapped",
+            Self::Limit { .. } => "limit",
+            Self::Invalid { .. } => "invalid",
+            Self::Resting { .. } => "resting",
+        }
+    }
+}
+
 /// What a router sees of a message. `wit/router` says what each field means.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

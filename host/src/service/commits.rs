@@ -10,7 +10,7 @@ use serde_json::json;
 use super::claims::Claims;
 use super::failure::Failure;
 use super::intents::{Intent, Work};
-use super::kit::{Acting, CommitExt, Kit, Loaded, Once, chain};
+use super::kit::{Acting, CommitExt, Kit, Loaded, Once, chain, check_idempotency_key};
 use super::tasks::{Tasks, check_text, flow_task, task_key};
 use crate::ports::plugins::{CommitFacts, FileChange};
 use crate::ports::repository::{BranchMove, NewCommit, PathEdit, RepositoryError, Signature};
@@ -148,6 +148,7 @@ impl Commits {
             return Err(Failure::refused("bad_argument", why, format!("Give 1 to {COMMIT_FILES_MAX} files.")));
         }
         check_text("note", &request.note)?;
+        check_idempotency_key(request.idempotency_key.as_deref())?;
         let once = |key: String| acting.once("commit_files", key, request);
         let on_top_of = |parent: Oid| format!("{}@{parent}", request.task);
         let known = request.idempotency_key.clone().or_else(|| request.parent.map(on_top_of)).map(once);

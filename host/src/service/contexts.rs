@@ -23,8 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::failure::Failure;
-use super::kit::{Acting, CommitExt, Kit, Loaded, Once};
-use super::messaging::check_idempotency_key;
+use super::kit::{Acting, CommitExt, Kit, Loaded, Once, check_idempotency_key};
 use crate::ports::plugins::PluginRef;
 use crate::ports::store::{Commit, Committed, Expect, Version};
 use reconcile::Reconciled;

@@ -7,6 +7,7 @@
 //! **Invariants:** what it adds to a call on its way is bounded and waits for nobody: whatever takes longer is put into a
 //! bounded queue, and what finds no room there is counted and left out. A shadow's answer has no effect.
 
+mod guests;
 mod post;
 mod watcher;
 
@@ -20,13 +21,15 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use pointsman_core::breaker::{Change, Held, Tolerance};
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
+pub use self::guests::{GovernedProviders, GovernedResidents};
 use self::post::Post;
 pub use self::watcher::Watcher;
 use self::watcher::{Seen, Subject};
 use super::meters::seconds;
 use super::settings::{Bindings, Rule};
-use super::trace;
+use super::{spans, trace};
 use crate::ports::clock::System;
 use crate::ports::decision::{Answer, BranchQuestion, CheckQuestion, HunksQuestion, OrderQuestion, Question, ReconcileQuestion};
 use crate::ports::health::{BreakerView, Counts, Difference, Health, LATENCY_BOUNDS_US};
@@ -201,11 +204,11 @@ impl Governor {
         }
     }
 
-    /// Takes note of how a call went, and hands it to the watcher where it is watched.
-    fn settle(&self, post: &Arc<Post>, begun: Instant, outcome: Result<&dyn Fn() -> Answer, &PluginFailure>, subject: Option<Subject>) {
+    /// Takes note of how a call went. Returns how many microseconds it took.
+    fn settle(&self, post: &Post, begun: Instant, failure: Option<&PluginFailure>) -> u64 {
         let took_us = u64::try_from(self.system.instant().duration_since(begun).as_micros()).unwrap_or(u64::MAX);
-        post.count(outcome.err(), took_us);
-        let change = match outcome.err() {
+        post.count(failure, took_us);
+        let change = match failure {
             Some(failure) if is_fault(failure) => {
                 let now_ms = self.now_ms();
                 let change = post.breaker.lock().failed(now_ms);
@@ -222,6 +225,11 @@ impl Governor {
             // Where there is no room it stays shut all the same, until the next start.
             let _ = self.stuck.try_send(GivenUp { plugin: post.name.clone(), why });
         }
+        took_us
+    }
+
+    /// Hands a call to the watcher where it is watched.
+    fn hand_on(&self, post: &Arc<Post>, took_us: u64, outcome: Result<&dyn Fn() -> Answer, &PluginFailure>, subject: Option<Subject>) {
         // Counted for every call, so that its turn comes whether or not the call is watched for anything else.
         let fresh = post.take_fresh_turn() && outcome.is_ok();
         let Some(subject) = subject else { return };
@@ -247,6 +255,7 @@ impl Governor {
     async fn governed<R>(
         &self,
         plugin: &str,
+        asked: &'static str,
         question: Option<Question>,
         call: impl Future<Output = Result<R, PluginFailure>> + Send,
         answer: fn(R) -> Answer,
@@ -256,14 +265,44 @@ impl Governor {
     {
         let Some(post) = self.post(plugin) else { return call.await };
         let begun = self.admit(&post)?;
-        let outcome = call.await;
+        let outcome = spanned(plugin, asked, call).await;
+        let took_us = self.settle(&post, begun, outcome.as_ref().err());
         let subject = question.map(Subject::Asked);
         match &outcome {
-            Ok(given) => self.settle(&post, begun, Ok(&|| answer(given.clone())), subject),
-            Err(failure) => self.settle(&post, begun, Err(failure), subject),
+            Ok(given) => self.hand_on(&post, took_us, Ok(&|| answer(given.clone())), subject),
+            Err(failure) => self.hand_on(&post, took_us, Err(failure), subject),
         }
         outcome
     }
+
+    /// Makes a call that nobody watches, governed.
+    async fn guarded<R>(
+        &self,
+        plugin: &str,
+        asked: &'static str,
+        call: impl Future<Output = Result<R, PluginFailure>> + Send,
+    ) -> Result<R, PluginFailure>
+    where
+        R: Send + Sync,
+    {
+        let Some(post) = self.post(plugin) else { return call.await };
+        let begun = self.admit(&post)?;
+        let outcome = spanned(plugin, asked, call).await;
+        self.settle(&post, begun, outcome.as_ref().err());
+        outcome
+    }
+}
+
+/// Makes a call within a span of its own.
+async fn spanned<R>(
+    plugin: &str,
+    asked: &'static str,
+    call: impl Future<Output = Result<R, PluginFailure>> + Send,
+) -> Result<R, PluginFailure> {
+    let span = spans::of_plugin(plugin, asked);
+    let outcome = call.instrument(span.clone()).await;
+    spans::ended(&span, outcome.as_ref());
+    outcome
 }
 
 /// Returns whether a failure is the component's own doing. Being busy, or saying no, is none.
@@ -408,12 +447,15 @@ impl Plugins for Governor {
     fn route(&self, plugin: &str, message: &RouteMessage, candidates: &[RouteCandidate]) -> Result<RouteVerdict, PluginFailure> {
         let Some(post) = self.post(plugin) else { return self.inner.route(plugin, message, candidates) };
         let begun = self.admit(&post)?;
-        let outcome = self.inner.route(plugin, message, candidates);
+        let span = spans::of_plugin(plugin, "route");
+        let outcome = span.in_scope(|| self.inner.route(plugin, message, candidates));
+        spans::ended(&span, outcome.as_ref());
+        let took_us = self.settle(&post, begun, outcome.as_ref().err());
         // Names are looked up later, off this thread: a candidate's clone copies no text.
         let subject = self.is_watched(plugin, 0).then(|| Subject::Route { message: message.clone(), candidates: candidates.to_vec() });
         match &outcome {
-            Ok(verdict) => self.settle(&post, begun, Ok(&|| Answer::Route(verdict.clone())), subject),
-            Err(failure) => self.settle(&post, begun, Err(failure), subject),
+            Ok(verdict) => self.hand_on(&post, took_us, Ok(&|| Answer::Route(verdict.clone())), subject),
+            Err(failure) => self.hand_on(&post, took_us, Err(failure), subject),
         }
         outcome
     }
@@ -426,13 +468,13 @@ impl Plugins for Governor {
         let bytes = hunks.iter().map(|hunk| hunk.base.len() + hunk.ours.len() + hunk.theirs.len()).sum();
         let asked = || Question::MergeHunks(HunksQuestion { path: path.to_owned(), hunks: hunks.clone() });
         let question = self.is_watched(plugin, bytes).then(asked);
-        self.governed(plugin, question, self.inner.merge_hunks(plugin, path, hunks), Answer::Hunks).await
+        self.governed(plugin, "merge_hunks", question, self.inner.merge_hunks(plugin, path, hunks), Answer::Hunks).await
     }
 
     async fn merge_file(&self, plugin: &str, file: MergeFile) -> Result<FileOutcome, PluginFailure> {
         let bytes = file.base.as_ref().map_or(0, Vec::len) + file.ours.len() + file.theirs.len() + file.so_far.len();
         let question = self.is_watched(plugin, bytes).then(|| Question::MergeFile(file.clone()));
-        self.governed(plugin, question, self.inner.merge_file(plugin, file), Answer::File).await
+        self.governed(plugin, "merge_file", question, self.inner.merge_file(plugin, file), Answer::File).await
     }
 
     async fn reconcile(
@@ -448,37 +490,37 @@ impl Plugins for Governor {
             Question::Reconcile(ReconcileQuestion { media_type: media_type.to_owned(), base, ours, theirs })
         };
         let question = self.is_watched(plugin, base.len() + ours.len() + theirs.len()).then(asked);
-        self.governed(plugin, question, self.inner.reconcile(plugin, media_type, base, ours, theirs), Answer::Document).await
+        self.governed(plugin, "reconcile", question, self.inner.reconcile(plugin, media_type, base, ours, theirs), Answer::Document).await
     }
 
     async fn branch_name(&self, plugin: &str, task: FlowTask, attempt: u32) -> Result<String, PluginFailure> {
         let asked = || Question::BranchName(BranchQuestion { task: task.clone(), attempt });
         let question = self.is_watched(plugin, task.description.len()).then(asked);
-        self.governed(plugin, question, self.inner.branch_name(plugin, task, attempt), Answer::Text).await
+        self.governed(plugin, "branch_name", question, self.inner.branch_name(plugin, task, attempt), Answer::Text).await
     }
 
     async fn commit_message(&self, plugin: &str, facts: CommitFacts) -> Result<String, PluginFailure> {
         let question = self.is_watched(plugin, facts.note.len()).then(|| Question::CommitMessage(facts.clone()));
-        self.governed(plugin, question, self.inner.commit_message(plugin, facts), Answer::Text).await
+        self.governed(plugin, "commit_message", question, self.inner.commit_message(plugin, facts), Answer::Text).await
     }
 
     async fn merge_message(&self, plugin: &str, facts: ChangeFacts) -> Result<String, PluginFailure> {
         let question = self.is_watched(plugin, 0).then(|| Question::MergeMessage(facts.clone()));
-        self.governed(plugin, question, self.inner.merge_message(plugin, facts), Answer::Text).await
+        self.governed(plugin, "merge_message", question, self.inner.merge_message(plugin, facts), Answer::Text).await
     }
 
     async fn pull_request(&self, plugin: &str, facts: ChangeFacts) -> Result<PullRequestText, PluginFailure> {
         let question = self.is_watched(plugin, 0).then(|| Question::PullRequest(facts.clone()));
-        self.governed(plugin, question, self.inner.pull_request(plugin, facts), Answer::PullRequest).await
+        self.governed(plugin, "pull_request", question, self.inner.pull_request(plugin, facts), Answer::PullRequest).await
     }
 
     async fn merge_order(&self, plugin: &str, queue: Vec<WaitingBranch>) -> Result<Vec<u32>, PluginFailure> {
         let question = self.is_watched(plugin, 0).then(|| Question::MergeOrder(OrderQuestion { queue: queue.clone() }));
-        self.governed(plugin, question, self.inner.merge_order(plugin, queue), Answer::Order).await
+        self.governed(plugin, "merge_order", question, self.inner.merge_order(plugin, queue), Answer::Order).await
     }
 
     async fn check(&self, plugin: &str, gate: Gate, facts: GateFacts) -> Result<GateVerdict, PluginFailure> {
         let question = self.is_watched(plugin, 0).then(|| Question::Check(CheckQuestion { gate, facts: facts.clone() }));
-        self.governed(plugin, question, self.inner.check(plugin, gate, facts), Answer::Verdict).await
+        self.governed(plugin, "check", question, self.inner.check(plugin, gate, facts), Answer::Verdict).await
     }
 }

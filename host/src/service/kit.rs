@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pointsman_core::agent::{AgentRecord, ProjectRecord};
 use pointsman_core::event::NewEvent;
 use pointsman_core::ids::ProjectId;
+use pointsman_core::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use pointsman_core::time::TimeMs;
 use pointsman_core::value::{self, Stored};
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,23 @@ pub struct Acting {
     pub principal_name: String,
     /// The request id that events and log lines carry.
     pub trace: String,
+}
+
+/// Refuses an idempotency key that is empty, too long, or more than one line.
+///
+/// # Errors
+/// `bad_argument`.
+pub(super) fn check_idempotency_key(key: Option<&str>) -> Result<(), Failure> {
+    let Some(key) = key else { return Ok(()) };
+    let wrong = if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
+        format!("`idempotency_key` has {} bytes", key.len())
+    } else if key.chars().any(char::is_control) {
+        "`idempotency_key` has a control character".to_owned()
+    } else {
+        return Ok(());
+    };
+    let advice = format!("Give one line of 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes, another one for each new request.");
+    Err(Failure::refused("bad_argument", wrong, advice))
 }
 
 impl Acting {

@@ -57,7 +57,7 @@ pub use due::run_due;
 pub use letters::{Letter, LetterChange, LetterFilter, Letters};
 pub use look::MessageFilter;
 pub use peek::{PeekAnswer, PeekRequest, Waiting};
-pub(in crate::service) use post::{check_idempotency_key, stage_route_now};
+pub(in crate::service) use post::stage_route_now;
 pub use reading::{READ_MAX, Reading, Sent, Since};
 pub use search::SearchAnswer;
 pub(in crate::service) use sleepers::Sleepers;

@@ -20,6 +20,9 @@ pub(super) enum Trouble {
     /// As many calls of the component run as may; nothing was asked of it.
     #[error("all its turns are taken")]
     Busy,
+    /// It is not asked for now.
+    #[error("{0}")]
+    Resting(String),
     /// It failed.
     #[error(transparent)]
     Failed(PluginFailure),
@@ -39,6 +42,7 @@ pub(super) fn judged(tool: Option<&Tool>, outcome: Result<ProviderOutcome, Plugi
             return Err(Trouble::Broken(format!("it reports an error of its own, {code}: {message}")));
         }
         (Err(PluginFailure::Limit { limit: CONCURRENCY, .. }), _) => return Err(Trouble::Busy),
+        (Err(PluginFailure::Resting { why, .. }), _) => return Err(Trouble::Resting(why.clone())),
         _ => {}
     }
     outcome.map_err(Trouble::Failed)

@@ -18,6 +18,7 @@ use pointsman_core::task::{Task, TaskState};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tracing::Instrument;
 
 use super::agents::{Access, Agents, StartRequest, Started};
 use super::claims::{Claimed, Claims, Report};
@@ -32,7 +33,7 @@ use super::meters::{Ending, Meters};
 use super::offers::OfferBook;
 use super::sessions::Sessions;
 use super::tasks::{CreateTask, Tasks};
-use super::trace;
+use super::{spans, trace};
 use crate::ports::offering::Listing;
 use crate::ports::surface::{CallError, Caller, Rejected, Surface, ToolAnswer};
 
@@ -189,7 +190,7 @@ impl Surface for AgentSurface {
             Err(failure) => Err(failure),
             // A long poll ends with its caller, and so may what only reads; everything else is seen through whoever hangs up.
             Ok((arguments, agent)) if matches!(tool, "wait_for_events" | "lookup") => call.run(arguments, agent).await,
-            Ok((arguments, agent)) => match tokio::spawn(async move { call.run(arguments, agent).await }).await {
+            Ok((arguments, agent)) => match tokio::spawn(async move { call.run(arguments, agent).await }.in_current_span()).await {
                 Ok(answered) => answered,
                 Err(panicked) => {
                     tracing::error!(trace = %caller.trace, tool, error = %panicked, "a tool died");
@@ -239,6 +240,7 @@ fn worded(failure: Failure, caller: &Caller, tool: &str) -> Result<ToolAnswer, C
         }
     };
     tracing::info!(trace = %caller.trace, tool, code = refusal.code, why = %refusal.why, "refused");
+    spans::refused(refusal.code);
     let json = serde_json::to_string(&refusal).map_err(|_| CallError::Internal { trace: caller.trace.clone() })?;
     Ok(ToolAnswer { json, is_error: true, handle: None })
 }

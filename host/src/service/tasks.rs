@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::failure::Failure;
-use super::kit::{Acting, CommitExt, Kit, Loaded};
+use super::kit::{Acting, CommitExt, Kit, Loaded, check_idempotency_key};
 use crate::ports::plugins::FlowTask;
 use crate::ports::store::{Commit, Committed};
 
@@ -184,6 +184,7 @@ impl Tasks {
     /// `bad_argument`, `too_many`, `not_found` for an unknown dependency, `key_reused`.
     pub async fn create(&self, acting: &Acting, request: CreateTask) -> Result<Task, Failure> {
         request.check()?;
+        check_idempotency_key(request.idempotency_key.as_deref())?;
         let once = request.idempotency_key.clone().map(|key| acting.once("create_task", key, &request));
         if let Some(once) = &once
             && let Some(task) = self.kit.answered(acting.project, once).await?

@@ -147,6 +147,7 @@ async fn wrong_messages_change_nothing() {
         (SendRequest { expires_in_s: Some(0), ..message("all", "x") }, "bad_message"),
         (SendRequest { paths: vec!["/etc".to_owned()], ..message("all", "x") }, "bad_message"),
         (SendRequest { idempotency_key: Some(String::new()), ..message("all", "x") }, "bad_argument"),
+        (SendRequest { idempotency_key: Some("two\nlines".to_owned()), ..message("all", "x") }, "bad_argument"),
         (SendRequest { reply_to: Some(pointsman_core::ids::MessageId::from_bytes([1; 16])), ..message("all", "x") }, "not_found"),
         (SendRequest { thread: Some(pointsman_core::ids::ThreadId::from_bytes([1; 16])), ..message("all", "x") }, "not_found"),
     ] {

@@ -104,7 +104,8 @@ async fn one_action_that_is_not_valid_undoes_the_answer() {
         (json!({"put": ["", "x"]}), "bad_argument"),
         (json!({"timer": ["t", u64::MAX]}), "bad_argument"),
         (json!({"fetch": ["f", "GET", "http://127.0.0.1:1/", ""]}), "not_granted"),
-        (json!({"fetch": ["f", "GET", "https://127.0.0.1:1/", ""]}), "bad_argument"),
+        (json!({"fetch": ["f", "GET", "https://127.0.0.1:1/", ""]}), "not_granted"),
+        (json!({"fetch": ["f", "GET", "ftp://127.0.0.1:1/", ""]}), "bad_argument"),
         (json!({"offers": {"tools": []}}), "not_granted"),
     ];
     for (action, code) in bad {

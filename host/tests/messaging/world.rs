@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use pointsman::adapters::embedded::{EmbeddedStore, Options};
 use pointsman::adapters::git::{GitOptions, GitRepositories};
-use pointsman::adapters::http::PlainFetch;
+use pointsman::adapters::http::WebFetch;
 use pointsman::adapters::keys::FileKeys;
 use pointsman::adapters::system::OsSystem;
 use pointsman::adapters::wasm::{Wasm, WasmOptions};
@@ -206,7 +206,7 @@ impl World {
     fn of(kit: Kit, folder: TempDir, clock: Arc<AtomicI64>, setup: Setup, project: ProjectId) -> Self {
         let services = Services::new(kit.clone(), Access::default());
         let (agents, messaging, contexts) = (Arc::clone(&services.agents), Arc::clone(&services.messaging), Arc::clone(&services.contexts));
-        let residency = Arc::new(Residency::new(services.clone(), Arc::new(PlainFetch)));
+        let residency = Arc::new(Residency::new(services.clone(), Arc::new(WebFetch::new().expect("TLS is there"))));
         Self { kit, agents, messaging, contexts, services, residency, project, clock, setup, folder }
     }
 

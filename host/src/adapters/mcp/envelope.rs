@@ -102,6 +102,9 @@ pub(super) struct Meta<'a> {
     /// Progress of this request is told under this token.
     #[serde(borrow, default, deserialize_with = "present", rename = "progressToken")]
     pub(super) progress_token: Option<&'a RawValue>,
+    /// The trace that this request belongs to (W3C Trace Context).
+    #[serde(borrow, default, deserialize_with = "present")]
+    pub(super) traceparent: Option<&'a RawValue>,
 }
 
 /// A message.

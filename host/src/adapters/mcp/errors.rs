@@ -285,6 +285,11 @@ fn body_shape(error: BodyError) -> Shape {
 }
 
 impl Fault {
+    /// Returns its stable name.
+    pub(super) fn name(&self, era: Era) -> &'static str {
+        self.shape(era).name
+    }
+
     /// Returns code, status, name and advice. One line a refusal.
     fn shape(&self, era: Era) -> Shape {
         // Legacy clients read a JSON-RPC error only from an answer with status 200.

@@ -9,6 +9,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::answer::{self, Dress};
 use super::call::{Level, Peer, Running, TASKS};
@@ -256,7 +257,7 @@ impl Mcp {
 /// Starts a call in a task of its own.
 pub(super) fn start(running: Running) -> mpsc::Receiver<Frame> {
     let (frames, source) = mpsc::channel(super::stream::FRAMES_MAX);
-    tokio::spawn(running.run(frames));
+    tokio::spawn(running.run(frames).in_current_span());
     source
 }
 

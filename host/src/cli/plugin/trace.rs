@@ -44,7 +44,7 @@ pub(in crate::cli) struct RunArgs {
 pub(super) fn run(environment: &Environment, args: &RunArgs) -> Result<ExitCode, Trouble> {
     if args.trace {
         let log = LogConfig { level: "info,pointsman::adapters::wasm=trace".to_owned(), format: LogFormat::Auto };
-        telemetry::init(&log).map_err(|error| Trouble::caused(&error))?;
+        telemetry::init(&log, None, app::system()).map_err(|error| Trouble::caused(&error))?;
     }
     let subject = Subject::open_bare(&args.plugin, if args.json { Progress::Silent } else { Progress::Stderr })?;
     let (call, config) = asked(args, &subject)?;

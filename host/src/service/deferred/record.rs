@@ -207,7 +207,7 @@ impl Deferred {
         self.updated_at = now;
         let outcome = match outcome {
             Ok(outcome) => outcome,
-            Err(Trouble::Busy) => return self.due_in(RETRY_MS, now),
+            Err(Trouble::Busy | Trouble::Resting(_)) => return self.due_in(RETRY_MS, now),
             Err(trouble @ Trouble::Failed(_)) => {
                 self.failures += 1;
                 tracing::warn!(task = %self.id, %trouble, failures = self.failures, "a deferred call's component failed");

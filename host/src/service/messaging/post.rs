@@ -8,8 +8,7 @@ use pointsman_core::event::{Actor, NewEvent};
 use pointsman_core::ids::{AgentId, MessageId, ProjectId, ThreadId};
 use pointsman_core::inbox::{Delivery, Place};
 use pointsman_core::limits::{
-    DEFERRED_RETRY_MS, IDEMPOTENCY_KEY_BYTES_MAX, INBOX_DELIVERIES_MAX, INBOX_FULL_RETRY_MS, MESSAGE_EXPIRY_S_MAX, MESSAGES_PER_SEND_MAX,
-    RECIPIENTS_MAX,
+    DEFERRED_RETRY_MS, INBOX_DELIVERIES_MAX, INBOX_FULL_RETRY_MS, MESSAGE_EXPIRY_S_MAX, MESSAGES_PER_SEND_MAX, RECIPIENTS_MAX,
 };
 use pointsman_core::message::{Address, Message, MessageError, PRIORITY_NORMAL, SenderContext, lower_headers};
 use pointsman_core::task::Task;
@@ -27,7 +26,7 @@ use crate::ports::store::{Commit, Committed, DueChange};
 use crate::service::agents::Board;
 use crate::service::claims::holding;
 use crate::service::failure::{Failure, Refusal};
-use crate::service::kit::{Acting, CommitExt, Kit, Loaded, Once};
+use crate::service::kit::{Acting, CommitExt, Kit, Loaded, Once, check_idempotency_key};
 use crate::service::tasks::task_key;
 
 /// Where deferred messages stand.
@@ -117,18 +116,6 @@ impl From<MessageError> for Failure {
         let field = error.field();
         let data = json!({"field": field});
         Self::refused_with("bad_message", error.to_string(), format!("Correct `{field}` and send again."), data)
-    }
-}
-
-/// Refuses an idempotency key that is empty or too long.
-pub(in crate::service) fn check_idempotency_key(key: Option<&str>) -> Result<(), Failure> {
-    match key {
-        Some(key) if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX => Err(Failure::refused(
-            "bad_argument",
-            format!("`idempotency_key` has {} bytes", key.len()),
-            format!("Give 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes, another one for each new request."),
-        )),
-        _ => Ok(()),
     }
 }
 

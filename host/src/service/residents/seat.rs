@@ -23,6 +23,7 @@ use super::record::{
 };
 use super::{Bell, Key, RETRY_MS, requests};
 use crate::ports::fetch::{Fetch, FetchAnswer, FetchError, FetchRequest};
+use crate::ports::plugins::PluginFailure;
 use crate::ports::resident::{Cause, ResidentDescription};
 use crate::ports::store::{Commit, Committed, DueChange};
 use crate::service::agents::principal_of;
@@ -168,6 +169,8 @@ impl Seat {
             match self.turn().await {
                 Ok(true) => continue,
                 Ok(false) => {}
+                // That it rests is said where that begins.
+                Err(Failure::Plugin(PluginFailure::Resting { .. })) => pause = true,
                 Err(failure) => {
                     tracing::warn!(plugin = %self.binding.plugin, error = %chain(&failure), "a resident waits");
                     pause = true;

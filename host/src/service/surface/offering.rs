@@ -238,6 +238,9 @@ impl AgentSurface {
             (Err(Trouble::Busy), Some(tool)) => {
                 return Ok(ProviderOutcome::Complete(complaint(&format!("`{}` is busy; call again in a second.", tool.full_name))));
             }
+            (Err(Trouble::Resting(why)), Some(tool)) => {
+                return Ok(ProviderOutcome::Complete(complaint(&format!("`{}` is not asked now: {why}.", tool.full_name))));
+            }
             (Err(trouble), _) => return Err(internal(caller, &plugin, &trouble)),
         };
         if matches!(outcome, ProviderOutcome::Complete(_)) {

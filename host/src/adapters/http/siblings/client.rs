@@ -3,7 +3,6 @@
 //! **Invariant:** a question that may have been read is not asked again here.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,17 +15,16 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use rustls::pki_types::CertificateDer;
 use tokio_util::task::TaskTracker;
 
 use super::super::body::{ReplyBody, StreamedBody};
+use super::super::outgoing::Outgoing;
+use super::super::tls::TlsError;
 use super::{ANSWER_BYTES_MAX, ASK, GIT, GIT_TYPES, MEDIA_TYPE, QUESTION, Tickets};
 use crate::ports::repository::{ByteStream, GitResponse};
 use crate::ports::siblings::{SiblingError, Siblings, Streamed};
+use crate::service::kit::chain;
 
 /// Milliseconds to reach a host.
 const CONNECT_MS: u64 = 3_000;
@@ -46,7 +44,7 @@ type Sender = SendRequest<ReplyBody>;
 /// Siblings that are reached over HTTP.
 pub struct WebSiblings {
     tickets: Tickets,
-    tls: TlsConnector,
+    outgoing: Outgoing,
     idle: Mutex<HashMap<String, Vec<Sender>>>,
     drivers: TaskTracker,
 }
@@ -64,14 +62,8 @@ impl WebSiblings {
     ///
     /// # Errors
     /// The TLS library has no fitting protocol.
-    pub fn new(tickets: Tickets, certificates: Vec<CertificateDer<'static>>) -> Result<Self, super::super::TlsError> {
-        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        roots.add_parsable_certificates(certificates);
-        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
-        let builder = builder.with_safe_default_protocol_versions().map_err(super::super::TlsError::Setup)?;
-        let config = builder.with_root_certificates(roots).with_no_client_auth();
-        let tls = TlsConnector::from(Arc::new(config));
-        Ok(Self { tickets, tls, idle: Mutex::default(), drivers: TaskTracker::new() })
+    pub fn new(tickets: Tickets, certificates: Vec<CertificateDer<'static>>) -> Result<Self, TlsError> {
+        Ok(Self { tickets, outgoing: Outgoing::new(certificates)?, idle: Mutex::default(), drivers: TaskTracker::new() })
     }
 
     async fn connect(&self, url: &str) -> Result<Sender, String> {
@@ -81,22 +73,7 @@ impl WebSiblings {
 
     async fn connect_unbounded(&self, url: &str) -> Result<Sender, String> {
         let uri: Uri = url.parse().map_err(|_| format!("`{url}` is no address of a host"))?;
-        let host = uri.host().ok_or_else(|| format!("`{url}` names no host"))?;
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let is_tls = uri.scheme_str() == Some("https");
-        let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        let unreachable = |error: std::io::Error| format!("{url} cannot be reached: {error}");
-        let stream = TcpStream::connect((host.as_str(), port)).await.map_err(unreachable)?;
-        stream.set_nodelay(true).map_err(unreachable)?;
-        if is_tls {
-            let name = ServerName::try_from(host).map_err(|_| format!("`{url}` has no name that a certificate could have"))?;
-            self.open(self.tls.connect(name, stream).await.map_err(unreachable)?).await
-        } else {
-            self.open(stream).await
-        }
-    }
-
-    async fn open<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S) -> Result<Sender, String> {
+        let stream = self.outgoing.connect(&uri).await.map_err(|error| chain(&error))?;
         let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
         // It ends with the sender, and with what still reads an answer.
         self.drivers.spawn(async move {

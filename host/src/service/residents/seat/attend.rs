@@ -129,8 +129,10 @@ impl Seat {
                 Ok(Err(why)) => Err(Trouble::failed("error", why)),
                 Err(PluginFailure::Limit { limit: "concurrency", .. }) => continue,
                 Err(PluginFailure::NotBound(_)) => break,
+                // Its events wait until it is asked again.
+                Err(failure @ PluginFailure::Resting { .. }) => return Err(failure.into()),
                 Err(PluginFailure::Limit { limit, .. }) if limit.ends_with("shutting down") => break,
-                Err(failure) => Err(Trouble::failed(code_of(&failure), failure.to_string())),
+                Err(failure) => Err(Trouble::failed(failure.word(), failure.to_string())),
             });
         }
         Err(Failure::Unavailable { retry_after_ms: RETRY_MS })
@@ -319,15 +321,4 @@ fn cursor_of(source: &Source) -> Cursor {
 
 fn superseded(why: String) -> Failure {
     Failure::refused(SUPERSEDED, why, "Nothing is to be done.")
-}
-
-fn code_of(failure: &PluginFailure) -> &'static str {
-    match failure {
-        PluginFailure::NotBound(_) => "not_bound",
-        PluginFailure::Refused { .. } => "refused",
-        PluginFailure::Trapped { .. } => "trapped",
-        PluginFailure::Limit { .. } => "limit",
-        PluginFailure::Invalid { .. } => "invalid",
-        PluginFailure::Resting { .. } => "resting",
-    }
 }

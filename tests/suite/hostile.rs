@@ -130,22 +130,27 @@ async fn an_agent_that_never_ends_is_left_alone_and_its_messages_wait() {
     let tables = tables.replace("agent-loops.wasm\"\n", "agent-loops.wasm\"\nlimits = { deadline_ms = 50 }\n");
     let host = Host::start_with(Setup { config: format!("[[agent]]\nplugin = \"agent-loops\"\n{tables}") }).await;
     let ana = host.agent("ana", &[]).await;
-    let credential = format!("Bearer {}", ana.token);
-    let figure = async |name: &str| {
-        let figures = ana.client.request("GET", "/metrics", &[("authorization", credential.as_str())], Vec::new().into()).await;
-        let text = figures.map(|answer| String::from_utf8_lossy(&answer.body).into_owned()).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}{{plugin=\"agent-loops\"")).map(str::to_owned));
-        line.and_then(|line| line.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok())).unwrap_or_default()
+    let out = host.command(&["agent", "add", "ops", "--toolset", "admin", "--json"]);
+    let ops: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+    let credential = format!("Bearer {}", ops["secret"].as_str().expect("a secret"));
+    let figure = async |labels: &str| {
+        let answer = ana.client.request("GET", "/metrics", &[("authorization", credential.as_str())], Vec::new().into()).await;
+        let text = answer.map(|answer| String::from_utf8_lossy(&answer.body).into_owned()).expect("figures");
+        let value = text.lines().find_map(|line| line.strip_prefix(labels).and_then(|value| value.trim().parse::<f64>().ok()));
+        value.unwrap_or_default()
     };
     for n in 0..8 {
         ana.call("send_message", json!({"to": ["agent:loops"], "subject": n.to_string()})).await;
     }
-    host.eventually("its rest", async || figure("pointsman_plugin_resting").await > 0.0).await;
-    let why = pointsman_tests::Host::command(&host, &["plugin", "list", "--json"]);
-    let listed = String::from_utf8_lossy(&why.stdout).into_owned();
-    assert!(listed.contains("reached its limit of time"), "{listed}");
-    let status: Value = serde_json::from_slice(&host.command(&["status", "--json"]).stdout).expect("JSON");
-    assert!(status["dead_letters"].as_u64().unwrap_or_default() == 0, "{status}");
+    host.eventually("its rest", async || figure("pointsman_plugin_resting{plugin=\"agent-loops\"}").await > 0.0).await;
+    let limited = figure("pointsman_plugin_calls_total{plugin=\"agent-loops\",outcome=\"limited\"}").await;
+    assert!((5.0..8.0).contains(&limited), "it was asked {limited} times, and then no more");
+    let letters = host.command(&["letters", "list", "--json"]);
+    assert!(letters.status.success() && !String::from_utf8_lossy(&letters.stdout).contains("msg_"), "what it was sent waits");
+    host.eventually("another try, after its rest", async || {
+        figure("pointsman_plugin_calls_total{plugin=\"agent-loops\",outcome=\"limited\"}").await > limited
+    })
+    .await;
 }
 
 #[tokio::test]

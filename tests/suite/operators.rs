@@ -310,7 +310,7 @@ async fn a_call_and_the_plugins_it_asked_are_one_trace() {
     assert_eq!(attribute(&route, "pointsman.trace"), attribute(&call, "pointsman.trace"), "as the log has it");
     assert_eq!(attribute(&refused, "error.type"), "not_found");
     // What waits when the host drains is sent before it ends.
-    ana.call("send_message", json!({"to": ["agent:ben"], "kind": "last"})).await;
+    ana.call("send_message", json!({"to": ["agent:ben"], "subject": "last"})).await;
     let before = kept.lock().expect("nobody panics with it").len();
     let drained = std::process::Command::new("kill").args(["-TERM", &host.pid().to_string()]).status();
     assert!(drained.is_ok_and(|status| status.success()) && host.ended().await);

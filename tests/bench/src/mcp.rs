@@ -202,7 +202,7 @@ async fn allocations(folder: &Path) -> Result<f64, BenchError> {
     let config = startup::configure(&folder.join("counted"))?;
     let environment = Environment::of(&[("HOME", &folder.to_string_lossy())], folder);
     let loaded = Config::load(&environment, &Flags { config: Some(config.file.clone()), ..Flags::default() }).map_err(setup)?;
-    let host = tokio::spawn(pointsman::app::up(loaded, None));
+    let host = tokio::spawn(pointsman::app::up(loaded, None, None));
     startup::until_ready(config.port).await?;
     let address = SocketAddr::from(([127, 0, 0, 1], config.port));
     let token = mint(&config.file).await?;

@@ -282,6 +282,8 @@ where
     let limits = shared.limits;
     let service = service_fn(move |request| {
         let shared = Arc::clone(&shared);
+        // It is handed on a few times, and each would keep room for it as long as the call lasts.
+        let request = Box::new(request);
         async move { Ok::<_, std::convert::Infallible>(route::answer(&shared, peer, request).await) }
     });
     let connection = http1::Builder::new()

@@ -300,9 +300,9 @@ struct Call {
 }
 
 impl Call {
-    async fn run(self, arguments: Value, agent: Option<String>) -> Result<ToolAnswer, Failure> {
-        let id = self.caller.trace.clone();
-        trace::on_behalf(&id, self.answer(arguments, agent)).await
+    fn run(self, arguments: Value, agent: Option<String>) -> impl Future<Output = Result<ToolAnswer, Failure>> {
+        let id: Arc<str> = self.caller.trace.as_str().into();
+        trace::on_behalf(id, self.answer(arguments, agent))
     }
 
     async fn answer(self, mut arguments: Value, agent: Option<String>) -> Result<ToolAnswer, Failure> {
@@ -310,13 +310,14 @@ impl Call {
             return Box::pin(self.start(&arguments)).await;
         }
         if self.tool == "wait_for_events" && arguments::take_peek(&mut arguments)? {
-            let acting = self.services.agents.on_behalf(&self.caller, agent.as_deref()).await?;
+            let acting = Box::pin(self.services.agents.on_behalf(&self.caller, agent.as_deref())).await?;
             let said = Box::pin(self.peek(&acting, &arguments)).await?;
-            return self.word(&acting, said).await;
+            return Box::pin(self.word(&acting, said)).await;
         }
-        let acting = self.services.agents.acting(&self.caller, agent.as_deref()).await?;
+        // A call that waits keeps no room for what is before and behind that.
+        let acting = Box::pin(self.services.agents.acting(&self.caller, agent.as_deref())).await?;
         let said = self.dispatch(&acting, &arguments).await?;
-        self.word(&acting, said).await
+        Box::pin(self.word(&acting, said)).await
     }
 
     /// Puts the answer into the form that all tools share.
@@ -357,7 +358,8 @@ impl Call {
             }
             "lookup" => {
                 let arguments::Lookup { uri } = arguments::read(self.tool, arguments)?;
-                lookup::lookup(services, back::Reader { project: acting.project, agent: Some(acting.agent.id) }, &uri).await
+                let reader = back::Reader { project: acting.project, agent: Some(acting.agent.id) };
+                Box::pin(lookup::lookup(services, reader, &uri)).await
             }
             "create_task" => {
                 let request: CreateTask = arguments::read(self.tool, arguments)?;

@@ -9,9 +9,9 @@ tokio::task_local! {
     static TRACE: Arc<str>;
 }
 
-/// Does something on behalf of the act with this id.
-pub async fn on_behalf<F: Future>(trace: &str, work: F) -> F::Output {
-    TRACE.scope(Arc::from(trace), work).await
+/// Does something on behalf of the act with this id. It takes no more room than the work.
+pub fn on_behalf<F: Future>(trace: impl Into<Arc<str>>, work: F) -> impl Future<Output = F::Output> {
+    TRACE.scope(trace.into(), work)
 }
 
 /// Returns the id of the act on whose behalf this is done; none where nobody said so.

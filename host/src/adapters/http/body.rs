@@ -24,6 +24,8 @@ use crate::ports::repository::ByteStream;
 const CHUNK_BYTES: usize = 32 << 10;
 /// Compressed bytes that are expanded at once; at most a thousandfold.
 const GUNZIP_STEP_BYTES: usize = 4 << 10;
+/// Bytes of a body that is copied out of the connection's buffer.
+const COPIED_BYTES_MAX: usize = 4 << 10;
 /// Milliseconds for reading away what is left of a refused request, so that the client reads the answer.
 const DISCARD_MS: u64 = 2_000;
 /// Bytes read away.
@@ -51,7 +53,7 @@ impl WholeBody {
             return Err(too_large);
         }
         let mut first = Bytes::new();
-        // Most bodies come in one piece, which is then not copied.
+        // Most bodies come in one piece.
         let mut rest = BytesMut::new();
         while let Some(frame) = self.incoming.frame().await {
             let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
@@ -68,7 +70,12 @@ impl WholeBody {
             }
             rest.extend_from_slice(&data);
         }
-        Ok(if rest.is_empty() { first } else { rest.freeze() })
+        Ok(match (rest.is_empty(), first.len()) {
+            (false, _) => rest.freeze(),
+            // Else it would hold the whole of the connection's buffer for as long as its call waits.
+            (true, ..=COPIED_BYTES_MAX) => Bytes::copy_from_slice(&first),
+            (true, _) => first,
+        })
     }
 
     /// Reads away what was not read: a client that is still sending would miss the answer.

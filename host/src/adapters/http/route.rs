@@ -1,7 +1,9 @@
 //! From a request to what stands behind its path, with an id, a span and a log line each.
 
+use std::borrow::Cow;
+
 use hyper::body::Incoming;
-use hyper::header::{EXPECT, HeaderMap, HeaderName};
+use hyper::header::{EXPECT, HeaderMap};
 use hyper::{Method, Request, Response, StatusCode};
 use tracing::Instrument;
 
@@ -13,24 +15,28 @@ use crate::ports::endpoint::{self, Exchange, Field, Fields, Reply};
 
 /// Characters of a path that are logged and echoed.
 const PATH_CHARS_MAX: usize = 200;
+/// Where MCP is.
+const MCP: &str = "/mcp";
 /// Bytes of a project's slug in a path.
 const SLUG_BYTES_MAX: usize = 100;
 
 /// Answers a request.
-pub(super) async fn answer(shared: &Shared, peer: Peer, request: Request<Incoming>) -> Response<ReplyBody> {
+pub(super) async fn answer(shared: &Shared, peer: Peer, request: Box<Request<Incoming>>) -> Response<ReplyBody> {
     let trace = shared.traces.next();
     let started = shared.routes.system.instant();
     let span = tracing::info_span!("request", %trace);
     let accepted = encode::accepted(request.headers());
-    // It is handed on a few times, and each would keep room for it as long as the call lasts.
-    let request = Box::new(request);
+    let method = request.method().clone();
+    // Not the request's own: that would hold the connection's buffer. Most calls go to one place.
+    let path = match request.uri().path() {
+        MCP => Cow::Borrowed(MCP),
+        other => Cow::Owned(other.to_owned()),
+    };
     let mut response = async {
-        let method = request.method().clone();
-        let uri = request.uri().clone();
-        let response = dispatch(shared, peer, request, &trace).await;
+        let response = dispatch(shared, peer, request, &path, &trace).await;
         let status = response.status().as_u16();
         let took_us = shared.routes.system.instant().saturating_duration_since(started).as_micros();
-        let path = shown(uri.path());
+        let path = shown(&path);
         match status {
             500.. => tracing::warn!(%method, path, status, took_us, "answered"),
             400..500 => tracing::info!(%method, path, status, took_us, "answered"),
@@ -79,7 +85,7 @@ fn route<'a>(path: &'a str, base: &str) -> Option<Route<'a>> {
 
 /// Returns the project that a path of MCP names, if it is one.
 fn endpoint_of(path: &str) -> Option<Option<&str>> {
-    let rest = path.strip_prefix("/mcp")?;
+    let rest = path.strip_prefix(MCP)?;
     if matches!(rest, "" | "/") {
         return Some(None);
     }
@@ -90,9 +96,9 @@ fn endpoint_of(path: &str) -> Option<Option<&str>> {
     good.then_some(Some(slug))
 }
 
-async fn dispatch(shared: &Shared, peer: Peer, request: Box<Request<Incoming>>, trace: &str) -> Response<ReplyBody> {
+async fn dispatch(shared: &Shared, peer: Peer, request: Box<Request<Incoming>>, path: &str, trace: &str) -> Response<ReplyBody> {
     // Siblings are known by their tickets, whatever name they reach this host by.
-    if let (Some(door), true) = (&shared.routes.siblings, request.uri().path().starts_with(siblings::PREFIX)) {
+    if let (Some(door), true) = (&shared.routes.siblings, path.starts_with(siblings::PREFIX)) {
         return Box::pin(door.answer(&shared.limits, *request)).await;
     }
     if let Err(refusal) = shared.guard.check(request.headers(), request.version()) {
@@ -101,7 +107,7 @@ async fn dispatch(shared: &Shared, peer: Peer, request: Box<Request<Incoming>>, 
     let page = shared.guard.page(request.headers());
     let mut response = match page.as_ref().and_then(|_| guard::preflight(&request)) {
         Some(response) => response,
-        None => routed(shared, peer, request, trace).await,
+        None => routed(shared, peer, request, path, trace).await,
     };
     if let Some(origin) = page {
         guard::let_read(&mut response, origin);
@@ -109,11 +115,10 @@ async fn dispatch(shared: &Shared, peer: Peer, request: Box<Request<Incoming>>, 
     response
 }
 
-async fn routed(shared: &Shared, peer: Peer, request: Box<Request<Incoming>>, trace: &str) -> Response<ReplyBody> {
-    let uri = request.uri().clone();
+async fn routed(shared: &Shared, peer: Peer, request: Box<Request<Incoming>>, path: &str, trace: &str) -> Response<ReplyBody> {
     let base = shared.routes.entry.resource.as_ref().map_or("", |resource| resource.base());
-    match route(uri.path(), base) {
-        None => Refusal::NoRoute { path: shown(uri.path()).to_owned() }.response(),
+    match route(path, base) {
+        None => Refusal::NoRoute { path: shown(path).to_owned() }.response(),
         Some(Route::Health | Route::Ready) if !matches!(*request.method(), Method::GET | Method::HEAD) => {
             Refusal::MethodNotAllowed { allow: "GET, HEAD" }.response()
         }
@@ -122,38 +127,55 @@ async fn routed(shared: &Shared, peer: Peer, request: Box<Request<Incoming>>, tr
             Ok(()) => json(StatusCode::OK, &serde_json::json!({"ready": true})),
             Err(reason) => json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({"ready": false, "reasons": [reason]})),
         },
-        Some(Route::Metadata(slug)) => access::metadata(shared, slug, request.method(), uri.path()),
+        Some(Route::Metadata(slug)) => access::metadata(shared, slug, request.method(), path),
         Some(Route::Mcp(slug)) => access::mcp(shared, peer, slug, request, trace).await,
-        Some(Route::Git(path)) => Box::pin(access::git(shared, peer, &path, *request, trace)).await,
+        Some(Route::Git(at)) => Box::pin(access::git(shared, peer, &at, *request, trace)).await,
         Some(Route::Api) => match &shared.routes.rest {
             Some(api) => Box::pin(access::api(shared, peer, api, *request, trace)).await,
-            None => Refusal::NoRoute { path: shown(uri.path()).to_owned() }.response(),
+            None => Refusal::NoRoute { path: shown(path).to_owned() }.response(),
         },
     }
 }
 
-/// The fields that every call is asked for: their names are not read anew each time.
-static KNOWN: [HeaderName; 8] = [
-    hyper::header::AUTHORIZATION,
-    hyper::header::CONTENT_TYPE,
-    hyper::header::ACCEPT,
-    HeaderName::from_static("mcp-protocol-version"),
-    HeaderName::from_static("mcp-method"),
-    HeaderName::from_static("mcp-name"),
-    HeaderName::from_static("mcp-session-id"),
-    HeaderName::from_static("last-event-id"),
-];
+/// Header fields, copied together: the library's map would hold the connection's buffer for as long as a call waits. Each is the lengths of its
+/// name and value, and those.
+struct Headers(Box<[u8]>);
 
-/// Header fields by the library's map.
-struct Headers<'a>(&'a HeaderMap);
+impl Headers {
+    fn of(map: &HeaderMap) -> Self {
+        let length = map.iter().map(|(name, value)| 2 * size_of::<u32>() + name.as_str().len() + value.len()).sum();
+        let mut bytes = Vec::with_capacity(length);
+        for (name, value) in map {
+            for part in [name.as_str().as_bytes(), value.as_bytes()] {
+                // A head is bounded far below.
+                bytes.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
+            }
+            bytes.extend_from_slice(name.as_str().as_bytes());
+            bytes.extend_from_slice(value.as_bytes());
+        }
+        Self(bytes.into_boxed_slice())
+    }
 
-impl Fields for Headers<'_> {
+    /// Returns names and values.
+    fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut rest = &self.0[..];
+        std::iter::from_fn(move || {
+            let (name, after) = rest.split_first_chunk()?;
+            let (value, after) = after.split_first_chunk()?;
+            let (name, after) = after.split_at_checked(u32::from_le_bytes(*name) as usize)?;
+            let (value, after) = after.split_at_checked(u32::from_le_bytes(*value) as usize)?;
+            rest = after;
+            Some((name, value))
+        })
+    }
+}
+
+impl Fields for Headers {
     fn field(&self, name: &str) -> Field<'_> {
-        let known = KNOWN.iter().find(|known| known.as_str() == name);
-        let mut values = known.map_or_else(|| self.0.get_all(name), |known| self.0.get_all(known)).iter();
+        let mut values = self.iter().filter(|(known, _)| *known == name.as_bytes()).map(|(_, value)| value);
         match (values.next(), values.next()) {
             (None, _) => Field::Absent,
-            (Some(value), None) => Field::One(value.as_bytes()),
+            (Some(value), None) => Field::One(value),
             (Some(_), Some(_)) => Field::Repeated,
         }
     }
@@ -169,10 +191,12 @@ pub(super) async fn mcp(shared: &Shared, slug: Option<&str>, request: Box<Reques
         _ => endpoint::Method::Other,
     };
     let mut body = WholeBody::new(incoming, &head.headers, &shared.limits);
-    let exchange = Exchange { method, slug, fields: &Headers(&head.headers), body: &mut body, trace };
+    let (fields, expects) = (Headers::of(&head.headers), head.headers.contains_key(EXPECT));
+    drop(head);
+    let exchange = Exchange { method, slug, fields: &fields, body: &mut body, trace };
     let reply = shared.routes.mcp.serve(exchange).await;
     // A client that waits for `100 Continue` has sent nothing yet.
-    if !head.headers.contains_key(EXPECT) {
+    if !expects {
         body.discard().await;
     }
     response(reply)
@@ -196,6 +220,19 @@ fn response(reply: Reply) -> Response<ReplyBody> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn header_fields_are_found_as_they_came() {
+        let mut map = HeaderMap::new();
+        for (name, value) in [("accept", "text/plain"), ("mcp-name", ""), ("x-twice", "1"), ("x-twice", "2")] {
+            map.append(name, value.parse().expect("a value"));
+        }
+        let headers = Headers::of(&map);
+        assert_eq!(headers.field("accept"), Field::One(b"text/plain"));
+        assert_eq!(headers.field("mcp-name"), Field::One(b""));
+        assert_eq!((headers.field("x-twice"), headers.field("mcp")), (Field::Repeated, Field::Absent));
+        assert_eq!(Headers::of(&HeaderMap::new()).field("accept"), Field::Absent);
+    }
 
     #[test]
     fn metadata_is_found_below_a_base_path_and_without() {

@@ -111,7 +111,7 @@ impl MergeQueue {
             if memory.tried.get(&merge.id) == Some(&(ours, reviews)) {
                 continue;
             }
-            trace::on_behalf(&merge.id.to_string(), self.step(project, &merge, task, ours)).await?;
+            trace::on_behalf(merge.id.to_string(), self.step(project, &merge, task, ours)).await?;
             memory.tried.insert(merge.id, (ours, reviews));
             return Ok(true);
         }

@@ -61,6 +61,8 @@ use crate::service::residents::Residency;
 use crate::service::surface::{AgentSurface, Services};
 use crate::telemetry::{Exporter, Tally};
 
+/// Milliseconds that the last traces have to be sent.
+const TRACES_MS: u64 = 2_000;
 /// Identifies the key that seals sessions; a second one comes with the first rotation.
 const SEALING_KEY_ID: u8 = 1;
 
@@ -414,9 +416,8 @@ pub async fn up(config: Config, reread: Option<Reread>, traces: Option<Exporter>
     let services = &opened.services;
     let fetch: Arc<dyn Fetch> = Arc::new(WebFetch::new()?);
     let spans = traces.as_ref().map(Exporter::tally);
-    if let Some(traces) = traces {
-        background.spawn(traces.run(Arc::clone(&fetch), url.clone(), stop.clone()));
-    }
+    let traced = CancellationToken::new();
+    let sending = traces.map(|traces| tokio::spawn(traces.run(Arc::clone(&fetch), url.clone(), traced.clone())));
     let residency = Arc::new(Residency::new(services.clone(), fetch));
     residency.settle().await.map_err(AppError::State)?;
     background.spawn(due::run(services.clone(), Arc::clone(&residency), stop.clone()));
@@ -448,6 +449,11 @@ pub async fn up(config: Config, reread: Option<Reread>, traces: Option<Exporter>
         tracing::warn!("the drain's deadline passed; what was under way is finished at the next start");
         // Its lease runs out by itself: nobody may take over while something still goes on here.
         keeping.abort();
+    }
+    traced.cancel();
+    if let Some(sending) = sending {
+        // What was drained is traced, too; a collector that does not answer holds nobody up.
+        drop(tokio::time::timeout(Duration::from_millis(TRACES_MS), sending).await);
     }
     opened.store.close().await;
     tracing::info!(cut = drained.cut, "drained");

@@ -169,7 +169,7 @@ async fn who_fails_again_and_again_is_left_alone_until_a_better_one_comes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_fails_after_every_rest_waits_for_an_operator() {
-    let tolerance = Tolerance { failures_max: 1, rest_ms: 1, rest_ms_max: 1, rests_max: 2 };
+    let tolerance = Tolerance { failures_max: 1, rest_ms: 1, rest_ms_max: 1, rests_max: 2, ..Tolerance::default() };
     let mut stage = Stage::with_tolerance(Recording::Off, 0, tolerance);
     stage.load("r", World::Router, TRAPS.component(), "{}").await;
     let mut last = String::new();

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::ports::fetch::FetchUrl;
 
 /// Where traces are sent, and how many.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct TracesConfig {
     /// Where they are taken.
     pub url: FetchUrl,
@@ -13,6 +13,15 @@ pub struct TracesConfig {
     pub headers: Vec<(String, String)>,
     /// Of a thousand traces that begin here, so many are kept; one that a caller began is kept where the caller keeps it.
     pub share_permille: u16,
+}
+
+/// What goes along may be secret.
+impl std::fmt::Debug for TracesConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        let Self { url, share_permille, .. } = self;
+        f.debug_struct("TracesConfig").field("url", url).field("headers", &names).field("share_permille", share_permille).finish()
+    }
 }
 
 #[derive(Deserialize)]

@@ -23,4 +23,9 @@ pub trait Lookups: Send + Sync {
     /// # Errors
     /// [`LookupRefusal`].
     fn read(&self, uri: &str) -> Result<String, LookupRefusal>;
+
+    /// Returns whether the host failed to give what was read, so that what came of it is not the component's own doing.
+    fn is_broken(&self) -> bool {
+        false
+    }
 }

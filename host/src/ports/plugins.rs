@@ -702,6 +702,12 @@ pub trait Plugins: Send + Sync {
     /// Returns an empty stage with the same engines and code cache, to try a component before it is loaded here.
     fn aside(&self) -> Aside;
 
+    /// Returns whether a plugin is not asked now, because it failed too often.
+    fn rests(&self, plugin: &str) -> bool {
+        let _ = plugin;
+        false
+    }
+
     /// Returns what the operator wants done when a plugin gives no answer.
     fn on_failure(&self, plugin: &str) -> OnFailure {
         let _ = plugin;

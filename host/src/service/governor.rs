@@ -183,7 +183,12 @@ impl Governor {
             || posts.by_name.get(plugin).is_some_and(|post| post.is_next_fresh())
     }
 
-    /// Lets a call through, if its binding may be asked now.
+    /// Lets a call through, if its binding may be asked now. Where it is given up before it ends, that says nothing.
+    fn enter<'a>(&'a self, post: &'a Arc<Post>) -> Result<Entered<'a>, PluginFailure> {
+        let begun = self.admit(post)?;
+        Ok(Entered { governor: self, post, begun, is_settled: false })
+    }
+
     fn admit(&self, post: &Post) -> Result<Instant, PluginFailure> {
         let resting = |why: String| PluginFailure::Resting { plugin: post.name.clone(), why };
         if post.rule.load().mode == Mode::Off {
@@ -204,20 +209,18 @@ impl Governor {
         }
     }
 
-    /// Takes note of how a call went. Returns how many microseconds it took.
-    fn settle(&self, post: &Post, begun: Instant, failure: Option<&PluginFailure>) -> u64 {
-        let took_us = u64::try_from(self.system.instant().duration_since(begun).as_micros()).unwrap_or(u64::MAX);
-        post.count(failure, took_us);
+    fn learn(&self, post: &Post, failure: Option<&PluginFailure>, took_us: u64) {
         let change = match failure {
             Some(failure) if is_fault(failure) => {
                 let now_ms = self.now_ms();
-                let change = post.breaker.lock().failed(now_ms);
+                let change = post.breaker.lock().failed(now_ms, took_us / 1_000);
                 if change != Change::None {
                     post.note(failure.to_string());
                 }
                 change
             }
-            Some(_) | None => post.breaker.lock().succeeded(),
+            Some(PluginFailure::Refused { .. }) | None => post.breaker.lock().succeeded(),
+            Some(_) => return post.breaker.lock().gave_nothing(self.now_ms()),
         };
         tell(post, change);
         if change == Change::Stuck {
@@ -225,7 +228,6 @@ impl Governor {
             // Where there is no room it stays shut all the same, until the next start.
             let _ = self.stuck.try_send(GivenUp { plugin: post.name.clone(), why });
         }
-        took_us
     }
 
     /// Hands a call to the watcher where it is watched.
@@ -264,9 +266,9 @@ impl Governor {
         R: Clone + Send + Sync,
     {
         let Some(post) = self.post(plugin) else { return call.await };
-        let begun = self.admit(&post)?;
+        let entered = self.enter(&post)?;
         let outcome = spanned(plugin, asked, call).await;
-        let took_us = self.settle(&post, begun, outcome.as_ref().err());
+        let took_us = entered.settle(outcome.as_ref().err());
         let subject = question.map(Subject::Asked);
         match &outcome {
             Ok(given) => self.hand_on(&post, took_us, Ok(&|| answer(given.clone())), subject),
@@ -275,21 +277,52 @@ impl Governor {
         outcome
     }
 
-    /// Makes a call that nobody watches, governed.
+    /// Makes a call that nobody watches, governed. Where the host could not give it what it read, its failure is not its own.
     async fn guarded<R>(
         &self,
         plugin: &str,
         asked: &'static str,
         call: impl Future<Output = Result<R, PluginFailure>> + Send,
+        is_starved: impl Fn() -> bool + Send,
     ) -> Result<R, PluginFailure>
     where
         R: Send + Sync,
     {
         let Some(post) = self.post(plugin) else { return call.await };
-        let begun = self.admit(&post)?;
+        let entered = self.enter(&post)?;
         let outcome = spanned(plugin, asked, call).await;
-        self.settle(&post, begun, outcome.as_ref().err());
+        if !is_starved() {
+            entered.settle(outcome.as_ref().err());
+        }
         outcome
+    }
+}
+
+/// A call that was let through.
+struct Entered<'a> {
+    governor: &'a Governor,
+    post: &'a Post,
+    begun: Instant,
+    is_settled: bool,
+}
+
+impl Entered<'_> {
+    /// Takes note of how it went. Returns how many microseconds it took.
+    fn settle(mut self, failure: Option<&PluginFailure>) -> u64 {
+        self.is_settled = true;
+        let took = self.governor.system.instant().duration_since(self.begun);
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.post.count(failure, took_us);
+        self.governor.learn(self.post, failure, took_us);
+        took_us
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.post.breaker.lock().gave_nothing(self.governor.now_ms());
+        }
     }
 }
 
@@ -432,6 +465,10 @@ impl Plugins for Governor {
         self.inner.aside()
     }
 
+    fn rests(&self, plugin: &str) -> bool {
+        self.post(plugin).is_some_and(|post| post.breaker.lock().holds(self.now_ms()))
+    }
+
     fn on_failure(&self, plugin: &str) -> OnFailure {
         self.post(plugin).map_or(OnFailure::FallBack, |post| post.on_failure())
     }
@@ -446,11 +483,11 @@ impl Plugins for Governor {
 
     fn route(&self, plugin: &str, message: &RouteMessage, candidates: &[RouteCandidate]) -> Result<RouteVerdict, PluginFailure> {
         let Some(post) = self.post(plugin) else { return self.inner.route(plugin, message, candidates) };
-        let begun = self.admit(&post)?;
+        let entered = self.enter(&post)?;
         let span = spans::of_plugin(plugin, "route");
         let outcome = span.in_scope(|| self.inner.route(plugin, message, candidates));
         spans::ended(&span, outcome.as_ref());
-        let took_us = self.settle(&post, begun, outcome.as_ref().err());
+        let took_us = entered.settle(outcome.as_ref().err());
         // Names are looked up later, off this thread: a candidate's clone copies no text.
         let subject = self.is_watched(plugin, 0).then(|| Subject::Route { message: message.clone(), candidates: candidates.to_vec() });
         match &outcome {

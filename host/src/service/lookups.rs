@@ -135,6 +135,10 @@ fn limited(limit: String) -> LookupRefusal {
 }
 
 impl Lookups for StoreLookups {
+    fn is_broken(&self) -> bool {
+        self.broken().is_some()
+    }
+
     fn read(&self, uri: &str) -> Result<String, LookupRefusal> {
         if self.grant == Grant::Withheld {
             return Err(LookupRefusal::NotGranted("lookups".to_owned()));

@@ -288,7 +288,7 @@ impl MergeQueue {
             let advice = format!("Call lookup(\"{id}\") to see how it stands.");
             return Err(Failure::refused("not_conflicted", format!("{id} has no conflict to resolve"), advice));
         };
-        // The same call again, because its answer was lost: the branch has moved for it.
+        // The same call again, whose answer was lost before it was queued: the branch has moved for it.
         let once = acting.once("resolve_conflict", format!("{id}@{}", merge.head), &files);
         if let Some(made) = self.commits.made_before(acting.project, &once).await? {
             return self.submit(acting, id, Some(made.commit)).await;

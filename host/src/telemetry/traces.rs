@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -68,6 +68,7 @@ struct Running {
     is_kept: bool,
     name: Cow<'static, str>,
     kind: Kind,
+    begun: Instant,
     begun_ns: u64,
     ended_ns: u64,
     failed: Option<String>,
@@ -120,6 +121,7 @@ pub(super) fn is_traced(metadata: &Metadata<'_>) -> bool {
     metadata.is_span() && metadata.target() == SPANS
 }
 
+#[expect(clippy::disallowed_methods, reason = "collectors put the spans of several hosts on one clock, which is that of the wall")]
 fn now_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
@@ -231,6 +233,7 @@ where
             is_kept: true,
             name: Cow::Borrowed(span.name()),
             kind: Kind::Internal,
+            begun: self.system.instant(),
             begun_ns: now_ns(),
             ended_ns: 0,
             failed: None,
@@ -264,7 +267,8 @@ where
         let Some(span) = context.span(&id) else { return };
         let Some(mut running) = span.extensions_mut().remove::<Running>() else { return };
         if running.is_kept {
-            running.ended_ns = now_ns();
+            let took = self.system.instant().saturating_duration_since(running.begun);
+            running.ended_ns = running.begun_ns.saturating_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
             if self.queue.try_send(running).is_err() {
                 self.tally.dropped.fetch_add(1, Ordering::Relaxed);
             }
@@ -303,13 +307,15 @@ impl Exporter {
                             tracing::warn!(why, "traces are not taken");
                             trouble = Some(why);
                         }
-                        if !may_retry || is_last {
-                            batch.drain(..count);
-                            self.count(&self.tally.dropped, count);
-                        }
-                        if !is_last {
-                            break;
-                        }
+                        let given_up = match (is_last, may_retry) {
+                            // There is no time for those behind it, either.
+                            (true, _) => batch.len(),
+                            (false, false) => count,
+                            (false, true) => 0,
+                        };
+                        batch.drain(..given_up);
+                        self.count(&self.tally.dropped, given_up);
+                        break;
                     }
                 }
             }
@@ -344,7 +350,11 @@ impl Exporter {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = &mut enough => return false,
-                span = self.queue.recv() => batch.extend(span),
+                span = self.queue.recv() => match span {
+                    Some(span) => batch.push_back(span),
+                    // Nobody is traced any more.
+                    None => return true,
+                },
             }
         }
         if stop.is_cancelled() {

@@ -58,11 +58,13 @@ impl Providers for GovernedProviders {
         emit: Arc<dyn Emit>,
         lookups: Arc<dyn Lookups>,
     ) -> Result<ProviderOutcome, PluginFailure> {
-        self.governor.guarded(plugin, "provide", self.inner.provide(plugin, context, call, emit, lookups)).await
+        let read = Arc::clone(&lookups);
+        let call = self.inner.provide(plugin, context, call, emit, lookups);
+        self.governor.guarded(plugin, "provide", call, || read.is_broken()).await
     }
 
     async fn complete(&self, plugin: &str, reference: String, argument: String, typed: String) -> Result<Vec<String>, PluginFailure> {
-        self.governor.guarded(plugin, "complete", self.inner.complete(plugin, reference, argument, typed)).await
+        self.governor.guarded(plugin, "complete", self.inner.complete(plugin, reference, argument, typed), || false).await
     }
 
     async fn cancelled(&self, plugin: &str, call_id: String, state: Vec<u8>) -> Result<(), PluginFailure> {
@@ -82,6 +84,7 @@ impl Residents for GovernedResidents {
         event: ResidentEvent,
         memory: Arc<dyn ResidentMemory>,
     ) -> Result<Result<Vec<Action>, String>, PluginFailure> {
-        self.governor.guarded(plugin, "handle", self.inner.handle(plugin, event, memory)).await
+        let read = Arc::clone(&memory);
+        self.governor.guarded(plugin, "handle", self.inner.handle(plugin, event, memory), || read.is_broken()).await
     }
 }

@@ -78,4 +78,8 @@ impl Lookups for StoreMemory {
     fn read(&self, uri: &str) -> Result<String, LookupRefusal> {
         self.lookups.read(uri)
     }
+
+    fn is_broken(&self) -> bool {
+        self.lookups.is_broken()
+    }
 }

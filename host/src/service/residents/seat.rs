@@ -214,6 +214,11 @@ impl Seat {
             }
             rung?;
         }
+        // What it is sent stays in its inbox until it is asked again.
+        if self.held.is_none() && self.services.kit.plugins.rests(&self.binding.plugin) {
+            let (plugin, why) = (self.binding.plugin.clone(), "it rests".to_owned());
+            return Err(PluginFailure::Resting { plugin, why }.into());
+        }
         if !self.leave.is_cancelled() {
             any |= self.message().await?;
         }

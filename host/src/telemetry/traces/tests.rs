@@ -61,7 +61,9 @@ async fn traced(share_permille: u16, fails: &[u16], act: impl FnOnce()) -> (Arc<
     let url = FetchUrl::parse("http://127.0.0.1:4318/v1/traces").expect("a URL");
     let (layer, exporter) = new(TracesConfig { url, headers: Vec::new(), share_permille }, Arc::new(Counting::default()));
     let tally = exporter.tally();
-    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer.with_filter(filter_fn(is_traced))), act);
+    // It stays, as in a host, until all is sent: else what is sent last is not tried twice.
+    let dispatch = tracing::Dispatch::new(tracing_subscriber::registry().with(layer.with_filter(filter_fn(is_traced))));
+    tracing::dispatcher::with_default(&dispatch, act);
     let collector = Arc::new(Collector { fails: Mutex::new(fails.to_vec()), ..Collector::default() });
     let stop = CancellationToken::new();
     let run = exporter.run(Arc::clone(&collector) as Arc<dyn Fetch>, "here".to_owned(), stop.clone());
@@ -72,6 +74,7 @@ async fn traced(share_permille: u16, fails: &[u16], act: impl FnOnce()) -> (Arc<
         stop.cancel();
     };
     tokio::join!(run, over);
+    drop(dispatch);
     (collector, tally)
 }
 

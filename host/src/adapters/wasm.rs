@@ -20,6 +20,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use thiserror::Error;
+use tokio::task::JoinError;
 use wasmtime::component::{Component, Linker};
 
 mod admission;
@@ -28,6 +29,7 @@ mod bounds;
 mod cache;
 mod compiler;
 mod conduct;
+mod crew;
 mod engine;
 mod failure;
 pub mod fuzz;
@@ -55,6 +57,7 @@ use self::admission::Shape;
 use self::cache::CodeCache;
 pub use self::cache::CodeCounts;
 use self::compiler::Compiler;
+use self::crew::Crew;
 use self::engine::Layout;
 use self::failure::{invalid, limit};
 use self::lane::Lane;
@@ -101,8 +104,8 @@ pub enum WasmError {
     /// This machine cannot run components: the address space, or a processor feature.
     #[error("components cannot be run on this machine: {0}")]
     Engine(String),
-    /// There is no thread for deadlines.
-    #[error("the thread for plugin deadlines did not start")]
+    /// There are no threads for plugins and their deadlines.
+    #[error("the threads for plugins did not start")]
     Thread(#[source] io::Error),
 }
 
@@ -121,6 +124,7 @@ struct Inner {
     /// Loads so far.
     loads: AtomicU64,
     lanes: Arc<Lanes>,
+    crew: Arc<Crew>,
 }
 
 /// Where slow plugins are asked: those of short deadlines do not wait behind those of long ones.
@@ -207,8 +211,9 @@ impl Wasm {
         };
         let cache = Arc::new(CodeCache::open(options.cache_dir, &options.cache_key));
         let lanes = Arc::new(Lanes { short: Lane::new("plugin-lane"), long: Lane::new("plugin-lane-long") });
+        let crew = Arc::new(Crew::new().map_err(WasmError::Thread)?);
         let (roomy, compiler) = (Arc::default(), Arc::default());
-        let inner = Inner { shared, roomy, cache, compiler, bindings: ArcSwap::default(), loads: AtomicU64::new(0), lanes };
+        let inner = Inner { shared, roomy, cache, compiler, bindings: ArcSwap::default(), loads: AtomicU64::new(0), lanes, crew };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -237,7 +242,7 @@ impl Wasm {
             question(G::pool(&asked.bound).ok_or_else(|| PluginFailure::NotBound(asked.reference.name.clone()))?)
         };
         if !is_slow {
-            return blocking(plugin, work).await;
+            return self.inner.crew.run(work).await.unwrap_or_else(|error| gone(plugin, error));
         }
         let end = self.inner.lanes.of(&limits).run(limits.lane_wait(), work).await;
         end.unwrap_or_else(|| Err(not_its_turn::<G>(&binding)))
@@ -267,17 +272,11 @@ fn not_its_turn<G: Guest>(binding: &Binding) -> PluginFailure {
     G::pool(&binding.bound).map_or_else(|| failure.clone(), |pool| pool.count(failure.clone()))
 }
 
-/// Runs what takes long off the async threads.
-async fn blocking<R: Send + 'static>(
-    plugin: &str,
-    work: impl FnOnce() -> Result<R, PluginFailure> + Send + 'static,
-) -> Result<R, PluginFailure> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(limit(plugin, "time: the host is shutting down")),
-        },
+/// Says what came of a call that its thread did not end: its panic is the caller's.
+fn gone<R>(plugin: &str, error: JoinError) -> Result<R, PluginFailure> {
+    match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(_) => Err(limit(plugin, "time: the host is shutting down")),
     }
 }
 
@@ -292,6 +291,7 @@ impl Inner {
             bindings: ArcSwap::default(),
             loads: AtomicU64::new(0),
             lanes: Arc::clone(&self.lanes),
+            crew: Arc::clone(&self.crew),
         }
     }
 
@@ -398,7 +398,7 @@ impl Plugins for Wasm {
     async fn load(&self, source: PluginSource) -> Result<PluginRef, PluginFailure> {
         let inner = Arc::clone(&self.inner);
         let name = source.name.clone();
-        blocking(&name, move || inner.load(source)).await
+        self.inner.crew.run(move || inner.load(source)).await.unwrap_or_else(|error| gone(&name, error))
     }
 
     fn unload(&self, name: &str) {

@@ -69,7 +69,7 @@ pub(super) const GUESTS: &[Guest] = &[
     called(
         "log-flood",
         "agent",
-        Outcome::Answer,
+        Outcome::Limit("log lines"),
         Text {
             fields: r#"
                 (import "pointsman:types/log@0.1.0" "write" (func $write (param i32 i32 i32)))

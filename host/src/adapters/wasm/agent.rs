@@ -24,6 +24,7 @@ pub(super) mod bindings {
     wasmtime::component::bindgen!({
         path: ["../wit/types", "../wit/agent"],
         world: "pointsman:agent/agent",
+        imports: { "pointsman:types/log.write": trappable },
         ownership: Borrowing { duplicate_if_necessary: false },
     });
 }
@@ -82,7 +83,10 @@ impl kv::Host for State {
 }
 
 impl log::Host for State {
-    fn write(&mut self, level: log::Level, line: String) {
+    fn write(&mut self, level: log::Level, line: String) -> wasmtime::Result<()> {
+        if !self.may_write_line() {
+            return Err(wasmtime::Error::msg("it writes more lines than a call may"));
+        }
         let level = match level {
             log::Level::Debug => Level::Debug,
             log::Level::Info => Level::Info,
@@ -90,6 +94,7 @@ impl log::Host for State {
             log::Level::Error => Level::Error,
         };
         self.log.write(level, &line);
+        Ok(())
     }
 }
 

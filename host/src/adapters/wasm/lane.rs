@@ -4,6 +4,7 @@
 //! that was given up before its turn is not done; a worker of the async runtime that waits here is stood in for.
 
 use std::any::Any;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -17,6 +18,11 @@ use tokio::sync::oneshot;
 const LINE_MAX: usize = 64;
 /// Added to the thread's niceness: whatever else wants to run gets nine parts of ten (sched(7)).
 const NICENESS: i32 = 10;
+
+/// The highest niceness there is.
+const NICENESS_MAX: i32 = 19;
+/// Nanoseconds of a slice: the shortest that the kernel takes (sched_setattr(2)).
+const SLICE_NS: u64 = 100_000;
 
 const WAITING: u8 = 0;
 const BEGUN: u8 = 1;
@@ -113,11 +119,39 @@ fn start(name: &'static str) -> Option<SyncSender<Work>> {
     thread.ok().map(|_| line)
 }
 
-/// Adds to the niceness of the calling thread, which never gets it back.
+/// Adds to the niceness of the calling thread, which never gets it back, and has it run for short slices: whoever wakes up beside it does
+/// not wait for the end of a long one.
 pub(super) fn yield_to_others(niceness: i32) {
     // On Linux it is each thread's own (setpriority(2), "C library/kernel differences").
+    let own = rustix::process::getpriority_process(None).unwrap_or(0);
+    if set_slice((own + niceness).min(NICENESS_MAX)).is_ok() {
+        return;
+    }
     if let Err(error) = rustix::process::nice(niceness) {
         tracing::warn!(%error, "a thread for slow work has the priority of any other");
+    }
+}
+
+/// Sets niceness and slice of the calling thread. A kernel before 6.12 leaves the slice as it is.
+#[expect(
+    unsafe_code,
+    reason = "no library wraps this call; the kernel reads the structure, whose size stands in it, and keeps nothing of it"
+)]
+fn set_slice(niceness: i32) -> io::Result<()> {
+    let wish = libc::sched_attr {
+        size: u32::try_from(size_of::<libc::sched_attr>()).unwrap_or(0),
+        sched_policy: libc::SCHED_OTHER.unsigned_abs(),
+        sched_flags: 0,
+        sched_nice: niceness,
+        sched_priority: 0,
+        sched_runtime: SLICE_NS,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    let (this_thread, no_flags) = (0, 0);
+    match unsafe { libc::syscall(libc::SYS_sched_setattr, this_thread, &raw const wish, no_flags) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -18,7 +18,7 @@ use super::failure::{classify, invalid};
 use super::limits::Limits;
 use super::log_lines::LogLines;
 use super::slots::Slots;
-use super::store::{State, start_deadline, took_long};
+use super::store::{State, start_call, took_long};
 use super::symbols::{Phase, Quota, Scope, SymbolTable};
 use super::ticker::Ticker;
 use crate::ports::plugins::{Instances, Meter, PluginFailure, PluginStats};
@@ -180,9 +180,7 @@ impl<G: Guest> Pool<G> {
         let kept = if self.terms.instances == Instances::Warm { self.idle.lock().pop() } else { None };
         let mut idle = match kept.filter(|idle| idle.store.data().scope.holds()) {
             Some(mut idle) => {
-                idle.store.data_mut().account.exceeded = None;
-                idle.store.data_mut().last_words = None;
-                start_deadline(&mut idle.store, deadline_ms);
+                start_call(&mut idle.store, deadline_ms);
                 idle
             }
             // Instantiation, configuration and question share the one deadline.
@@ -220,7 +218,7 @@ impl<G: Guest> Pool<G> {
     fn store(&self, deadline_ms: u64) -> Store<State> {
         let scope = Scope::new(Arc::clone(&self.shared.symbols), Arc::clone(&self.quota));
         let mut store = State::store(&self.shared.engine, &self.terms.limits, scope, Arc::clone(&self.log));
-        start_deadline(&mut store, deadline_ms);
+        start_call(&mut store, deadline_ms);
         if self.shared.meter == Meter::On {
             store.set_fuel(u64::MAX).expect("an engine that meters takes fuel");
         }

@@ -20,6 +20,8 @@ use crate::ports::resident::ResidentMemory;
 
 /// A call is ended after so many times its deadline, whether it ran or waited.
 const WAIT_FACTOR: u64 = 10;
+/// Lines of one call for the log, those that are left out of it counted: each costs the host some time.
+const LINES_PER_CALL_MAX: u32 = 10_000;
 
 /// The data of a store.
 pub(super) struct State {
@@ -33,6 +35,8 @@ pub(super) struct State {
     pub(super) log: Arc<LogLines>,
     /// What the guest said, in the running call, of the trap that is to come.
     pub(super) last_words: Option<String>,
+    /// Lines that the running call may still write to the log.
+    lines_left: u32,
     deadline: Deadline,
 }
 
@@ -52,12 +56,22 @@ impl State {
     pub(super) fn store(engine: &Engine, limits: &Limits, scope: Scope, log: Arc<LogLines>) -> Store<Self> {
         let account =
             Account { memory_bytes_max: limits.memory_bytes_max, table_elements_max: limits.table_elements_max, ..Account::default() };
-        let mut store =
-            Store::new(engine, Self { scope, account, reach: Reach::default(), log, last_words: None, deadline: Deadline::default() });
+        let (reach, deadline) = (Reach::default(), Deadline::default());
+        let mut store = Store::new(engine, Self { scope, account, reach, log, last_words: None, lines_left: 0, deadline });
         store.limiter(|state| &mut state.account);
         store.set_hostcall_fuel(limits.result_bytes_max);
         store.epoch_deadline_callback(|mut context| Ok(context.data_mut().deadline.reached()));
         store
+    }
+
+    /// Returns whether the running call may write one more line to the log; when it may not, that is the limit it reached.
+    pub(super) fn may_write_line(&mut self) -> bool {
+        let left = self.lines_left.checked_sub(1);
+        self.lines_left = left.unwrap_or(0);
+        if left.is_none() {
+            self.account.exceeded = Some("log lines");
+        }
+        left.is_some()
     }
 }
 
@@ -66,8 +80,10 @@ pub(super) fn took_long(store: &Store<State>) -> bool {
     store.data().deadline.took_long()
 }
 
-/// Starts a call's deadline.
-pub(super) fn start_deadline(store: &mut Store<State>, deadline_ms: u64) {
+/// Starts a call: from here its deadline runs, and its lines are counted.
+pub(super) fn start_call(store: &mut Store<State>, deadline_ms: u64) {
+    let state = store.data_mut();
+    (state.account.exceeded, state.last_words, state.lines_left) = (None, None, LINES_PER_CALL_MAX);
     let first = store.data_mut().deadline.start(deadline_ms);
     store.set_epoch_deadline(first);
 }

@@ -32,8 +32,9 @@ pub(super) struct Master {
     connection: MultiplexedConnection,
     /// For writes: waiting for replicas holds up whatever comes behind.
     writes: MultiplexedConnection,
-    /// The process that serves: another one may have lost what this one knew.
-    run_id: String,
+    /// The process that serves and the history that it is the master of: another one may have lost what this one knew. A process that was
+    /// a replica meanwhile took over what another master had, and begins a history of its own when it is promoted again.
+    lineage: String,
     /// Replicas that have to have a write before it is answered.
     acks: AtomicU32,
     fell_out: CancellationToken,
@@ -62,9 +63,9 @@ impl Servers {
         &self.masters
     }
 
-    /// Returns what names these very processes.
+    /// Returns what names these very processes and their histories.
     pub(super) fn lineage(&self) -> String {
-        let mut ids: Vec<&str> = self.masters.iter().map(|master| master.run_id.as_str()).collect();
+        let mut ids: Vec<&str> = self.masters.iter().map(|master| master.lineage.as_str()).collect();
         ids.sort_unstable();
         ids.join(" ")
     }
@@ -204,12 +205,14 @@ impl Finder {
         if field(&replication, "role") != Some("master") {
             return Err((ServerErrorKind::ReadOnly.into(), "the server is no master", server.to_string()).into());
         }
-        let run_id = field(&server_info, "run_id").ok_or((ErrorKind::UnexpectedReturnType, "the server does not name its run"))?;
+        let unnamed = || RedisError::from((ErrorKind::UnexpectedReturnType, "the server does not name its run and its history"));
+        let run = field(&server_info, "run_id").ok_or_else(unnamed)?;
+        let history = field(&replication, "master_replid").ok_or_else(unnamed)?;
         let master = Master {
             server: server.clone(),
             connection: connection.clone(),
             writes: client.get_multiplexed_async_connection_with_config(&self.config(self.options.answer_ms)).await?,
-            run_id: run_id.to_owned(),
+            lineage: format!("{run}:{history}"),
             acks: AtomicU32::new(1),
             fell_out: fell_out.clone(),
         };

@@ -264,6 +264,7 @@ async fn open(config: &Config, urls: Urls, gate: &access::Gate, reread: Option<R
         system,
         keys,
         settings: Arc::new(settings),
+        slugs: Arc::default(),
     };
     let decisions = DecisionLog::new(Arc::clone(&kit.store), config.decisions.kept_max);
     let registry = Registry::new(kit.clone(), components, wanted, reread).governed_by(Arc::clone(&governor));

@@ -351,8 +351,16 @@ impl Agent {
     /// # Panics
     /// When it fails.
     pub async fn call(&self, tool: &str, arguments: Value) -> Value {
+        self.whole(tool, arguments).await["result"].clone()
+    }
+
+    /// Calls a tool; returns all of its answer.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn whole(&self, tool: &str, arguments: Value) -> Value {
         match self.client.call(tool, arguments).await {
-            Ok(answer) => answer["result"].clone(),
+            Ok(answer) => answer,
             Err(error) => panic!("{}: {tool}: {error}", self.name),
         }
     }

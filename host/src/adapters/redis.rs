@@ -8,6 +8,7 @@
 //!            recovery     before they are used: what they lost is handed in again, a new epoch begins
 //!            lane         commits to one server: in groups, replicated, journalled, answered
 //!            journal      what this host committed lately, on its own disk
+//!            kept         what was accepted while Redis was away, until it is done
 //! ```
 //!
 //! **Invariants:** whatever Redis does not answer in time may have happened: the caller is told `Unavailable` and repeats by its
@@ -17,7 +18,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -34,6 +35,7 @@ mod address;
 mod clock;
 mod entry;
 mod journal;
+mod kept;
 mod keys;
 mod lane;
 mod recovery;
@@ -43,6 +45,7 @@ pub use self::address::{Address, AddressError};
 use self::clock::Clock;
 use self::entry::{Entry, read};
 use self::journal::Journal;
+use self::kept::Kept;
 use self::keys::{HOST, Keys};
 use self::lane::Lane;
 use self::recovery::{SettleError, settle};
@@ -51,7 +54,7 @@ use crate::ports::causes::chain;
 use crate::ports::clock::System;
 use crate::ports::metrics::{Family, Measured, Sample, Value as Figure};
 use crate::ports::store::{
-    Commit, Committed, DueEntry, ENTRIES_MAX, PAGE_BYTES_MAX, Page, Store, StoreError, Versioned, Wakers, commit_bytes,
+    Commit, Committed, DueEntry, ENTRIES_MAX, PAGE_BYTES_MAX, Page, Store, StoreError, Versioned, Wakers, WhenAway, commit_bytes,
 };
 
 /// The version of the form in which everything stands.
@@ -164,6 +167,7 @@ struct Core {
     /// This host's name among the others.
     host: String,
     journal: Option<Journal>,
+    kept: Option<Kept>,
     clock: Clock,
     commit: Script,
     settle: Script,
@@ -265,14 +269,14 @@ impl Up {
 #[derive(Clone)]
 enum State {
     Up(Arc<Up>),
-    Down(String),
+    Down { why: String, since: Instant },
 }
 
 impl State {
     fn up(&self) -> Option<Arc<Up>> {
         match self {
             Self::Up(up) if up.is_well() => Some(Arc::clone(up)),
-            Self::Up(_) | Self::Down(_) => None,
+            Self::Up(_) | Self::Down { .. } => None,
         }
     }
 }
@@ -312,6 +316,20 @@ fn time_ms((seconds, micros): (i64, i64)) -> TimeMs {
     TimeMs(seconds.saturating_mul(1_000).saturating_add(micros / 1_000))
 }
 
+/// Reads; where the connection turns out to be lost, once more over the next one.
+macro_rules! reading {
+    ($store:ident, |$up:ident| $read:block) => {{
+        let $up = $store.up().await?;
+        match async { $read }.await {
+            Err(StoreError::Unavailable { .. }) if !$up.is_well() => {
+                let $up = $store.up().await?;
+                async { $read }.await
+            }
+            found => found,
+        }
+    }};
+}
+
 impl RedisStore {
     /// Opens the store that stands in a Redis, which is begun where there is none.
     ///
@@ -328,10 +346,15 @@ impl RedisStore {
             }
             None => None,
         };
+        let kept = match &options.journal {
+            Some(folder) => Some(Kept::open(folder).map_err(|source| RedisOpenError::Journal { folder: folder.clone(), source })?),
+            None => None,
+        };
         let (keys, wakers) = (Keys::new(&options.prefix), Arc::new(Wakers::default()));
         let core = Arc::new(Core {
             host: journal.as_ref().map_or(new_name, |journal| journal.host().to_owned()),
             journal,
+            kept,
             clock: Clock::new(Arc::clone(&options.system), TimeMs(0)),
             commit: Script::new(COMMIT),
             settle: Script::new(SETTLE),
@@ -364,6 +387,12 @@ impl RedisStore {
         &self.core.host
     }
 
+    /// Returns how many commits wait until Redis is back.
+    #[must_use]
+    pub fn kept(&self) -> u64 {
+        self.core.kept.as_ref().map_or(0, |kept| kept.counts()[0])
+    }
+
     /// Leaves the other hosts: none waits for what this one may have when Redis loses something.
     pub async fn close(&self) {
         let up = self.state.borrow().up();
@@ -385,20 +414,36 @@ impl RedisStore {
             return Ok(up);
         }
         let mut state = self.state.clone();
-        let came = tokio::time::timeout(Duration::from_millis(GRACE_MS), state.wait_for(|state| state.up().is_some())).await;
+        let came = tokio::time::timeout(self.grace(), state.wait_for(|state| state.up().is_some())).await;
         match came {
             Ok(Ok(state)) => state.up().ok_or_else(|| unavailable_because("Redis fell out again")),
             Ok(Err(_)) => Err(unavailable_because("the store is closed")),
             Err(_) => Err(match &*self.state.borrow() {
-                State::Down(why) => unavailable_because(why),
+                State::Down { why, .. } => unavailable_because(why),
                 State::Up(_) => unavailable_because("the connection to Redis was lost"),
             }),
         }
     }
 
-    /// Reads by a script.
-    async fn page(&self, space: &str, first: Vec<u8>, end: Vec<u8>, limit: usize) -> Result<Vec<Value>, StoreError> {
+    /// Returns how long a call waits for Redis: once it has been away for that long, nobody waits for it.
+    fn grace(&self) -> Duration {
+        let away = match &*self.state.borrow() {
+            State::Up(_) => Duration::ZERO,
+            State::Down { since, .. } => self.core.options.system.instant().saturating_duration_since(*since),
+        };
+        Duration::from_millis(GRACE_MS).saturating_sub(away)
+    }
+
+    /// Does a commit that expects to be done now.
+    async fn commit_now(&self, entry: Entry) -> Result<Committed, StoreError> {
         let up = self.up().await?;
+        self.core.note_space(&up.servers, &entry.space).await.map_err(|error| unavailable(&error))?;
+        let lane = up.lane(&entry.space).map_err(|error| unavailable(&error))?;
+        lane.commit(entry).await
+    }
+
+    /// Reads by a script.
+    async fn page(&self, up: &Up, space: &str, first: &[u8], end: &[u8], limit: usize) -> Result<Vec<Value>, StoreError> {
         let master = up.servers.of(space).map_err(|error| unavailable(&error))?;
         let mut invocation = self.core.range.prepare_invoke();
         let keys = &self.core.keys;
@@ -438,6 +483,7 @@ impl RedisStore {
 async fn keep(core: Arc<Core>, first: Arc<Up>, state: watch::Sender<State>, stop: CancellationToken) {
     let mut up = first;
     loop {
+        tokio::spawn(hand_in_kept(Arc::clone(&core), Arc::clone(&up)));
         let mut looks = 0;
         let mut ticks = tokio::time::interval(Duration::from_millis(LOOK_MS));
         ticks.tick().await;
@@ -454,7 +500,8 @@ async fn keep(core: Arc<Core>, first: Arc<Up>, state: watch::Sender<State>, stop
                 }
             }
         }
-        state.send_replace(State::Down("the connection to Redis was lost".to_owned()));
+        let since = core.options.system.instant();
+        state.send_replace(State::Down { why: "the connection to Redis was lost".to_owned(), since });
         for lane in &up.lanes {
             lane.ended().await;
         }
@@ -469,7 +516,7 @@ async fn keep(core: Arc<Core>, first: Arc<Up>, state: watch::Sender<State>, stop
                 Err(error) => {
                     let why = chain(&error);
                     tracing::warn!(why, "Redis cannot be used");
-                    state.send_replace(State::Down(why));
+                    state.send_replace(State::Down { why, since });
                 }
             }
             let mut random = [0];
@@ -488,23 +535,41 @@ async fn keep(core: Arc<Core>, first: Arc<Up>, state: watch::Sender<State>, stop
     }
 }
 
+/// Does what was accepted while Redis was away.
+async fn hand_in_kept(core: Arc<Core>, up: Arc<Up>) {
+    if let (Some(kept), Some(journal)) = (&core.kept, &core.journal)
+        && let Err(error) = Box::pin(kept.hand_in(&core, &up, journal.folder())).await
+    {
+        tracing::warn!(error = chain(&error), "what was accepted while Redis was away waits for it further on");
+    }
+}
+
 #[async_trait]
 impl Store for RedisStore {
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
         commit_bytes(&commit)?;
         let entry = Entry::of(&commit, &self.core.keys);
-        let up = self.up().await?;
-        self.core.note_space(&up.servers, &entry.space).await.map_err(|error| unavailable(&error))?;
-        let lane = up.lane(&entry.space).map_err(|error| unavailable(&error))?;
-        lane.commit(entry).await
+        let kept = self.core.kept.as_ref().filter(|_| commit.when_away == WhenAway::Keep && entry.only_adds);
+        let Some(kept) = kept else { return self.commit_now(entry).await };
+        let again = entry.clone();
+        match self.commit_now(entry).await {
+            Err(away @ StoreError::Unavailable { .. }) => match kept.keep(again, || self.state.borrow().up().is_some()).await? {
+                Ok(accepted) => Ok(accepted),
+                // It came back meanwhile. Where it goes away again, the caller comes again.
+                Err(again) => self.commit_now(again).await.or(Err(away)),
+            },
+            done => done,
+        }
     }
 
     async fn get(&self, project: Option<ProjectId>, key: &str) -> Result<Option<Versioned>, StoreError> {
-        let (space, up) = (keys::space(project), self.up().await?);
+        let space = keys::space(project);
         let mut both = redis::pipe();
         both.atomic().hget(self.core.keys.versions(&space), key).hget(self.core.keys.values(&space), key);
-        let master = up.servers.of(&space).map_err(|error| unavailable(&error))?;
-        let found: (Option<u64>, Option<Vec<u8>>) = master.ask_all(&both).await.map_err(|error| unavailable(&error))?;
+        let found: (Option<u64>, Option<Vec<u8>>) = reading!(self, |up| {
+            let master = up.servers.of(&space).map_err(|error| unavailable(&error))?;
+            master.ask_all(&both).await.map_err(|error| unavailable(&error))
+        })?;
         match found {
             (Some(version), Some(bytes)) => Ok(Some(Versioned { version, bytes })),
             (None, None) => Ok(None),
@@ -514,7 +579,9 @@ impl Store for RedisStore {
 
     async fn range(&self, project: Option<ProjectId>, prefix: &str, from: &str, limit: usize) -> Result<Page, StoreError> {
         let Some((first, end)) = keys::names_between(prefix, from) else { return Ok(Page::default()) };
-        let mut parts = self.page(&keys::space(project), first, end, limit).await?.into_iter();
+        let space = keys::space(project);
+        let parts = reading!(self, |up| { self.page(&up, &space, &first, &end, limit).await });
+        let mut parts = parts?.into_iter();
         let wrong = || unreadable("a range");
         let next: String = parts.next().and_then(read).ok_or_else(wrong)?;
         let mut page = Page { next: (!next.is_empty()).then_some(next), ..Page::default() };
@@ -536,9 +603,10 @@ impl Store for RedisStore {
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let space = keys::space(project);
         let Some(place) = self.core.keys.call(&space, principal, operation, key) else { return Ok(None) };
-        let up = self.up().await?;
-        let master = up.servers.of(&space).map_err(|error| unavailable(&error))?;
-        let record: Option<Vec<u8>> = master.ask(redis::cmd("GET").arg(place)).await.map_err(|error| unavailable(&error))?;
+        let record: Option<Vec<u8>> = reading!(self, |up| {
+            let master = up.servers.of(&space).map_err(|error| unavailable(&error))?;
+            master.ask(redis::cmd("GET").arg(&place)).await.map_err(|error| unavailable(&error))
+        })?;
         let Some(record) = record else { return Ok(None) };
         let (digest, response) = record.split_at_checked(request_digest.len()).ok_or_else(|| unreadable("an idempotency record"))?;
         if digest == request_digest { Ok(Some(response.to_vec())) } else { Err(StoreError::KeyReused { key: key.to_owned() }) }
@@ -564,22 +632,26 @@ impl Store for RedisStore {
     }
 
     async fn events(&self, project: Option<ProjectId>, after: Cursor, limit: usize) -> Result<Vec<Event>, StoreError> {
-        let (space, up) = (keys::space(project), self.up().await?);
-        let after = self.read_after(&up, &space, after).await?;
-        let Some(first) = after.checked_add(1).filter(|_| limit > 0) else { return Ok(Vec::new()) };
-        let mut command = redis::cmd("XRANGE");
-        command.arg(self.core.keys.events(&space)).arg(format!("{first}-0")).arg("+").arg("COUNT").arg(limit.min(ENTRIES_MAX));
-        let master = up.servers.of(&space).map_err(|error| unavailable(&error))?;
-        let found: Vec<(String, Vec<Vec<u8>>)> = master.ask(&command).await.map_err(|error| unavailable(&error))?;
+        let space = keys::space(project);
+        let found: Vec<(String, Vec<Vec<u8>>)> = reading!(self, |up| {
+            let after = self.read_after(&up, &space, after).await?;
+            let Some(first) = after.checked_add(1).filter(|_| limit > 0) else { return Ok(Vec::new()) };
+            let mut command = redis::cmd("XRANGE");
+            command.arg(self.core.keys.events(&space)).arg(format!("{first}-0")).arg("+").arg("COUNT").arg(limit.min(ENTRIES_MAX));
+            let master = up.servers.of(&space).map_err(|error| unavailable(&error))?;
+            master.ask(&command).await.map_err(|error| unavailable(&error))
+        })?;
         found.iter().map(|(id, fields)| event(id, fields).ok_or_else(|| unreadable("an event"))).collect()
     }
 
     async fn head(&self, project: Option<ProjectId>) -> Result<Cursor, StoreError> {
-        let (space, up) = (keys::space(project), self.up().await?);
-        let master = up.servers.of(&space).map_err(|error| unavailable(&error))?;
-        let facts = self.core.keys.facts(&space);
-        let seq: Option<u64> = master.ask(redis::cmd("HGET").arg(facts).arg("seq")).await.map_err(|error| unavailable(&error))?;
-        Ok(Cursor { epoch: up.epoch, seq: seq.unwrap_or(0) })
+        let space = keys::space(project);
+        reading!(self, |up| {
+            let master = up.servers.of(&space).map_err(|error| unavailable(&error))?;
+            let facts = self.core.keys.facts(&space);
+            let seq: Option<u64> = master.ask(redis::cmd("HGET").arg(facts).arg("seq")).await.map_err(|error| unavailable(&error))?;
+            Ok(Cursor { epoch: up.epoch, seq: seq.unwrap_or(0) })
+        })
     }
 
     fn watch(&self, project: Option<ProjectId>) -> watch::Receiver<u64> {
@@ -596,6 +668,10 @@ impl Store for RedisStore {
 
     fn epoch(&self) -> u64 {
         self.core.epoch.load(Ordering::Acquire)
+    }
+
+    fn is_away(&self) -> bool {
+        self.grace().is_zero()
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
@@ -640,10 +716,13 @@ impl Measured for RedisStore {
         #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
         let gauge = |number: u64| Figure::Gauge(number as f64);
         let is_up = u64::from(self.state.borrow().up().is_some());
+        let [waiting, accepted] = self.core.kept.as_ref().map_or([0, 0], Kept::counts);
         let connected = Figure::Counter(self.core.connected.load(Ordering::Relaxed));
         vec![
             family("pointsman_redis_up", "Whether Redis can be used.", gauge(is_up)),
             family("pointsman_redis_epoch", "The epoch of the store: it rises when Redis may have lost something.", gauge(self.epoch())),
+            family("pointsman_redis_kept", "Commits that were accepted while Redis was away, and wait for it.", gauge(waiting)),
+            family("pointsman_redis_kept_total", "Commits that were accepted while Redis was away.", Figure::Counter(accepted)),
             family("pointsman_redis_connections_total", "Times that the servers of Redis were found and connected.", connected),
         ]
     }

@@ -102,6 +102,17 @@ pub enum DueChange {
     },
 }
 
+/// What becomes of a commit while the store is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenAway {
+    /// It is refused as `Unavailable`.
+    #[default]
+    Refuse,
+    /// Where the adapter can, it is kept on this host's disk and done when the store is back. Only for what nobody else can write
+    /// meanwhile: it removes nothing, raises no token, and expects the absence of something that is its alone.
+    Keep,
+}
+
 /// Everything that happens at once. Keys are texts of at most [`KEY_BYTES_MAX`] bytes, unique within the project.
 #[derive(Debug, Clone, Default)]
 pub struct Commit {
@@ -123,6 +134,21 @@ pub struct Commit {
     pub due: Vec<DueChange>,
     /// Events to append, in order.
     pub events: Vec<NewEvent>,
+    /// Whether it may be done later.
+    pub when_away: WhenAway,
+}
+
+impl Commit {
+    /// Returns whether it only adds: it may come again at any time, and is refused where it came before.
+    #[must_use]
+    pub fn only_adds(&self) -> bool {
+        let expects_nothing = |(_, expect): &(String, Expect)| *expect == Expect::Absent;
+        self.fences.is_empty()
+            && self.raise.is_empty()
+            && self.deletes.is_empty()
+            && !self.expects.is_empty()
+            && self.expects.iter().all(expects_nothing)
+    }
 }
 
 /// Bytes of a key.
@@ -144,6 +170,8 @@ pub enum Committed {
     },
     /// The same call was done before; this was its answer. Nothing changed.
     Replayed(Vec<u8>),
+    /// The store is away: it is durable on this host's disk, and done when the store is back.
+    Kept,
 }
 
 /// Why a commit changed nothing.
@@ -202,7 +230,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError`]; the state is as before, except that after `Unavailable` the commit may still have happened:
-    /// repeat it with its idempotency key.
+    /// repeat it with its idempotency key. A commit of [`WhenAway::Keep`] may be kept instead.
     async fn commit(&self, commit: Commit) -> Result<Committed, StoreError>;
 
     /// Returns the value of a key.
@@ -266,6 +294,11 @@ pub trait Store: Send + Sync {
 
     /// Returns the store's epoch.
     fn epoch(&self) -> u64;
+
+    /// Returns whether the store has been away for some time: reads fail at once, and what was known before may be used where it is said.
+    fn is_away(&self) -> bool {
+        false
+    }
 
     /// Says whether the store answers.
     ///

@@ -143,6 +143,11 @@ pub trait Surface: Send + Sync {
     /// # Errors
     /// The reason, for `/readyz`.
     async fn ready(&self) -> Result<(), String>;
+
+    /// Returns whether the store is away, and the host does meanwhile what it can without it.
+    fn is_degraded(&self) -> bool {
+        false
+    }
 }
 
 /// One request of a git client, its credential not yet checked.

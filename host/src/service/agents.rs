@@ -335,8 +335,11 @@ impl Agents {
     /// Returns what is known of a project's agents and inboxes, up to the end of its log.
     pub(in crate::service) async fn board(&self, project: ProjectId) -> Result<Arc<Board>, Failure> {
         let board = Arc::clone(self.boards.lock().entry(project).or_insert_with(|| Arc::new(Board::new(project))));
-        board.catch_up(&self.kit).await?;
-        Ok(board)
+        match board.catch_up(&self.kit).await {
+            // Nothing that would rest on it can be changed meanwhile, and whoever reads it is told.
+            Err(Failure::Unavailable { .. }) if self.kit.store.is_away() && board.is_read() => Ok(board),
+            caught_up => caught_up.map(|()| board),
+        }
     }
 }
 

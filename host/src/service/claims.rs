@@ -59,14 +59,18 @@ fn hold_key(agent: AgentId, task: TaskId) -> String {
     format!("{HOLDS}{agent}/{:012}", task.0)
 }
 
-/// Returns what an agent holds, tasks in their order.
+/// Returns what an agent holds, tasks in their order; while the store is away, as far as it is known.
 pub(in crate::service) async fn holding(kit: &Kit, agents: &Agents, project: ProjectId, agent: AgentId) -> Result<Arc<[Holding]>, Failure> {
     let board = agents.board(project).await?;
     let turn = match board.holds(agent) {
         Ok(known) => return Ok(known),
         Err(turn) => turn,
     };
-    let all = kit.load_all::<Holding>(Some(project), &format!("{HOLDS}{agent}/"), HOLDS_MAX).await?;
+    let all = match kit.load_all::<Holding>(Some(project), &format!("{HOLDS}{agent}/"), HOLDS_MAX).await {
+        // Not known, and not to be found out now.
+        Err(Failure::Unavailable { .. }) if kit.store.is_away() => return Ok(Arc::default()),
+        all => all?,
+    };
     let holds = all.into_iter().map(|(_, loaded)| loaded.value).collect();
     board.keep_holds(turn, agent, &holds);
     Ok(holds)

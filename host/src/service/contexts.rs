@@ -186,7 +186,7 @@ impl Contexts {
         }
         let (outcome, committed) = self.kit.decide(|| self.decide(acting, &write, &once, is_derived)).await?;
         match committed {
-            Committed::Done { .. } => Ok(outcome),
+            Committed::Done { .. } | Committed::Kept => Ok(outcome),
             Committed::Replayed(stored) => Ok(serde_json::from_slice(&stored).unwrap_or(outcome)),
         }
     }

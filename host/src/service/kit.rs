@@ -1,8 +1,10 @@
 //! What every use case holds: the ports, the settings, and the few moves that all of them make.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use pointsman_core::agent::{AgentRecord, ProjectRecord};
 use pointsman_core::event::NewEvent;
 use pointsman_core::ids::ProjectId;
@@ -58,6 +60,8 @@ pub struct Kit {
     pub keys: Arc<dyn Keys>,
     /// The operator's choices.
     pub settings: Arc<Settings>,
+    /// Slugs that were read, which never change.
+    pub slugs: Arc<Mutex<HashMap<ProjectId, String>>>,
 }
 
 /// An agent in the act of a call.
@@ -154,8 +158,12 @@ impl Kit {
         if !self.settings.bindings.now().depend_on_project() {
             return Ok(String::new());
         }
-        let found = self.load::<ProjectRecord>(None, &project_key(project)).await?;
-        Ok(found.map(|found| found.value.slug).unwrap_or_default())
+        if let Some(slug) = self.slugs.lock().get(&project) {
+            return Ok(slug.clone());
+        }
+        let Some(found) = self.load::<ProjectRecord>(None, &project_key(project)).await? else { return Ok(String::new()) };
+        self.slugs.lock().insert(project, found.value.slug.clone());
+        Ok(found.value.slug)
     }
 
     /// Returns the workflow for a kind of task, or for what is of no one kind; none: the host's own words.

@@ -238,6 +238,9 @@ pub struct SendReceipt {
     pub deferred: Vec<NotRouted>,
     /// What nobody gets.
     pub dropped: Vec<NotRouted>,
+    /// The store is away: the message is kept by the host that answers, and sent when the store is back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kept: bool,
 }
 
 /// A message of the host to one agent, staged into the commit that causes it.
@@ -412,7 +415,7 @@ impl Messaging {
 
 /// Adds a message without its deliveries to a commit.
 fn stage_message(commit: &mut Commit, message: &Message, place: Place, trace: Option<&str>) {
-    commit.put(message_key(message.id), message);
+    commit.replace(message_key(message.id), None, message);
     commit.put(newest_key(place.order, message.id), &Named(message.id));
     commit.put(thread_key(message.thread, place.order, message.id), &Named(message.id));
     let data = json!({

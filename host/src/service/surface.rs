@@ -105,6 +105,11 @@ pub(in crate::service) async fn read(services: &Services, project: ProjectId, ur
     Ok(lookup::lookup(services, back::Reader { project, agent: None }, uri).await?.result)
 }
 
+/// What an answer says while the store is away.
+const DEGRADED: &str = "the store is away: what is shown may be old, messages are kept and sent when it is back, all else waits";
+/// What to do after a message was kept.
+const KEPT: &str = "The store is away: the message is kept and sent when it is back. Do not send it again; go on with your work.";
+
 /// The agents' surface.
 pub struct AgentSurface {
     services: Arc<Services>,
@@ -129,6 +134,8 @@ impl Said {
 /// The form that all answers share.
 #[derive(Serialize)]
 struct Worded<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    degraded: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     more: Option<&'a str>,
     next: &'a str,
@@ -215,6 +222,10 @@ impl Surface for AgentSurface {
             0 => Err("no plugin is loaded".to_owned()),
             _ => Ok(()),
         }
+    }
+
+    fn is_degraded(&self) -> bool {
+        self.services.kit.store.is_away()
     }
 }
 
@@ -326,6 +337,7 @@ impl Call {
         let holding = self.services.claims.holding(acting.project, acting.agent.id).await?;
         let first = holding.first();
         let worded = Worded {
+            degraded: self.services.kit.store.is_away().then_some(DEGRADED),
             more: said.more.as_deref(),
             next: &said.next,
             result: &said.result,
@@ -351,10 +363,12 @@ impl Call {
                 let next = "Go on with your work; answers come with wait_for_events.";
                 if arguments.get("messages").is_some() {
                     let batch: SendBatch = arguments::read(self.tool, arguments)?;
-                    return Ok(Said::new(&Box::pin(services.messaging.send_all(acting, &batch)).await?, next));
+                    let receipt = Box::pin(services.messaging.send_all(acting, &batch)).await?;
+                    let is_kept = receipt.messages.iter().any(|message| message.kept);
+                    return Ok(Said::new(&receipt, if is_kept { KEPT } else { next }));
                 }
                 let receipt = Box::pin(services.messaging.send(acting, &arguments::read(self.tool, arguments)?)).await?;
-                Ok(Said::new(&receipt, next))
+                Ok(Said::new(&receipt, if receipt.kept { KEPT } else { next }))
             }
             "lookup" => {
                 let arguments::Lookup { uri } = arguments::read(self.tool, arguments)?;

@@ -193,7 +193,7 @@ impl Tasks {
         }
         let (task, committed) = self.kit.decide(|| self.decide_create(acting, &request, once.as_ref())).await?;
         match committed {
-            Committed::Done { .. } => Ok(task),
+            Committed::Done { .. } | Committed::Kept => Ok(task),
             Committed::Replayed(bytes) => Ok(serde_json::from_slice(&bytes).unwrap_or(task)),
         }
     }

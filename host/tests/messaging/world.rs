@@ -142,6 +142,7 @@ async fn kit(folder: &Path, clock: &Arc<AtomicI64>, setup: &Setup) -> Kit {
         keys: Arc::new(FileKeys::open(&keys, &*system).expect("keys are made")),
         system,
         settings: Arc::new(settings(setup)),
+        slugs: Arc::default(),
     }
 }
 

@@ -66,6 +66,7 @@ pub(crate) async fn done(store: &dyn Store, commit: Commit) -> Version {
     match store.commit(commit).await.expect("the commit is accepted") {
         Committed::Done { version, .. } => version,
         Committed::Replayed(response) => panic!("replayed {response:?}"),
+        Committed::Kept => panic!("the store is away"),
     }
 }
 

@@ -1,14 +1,19 @@
 //! The store on Redis, with servers that the tests start and end: the contract over a single one, over a master that Sentinels
 //! watch and over a cluster, and what only Redis can do to it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use pointsman::adapters::redis::{RedisOpenError, RedisOptions, RedisStore};
-use pointsman::ports::store::{Commit, Committed, Expect, Store, StoreError};
+use pointsman::ports::store::{Commit, Committed, Expect, Store, StoreError, WhenAway};
+use pointsman_core::event::Cursor;
+use pointsman_core::ids::ProjectId;
 use tokio::sync::OnceCell;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 mod load;
 mod servers;
@@ -214,6 +219,35 @@ async fn a_lost_tail_is_handed_in_again_by_the_hosts_that_wrote_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_was_a_replica_meanwhile_is_not_the_one_it_was() {
+    let (server, other, project, folder) =
+        (Server::start().await, Server::start().await, project(), tempfile::tempdir().expect("a folder"));
+    let options = RedisOptions { journal: Some(folder.path().to_owned()), ..options(&server.url(), "p") };
+    let store = RedisStore::open(&options).await.expect("it opens");
+    let message = |n: u64| Commit { events: vec![numbered(n)], ..put(project, &format!("message/{n}"), b"text") };
+    done(&store, message(1)).await;
+    let port = server.port.to_string();
+    ask::<String>(other.port, &["REPLICAOF", "127.0.0.1", &port]).await.expect("it follows");
+    eventually("it has the first", || async { ask::<i64>(other.port, &["DBSIZE"]).await.filter(|keys| *keys > 0) }).await;
+    ask::<String>(other.port, &["REPLICAOF", "NO", "ONE"]).await.expect("it follows nobody");
+    for n in 2..=10 {
+        let done = || async { store.commit(Commit { idempotency: call(&format!("{n}"), 1, b""), ..message(n) }).await.ok() };
+        eventually("it is answered", done).await;
+    }
+    // The process is the same, its connections stand, and what it had is gone.
+    ask::<String>(server.port, &["REPLICAOF", "127.0.0.1", &other.port.to_string()]).await.expect("it follows the other");
+    eventually("it has what the other has", || async {
+        let info: String = ask(server.port, &["INFO", "replication"]).await?;
+        info.contains("master_link_status:up").then_some(())
+    })
+    .await;
+    eventually("the host says so", || async { store.ready().await.is_err().then_some(()) }).await;
+    ask::<String>(server.port, &["REPLICAOF", "NO", "ONE"]).await.expect("it is master again");
+    eventually("it can be used again", || async { store.ready().await.ok() }).await;
+    assert_eq!(numbers(&store, project, 0).await, (1..=10).collect::<Vec<u64>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_does_not_miss_what_took_the_place_of_what_was_lost() {
     let mut server = Server::start().await;
     let (project, store) = (project(), open(&server.url(), "p").await);
@@ -294,4 +328,138 @@ async fn a_node_of_a_cluster_dies_under_load_and_nothing_is_lost() {
         servers.is_well().await;
     }
     load.end(&hosts).await;
+}
+
+/// Opens a store with a journal, whose calls end soon.
+async fn open_with_journal(url: &str, folder: &Path) -> Arc<RedisStore> {
+    let options = RedisOptions { journal: Some(folder.to_owned()), answer_ms: 500, ..options(url, "p") };
+    let opened = || async { RedisStore::open(&options).await.ok() };
+    Arc::new(eventually("it opens, once the one before has let its journal go", opened).await)
+}
+
+/// Returns a commit of something new, which may be kept.
+fn new_message(project: ProjectId, n: u64) -> Commit {
+    let key = format!("message/{n}");
+    Commit {
+        expects: vec![(key.clone(), Expect::Absent)],
+        events: vec![numbered(n)],
+        when_away: WhenAway::Keep,
+        ..put(project, &key, b"text")
+    }
+}
+
+async fn has_all(store: &RedisStore, project: ProjectId, count: u64) {
+    let all = || async { (events_of(store, project).await?.len() >= usize::try_from(count).ok()?).then_some(()) };
+    eventually("all of them are there", all).await;
+    let mut found = events_of(store, project).await.expect("it answers");
+    found.sort_unstable();
+    assert_eq!(found, (1..=count).collect::<Vec<u64>>(), "each of them once");
+}
+
+async fn events_of(store: &RedisStore, project: ProjectId) -> Option<Vec<u64>> {
+    let events = store.events(Some(project), Cursor::default(), 10_000).await.ok()?;
+    Some(events.iter().filter_map(|event| event.event.data["n"].as_u64()).collect())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_while_redis_is_away_is_done_once_when_it_is_back() {
+    let (mut server, project, folder) = (Server::start().await, project(), tempfile::tempdir().expect("a folder"));
+    let mut store = open_with_journal(&server.url(), folder.path()).await;
+    done(&*store, Commit { when_away: WhenAway::Refuse, ..new_message(project, 1) }).await;
+    let mut last = 1;
+    for dies_too in [false, true] {
+        server.kill().await;
+        for n in last + 1..=last + 20 {
+            let calling = || Commit { idempotency: call(&format!("call-{n}"), 1, b"answer"), ..new_message(project, n) };
+            assert_eq!(store.commit(calling()).await, Ok(Committed::Kept), "{n}");
+            if n % 5 == 0 {
+                assert_eq!(store.commit(calling()).await, Ok(Committed::Kept), "its repetition is known when Redis is back");
+            }
+        }
+        last += 20;
+        assert!(store.is_away());
+        let changes = Commit { expects: vec![("message/1".to_owned(), Expect::Version(1))], ..new_message(project, 99) };
+        let removes = Commit { deletes: vec!["message/1".to_owned()], ..new_message(project, 99) };
+        for commit in [changes, removes, Commit { when_away: WhenAway::Refuse, ..new_message(project, 99) }] {
+            assert!(matches!(store.commit(commit).await, Err(StoreError::Unavailable { .. })));
+        }
+        if dies_too {
+            drop(store);
+            server.restart().await;
+            store = open_with_journal(&server.url(), folder.path()).await;
+        } else {
+            server.restart().await;
+        }
+        has_all(&store, project, last).await;
+        assert!(!store.is_away());
+        assert_eq!(done(&*store, new_message(project, last + 1)).await, last + 1, "what came twice took no version");
+        last += 1;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_frozen_redis_may_have_done_is_not_done_twice() {
+    let (server, project, folder) = (Server::start().await, project(), tempfile::tempdir().expect("a folder"));
+    let store = open_with_journal(&server.url(), folder.path()).await;
+    for round in 0..3 {
+        done(&*store, new_message(project, 4 * round + 1)).await;
+        server.signal("STOP");
+        // The first is on its way when the wait for its answer ends, the others find nobody.
+        for n in 2..=4 {
+            assert_eq!(store.commit(new_message(project, 4 * round + n)).await, Ok(Committed::Kept));
+        }
+        server.signal("CONT");
+        has_all(&store, project, 4 * round + 4).await;
+        eventually("it is back", || async { store.ready().await.ok() }).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_kept_under_load_through_three_deaths_of_redis_is_there_once() {
+    const WRITERS: u64 = 6;
+    let (mut server, project, folder) = (Server::start().await, project(), tempfile::tempdir().expect("a folder"));
+    let store = open_with_journal(&server.url(), folder.path()).await;
+    let (answered, kept, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), CancellationToken::new());
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let (store, answered, kept, stop) = (Arc::clone(&store), Arc::clone(&answered), Arc::clone(&kept), stop.clone());
+        writers.spawn(async move {
+            let mut written = 0;
+            while !stop.is_cancelled() {
+                let n = writer + WRITERS * written + 1;
+                let commit = || Commit { idempotency: call(&format!("call-{n}"), 1, b""), ..new_message(project, n) };
+                match eventually("it is answered", || async { store.commit(commit()).await.ok() }).await {
+                    Committed::Kept => kept.fetch_add(1, Ordering::Relaxed),
+                    Committed::Done { .. } | Committed::Replayed(_) => answered.fetch_add(1, Ordering::Relaxed),
+                };
+                written += 1;
+            }
+            written
+        });
+    }
+    let more = async |count: &AtomicU64, by: u64| {
+        let from = count.load(Ordering::Relaxed);
+        eventually("it goes on", || async { (count.load(Ordering::Relaxed) >= from + by).then_some(()) }).await;
+    };
+    for _ in 0..3 {
+        more(&answered, 50).await;
+        server.kill().await;
+        more(&kept, 50).await;
+        server.restart().await;
+    }
+    more(&answered, 50).await;
+    stop.cancel();
+    let written: Vec<u64> = writers.join_all().await;
+    eventually("what was kept is done", || async { (store.kept() == 0).then_some(()) }).await;
+    let mut found = events_of(&store, project).await.expect("it answers");
+    let total: u64 = written.iter().sum();
+    assert_eq!(
+        found.len(),
+        usize::try_from(total).expect("it fits"),
+        "each once, of {total}, {} of them kept",
+        kept.load(Ordering::Relaxed)
+    );
+    found.sort_unstable();
+    found.dedup();
+    assert_eq!(found.len(), usize::try_from(total).expect("it fits"));
 }

@@ -125,7 +125,11 @@ async fn routed(shared: &Shared, peer: Peer, request: Box<Request<Incoming>>, pa
         Some(Route::Health) => json(StatusCode::OK, &serde_json::json!({"status": "ok"})),
         Some(Route::Ready) => match shared.routes.surface.ready().await {
             Ok(()) => json(StatusCode::OK, &serde_json::json!({"ready": true})),
-            Err(reason) => json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({"ready": false, "reasons": [reason]})),
+            Err(reason) => {
+                let is_degraded = shared.routes.surface.is_degraded();
+                let body = serde_json::json!({"ready": false, "degraded": is_degraded, "reasons": [reason]});
+                json(StatusCode::SERVICE_UNAVAILABLE, &body)
+            }
         },
         Some(Route::Metadata(slug)) => access::metadata(shared, slug, request.method(), path),
         Some(Route::Mcp(slug)) => access::mcp(shared, peer, slug, request, trace).await,

@@ -76,11 +76,7 @@ impl Entry {
     pub(super) fn of(commit: &Commit, keys: &Keys) -> Self {
         let space = keys::space(commit.project);
         let call = commit.idempotency.as_ref().and_then(|call| keys.call(&space, &call.principal, &call.operation, &call.key));
-        let only_adds = commit.fences.is_empty()
-            && commit.raise.is_empty()
-            && commit.deletes.is_empty()
-            && commit.expects.iter().any(|(_, expect)| *expect == Expect::Absent)
-            && commit.expects.iter().all(|(_, expect)| *expect == Expect::Absent);
+        let only_adds = commit.only_adds();
         let mut lists = Lists::default();
         match &commit.idempotency {
             Some(call) => {

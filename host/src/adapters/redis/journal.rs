@@ -72,6 +72,11 @@ impl Journal {
         Ok(Self { _lock: lock, folder: folder.to_owned(), host, epoch: AtomicU64::new(epoch), work: Some(work), thread: Some(thread) })
     }
 
+    /// Returns where it stands.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Returns the host's name.
     pub(super) fn host(&self) -> &str {
         &self.host
@@ -95,12 +100,7 @@ impl Journal {
     pub(super) fn append(&self, done: &[(Place, Entry)], told: impl FnOnce(bool) + Send + 'static) {
         let mut records = Vec::with_capacity(done.iter().map(|(_, entry)| entry.bytes() + 256).sum());
         for (place, entry) in done {
-            let at = records.len();
-            records.extend([0; HEAD]);
-            entry.write(*place, &mut records);
-            let (head, payload) = records[at..].split_at_mut(HEAD);
-            head[..4].copy_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes());
-            head[4..].copy_from_slice(&blake3::hash(payload).as_bytes()[..8]);
+            frame(*place, entry, &mut records);
         }
         let work = self.work.as_ref().expect("it is taken at the drop only");
         if let Err(unsent) = work.send(Work::Append { records, told: Box::new(told) })
@@ -220,21 +220,38 @@ impl Files {
         let mut entries = Vec::new();
         for number in &self.numbers {
             let bytes = fs::read(path(&self.folder, *number))?;
-            let mut rest = bytes.as_slice();
-            while let Some((head, behind)) = rest.split_at_checked(HEAD) {
-                let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
-                let Some((payload, behind)) = usize::try_from(length).ok().and_then(|length| behind.split_at_checked(length)) else {
-                    break;
-                };
-                if blake3::hash(payload).as_bytes()[..8] != head[4..] {
-                    break;
-                }
-                entries.extend(Entry::read(payload));
-                rest = behind;
-            }
+            entries.extend(unframe(&bytes).0);
         }
         Ok(entries)
     }
+}
+
+/// Writes a record: an entry behind its length and the digest of both its place and itself.
+pub(super) fn frame(place: Place, entry: &Entry, records: &mut Vec<u8>) {
+    let at = records.len();
+    records.extend([0; HEAD]);
+    entry.write(place, records);
+    let (head, payload) = records[at..].split_at_mut(HEAD);
+    head[..4].copy_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_le_bytes());
+    head[4..].copy_from_slice(&blake3::hash(payload).as_bytes()[..8]);
+}
+
+/// Returns the records up to the first that is not whole, and the bytes that they take.
+pub(super) fn unframe(bytes: &[u8]) -> (Vec<(Place, Entry)>, usize) {
+    let (mut entries, mut rest) = (Vec::new(), bytes);
+    while let Some((head, behind)) = rest.split_at_checked(HEAD) {
+        let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+        let Some((payload, behind)) = usize::try_from(length).ok().and_then(|length| behind.split_at_checked(length)) else { break };
+        if blake3::hash(payload).as_bytes()[..8] != head[4..] {
+            break;
+        }
+        match Entry::read(payload) {
+            Some(entry) => entries.push(entry),
+            None => tracing::error!("a record beside Redis is of a form that this host does not know"),
+        }
+        rest = behind;
+    }
+    (entries, bytes.len() - rest.len())
 }
 
 fn path(folder: &Path, number: u64) -> PathBuf {

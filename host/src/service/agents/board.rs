@@ -262,6 +262,11 @@ impl Board {
         state.epoch == Some(epoch) && state.cursor >= head
     }
 
+    /// Returns whether it was ever read.
+    pub(super) fn is_read(&self) -> bool {
+        self.state.lock().epoch.is_some()
+    }
+
     /// Reads the log up to its end.
     pub(super) async fn catch_up(&self, kit: &Kit) -> Result<(), Failure> {
         let head = kit.store.head(Some(self.project)).await?;

@@ -24,6 +24,9 @@ use crate::service::kit::CommitExt;
 
 /// Milliseconds a checked token is believed.
 pub(super) const FRESH_MS: u64 = 1_000;
+/// Milliseconds for which a token that was good is believed while the store is away: one that another host revokes meanwhile is good so
+/// long on this one, for what can be done without the store.
+const KNOWN_WHILE_AWAY_MS: u64 = 15 * 60 * 1_000;
 /// Checked tokens kept; beyond that all are checked again.
 const CHECKED_MAX: usize = 10_000;
 /// What a secret starts with.
@@ -353,10 +356,15 @@ impl Agents {
             Some(token) => token,
             None => {
                 let found = self.kit.load::<TokenRecord>(None, &token_key(hash.to_hex().as_str())).await;
-                let found = found.map_err(|failure| unavailable(&failure))?;
-                let token = Arc::new(found.ok_or_else(|| invalid("this host knows no such token"))?.value);
-                self.admissions.checked.lock().keep(read_at, now, Some(*hash.as_bytes()), &token);
-                token
+                match (found, self.known_while_away(hash.as_bytes(), now)) {
+                    (Ok(found), _) => {
+                        let token = Arc::new(found.ok_or_else(|| invalid("this host knows no such token"))?.value);
+                        self.admissions.checked.lock().keep(read_at, now, Some(*hash.as_bytes()), &token);
+                        token
+                    }
+                    (Err(_), Some(token)) => token,
+                    (Err(failure), None) => return Err(unavailable(&failure)),
+                }
             }
         };
         match (token.is_live(now), token.revoked_at) {
@@ -364,6 +372,16 @@ impl Agents {
             (false, Some(_)) => Err(invalid("it was revoked")),
             (false, None) => Err(invalid("it has expired")),
         }
+    }
+
+    /// Returns a token that was good not long before the store went away.
+    fn known_while_away(&self, hash: &[u8; 32], now: TimeMs) -> Option<Arc<TokenRecord>> {
+        if !self.kit.store.is_away() {
+            return None;
+        }
+        let checked = self.admissions.checked.lock();
+        let (at, token) = checked.by_hash.get(hash)?;
+        (now.since_ms(*at) < KNOWN_WHILE_AWAY_MS).then(|| Arc::clone(token))
     }
 
     /// Returns whether a credential that was admitted is good still. What cannot be found out now changes nothing: it is asked again.

@@ -14,6 +14,7 @@ use pointsman_core::message::{Address, Message, MessageError, PRIORITY_NORMAL, S
 use pointsman_core::task::Task;
 use pointsman_core::time::TimeMs;
 use pointsman_core::value::Stored;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -22,7 +23,7 @@ use super::{
     BatchReceipt, DUE, HostMessage, KIND_DEFAULT, Messaging, NotRouted, NotRoutedCode, REVIEW_REQUEST, Routed, SendBatch, SendReceipt,
     SendRequest, fit_line, inbox, message_key, stage_message,
 };
-use crate::ports::store::{Commit, Committed, DueChange};
+use crate::ports::store::{Commit, Committed, DueChange, WhenAway};
 use crate::service::agents::Board;
 use crate::service::claims::holding;
 use crate::service::failure::{Failure, Refusal};
@@ -128,12 +129,20 @@ impl Messaging {
         check_idempotency_key(request.idempotency_key.as_deref())?;
         let once = request.idempotency_key.as_ref().map(|key| acting.once("send_message", key, request));
         if let Some(once) = &once
-            && let Some(answered) = self.kit.answered(acting.project, once).await?
+            && let Some(answered) = self.sent_before(acting, once).await?
         {
             return Ok(answered);
         }
         let message = self.compose(acting, request).await?;
         self.post(&message, &[acting.agent.id], once.as_ref(), Some(&acting.trace)).await
+    }
+
+    /// Returns what an earlier call was answered. While the store is away, the commit finds that out when it is back.
+    async fn sent_before<T: DeserializeOwned>(&self, acting: &Acting, once: &Once) -> Result<Option<T>, Failure> {
+        match self.kit.answered(acting.project, once).await {
+            Err(Failure::Unavailable { .. }) if self.kit.store.is_away() => Ok(None),
+            known => known,
+        }
     }
 
     /// Sends messages of an agent, all of them or none, in one commit.
@@ -144,11 +153,11 @@ impl Messaging {
         check_batch(batch)?;
         let once = batch.idempotency_key.as_ref().map(|key| acting.once("send_message", key, batch));
         if let Some(once) = &once
-            && let Some(answered) = self.kit.answered(acting.project, once).await?
+            && let Some(answered) = self.sent_before(acting, once).await?
         {
             return Ok(answered);
         }
-        let mut commit = Commit { project: Some(acting.project), ..Commit::default() };
+        let mut commit = Commit { project: Some(acting.project), when_away: WhenAway::Keep, ..Commit::default() };
         let mut receipt = BatchReceipt { messages: Vec::with_capacity(batch.messages.len()) };
         for (i, request) in batch.messages.iter().enumerate() {
             let staged = Box::pin(self.stage_send(&mut commit, acting, request)).await;
@@ -158,6 +167,10 @@ impl Messaging {
         match self.kit.store.commit(commit).await? {
             Committed::Done { .. } => Ok(receipt),
             Committed::Replayed(stored) => Ok(serde_json::from_slice(&stored).unwrap_or(receipt)),
+            Committed::Kept => {
+                receipt.messages.iter_mut().for_each(|message| message.kept = true);
+                Ok(receipt)
+            }
         }
     }
 
@@ -243,11 +256,16 @@ impl Messaging {
             (None, _) => None,
         };
         let mut context = SenderContext { task, model: acting.agent.model.clone(), ..SenderContext::default() };
-        if let Some(task) = task
-            && let Some(Loaded { value: task, .. }) = self.kit.load::<Task>(Some(acting.project), &task_key(task)).await?
-        {
-            context.branch = task.branch;
-            context.head = task.head.map(|head| head.to_string());
+        let Some(task) = task else { return Ok(context) };
+        match self.kit.load::<Task>(Some(acting.project), &task_key(task)).await {
+            Ok(found) => {
+                let task = found.map(|found| found.value);
+                context.head = task.as_ref().and_then(|task| task.head).map(|head| head.to_string());
+                context.branch = task.and_then(|task| task.branch);
+            }
+            // Without them it is sent all the same.
+            Err(Failure::Unavailable { .. }) if self.kit.store.is_away() => {}
+            Err(failure) => return Err(failure),
         }
         Ok(context)
     }
@@ -272,12 +290,13 @@ impl Messaging {
     }
 
     async fn post(&self, message: &Message, except: &[AgentId], once: Option<&Once>, trace: Option<&str>) -> Result<SendReceipt, Failure> {
-        let mut commit = Commit { project: Some(message.project), ..Commit::default() };
+        let mut commit = Commit { project: Some(message.project), when_away: WhenAway::Keep, ..Commit::default() };
         let receipt = self.stage_post(&mut commit, message, except, trace).await?;
         commit.idempotency = once.map(|once| once.record(&receipt));
         match self.kit.store.commit(commit).await? {
             Committed::Done { .. } => Ok(receipt),
             Committed::Replayed(stored) => Ok(serde_json::from_slice(&stored).unwrap_or(receipt)),
+            Committed::Kept => Ok(SendReceipt { kept: true, ..receipt }),
         }
     }
 
@@ -294,7 +313,8 @@ impl Messaging {
         let plan = self.plan(&board, message, &message.to, place, except).await?;
         self.stage_plan(commit, message, &plan, 0);
         self.stage_deferred(commit, message, &plan, Deferred { addresses: Vec::new(), place, tries: 0, except: except.to_vec() });
-        Ok(SendReceipt { message: message.id, thread: message.thread, routed: plan.routed, deferred: plan.deferred, dropped: plan.dropped })
+        let Plan { routed, deferred, dropped, .. } = plan;
+        Ok(SendReceipt { message: message.id, thread: message.thread, routed, deferred, dropped, kept: false })
     }
 
     fn stage_plan(&self, commit: &mut Commit, message: &Message, plan: &Plan, attempt: u32) {

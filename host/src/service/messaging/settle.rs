@@ -370,7 +370,7 @@ impl Messaging {
                 return Ok(answer);
             }
             match self.kit.store.commit(commit).await {
-                Ok(Committed::Done { .. } | Committed::Replayed(_)) => return Ok(answer),
+                Ok(Committed::Done { .. } | Committed::Replayed(_) | Committed::Kept) => return Ok(answer),
                 Err(StoreError::Stale { key } | StoreError::Fenced { key }) => last = key,
                 Err(other) => return Err(other.into()),
             }

@@ -412,7 +412,7 @@ impl Seat {
         commit.replace(feed_key(&self.binding.plugin), Some(self.feed.version), &feed);
         match self.services.kit.store.commit(commit).await {
             Ok(Committed::Done { version, .. }) => self.feed = Loaded { value: feed, version },
-            Ok(Committed::Replayed(_)) => {}
+            Ok(Committed::Replayed(_) | Committed::Kept) => {}
             Err(error) => {
                 self.reload_feed().await?;
                 tracing::debug!(plugin = %self.binding.plugin, %error, "the place in the log is not stored");
@@ -439,6 +439,6 @@ async fn load_feed(services: &Services, project: ProjectId, plugin: &str) -> Res
     commit.replace(key, None, &feed);
     match services.kit.store.commit(commit).await? {
         Committed::Done { version, .. } => Ok(Loaded { value: feed, version }),
-        Committed::Replayed(_) => Err(Failure::Unavailable { retry_after_ms: RETRY_MS }),
+        Committed::Replayed(_) | Committed::Kept => Err(Failure::Unavailable { retry_after_ms: RETRY_MS }),
     }
 }

@@ -357,7 +357,7 @@ async fn other_paths_and_health() {
     assert_eq!(get("GET", "/readyz").await.json(), json!({"ready": true}));
     host.surface.break_down("the store is away");
     let unready = get("GET", "/readyz").await;
-    assert_eq!((unready.status, unready.json()), (503, json!({"ready": false, "reasons": ["the store is away"]})));
+    assert_eq!((unready.status, unready.json()), (503, json!({"ready": false, "degraded": false, "reasons": ["the store is away"]})));
     let nothing = get("GET", "/nothing").await;
     assert_eq!((nothing.status, &nothing.json()["code"]), (404, &json!("no_such_path")));
     assert_eq!(get("POST", "/healthz").await.status, 405);

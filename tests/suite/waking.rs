@@ -270,6 +270,27 @@ async fn an_idle_session_is_woken_once_for_each_message() {
     assert_eq!(woke(last).await.0, Some(0), "a session that ended is not woken");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_run_goes_on_while_messages_wait_and_is_not_held_up() {
+    let host = Host::start().await;
+    let (ana, bo) = (host.agent("ana", &[]).await, host.agent("bo", &[]).await);
+    let url = host.url();
+    let turn_ends = async || {
+        let mut command = on_behalf(host.folder(), &bo.token, &["hook", "claude-code", "--wake", "--url", &url]);
+        command.env("CLAUDE_CODE_ENTRYPOINT", "sdk-cli").stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let mut input = child.stdin.take().expect("piped");
+        input.write_all(json!({"hook_event_name": "Stop", "session_id": "s"}).to_string().as_bytes()).await.expect("it reads");
+        drop(input);
+        woke(child).await
+    };
+    assert_eq!(turn_ends().await, (Some(0), String::new()), "nothing waits: the run ends");
+    send(&ana, "agent:bo", "before you go").await;
+    let (code, told) = turn_ends().await;
+    assert!(code == Some(2) && told.contains("before you go"), "{code:?}: {told}");
+    assert_eq!(turn_ends().await, (Some(0), String::new()), "it was told, and ignored it");
+}
+
 #[tokio::test]
 async fn a_waker_that_never_reaches_the_host_says_so_and_ends_well() {
     let home = tempfile::tempdir().expect("a folder");

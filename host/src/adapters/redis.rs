@@ -69,6 +69,10 @@ const RETRY_MS: u64 = 500;
 const GRACE_MS: u64 = 1_000;
 /// Milliseconds between two tries to connect: the first, and the most.
 const CONNECT_AGAIN_MS: (u64, u64) = (20, 1_000);
+/// Milliseconds between two tries to do what was kept.
+const HAND_IN_AGAIN_MS: u64 = 2_000;
+/// Times that what may be kept is tried with a Redis that is there.
+const TRIES_BEFORE_KEPT: usize = 3;
 /// Looks after which hosts that showed no life meanwhile are forgotten.
 const SILENT_LOOKS: u64 = 60;
 
@@ -414,14 +418,17 @@ impl RedisStore {
             return Ok(up);
         }
         let mut state = self.state.clone();
-        let came = tokio::time::timeout(self.grace(), state.wait_for(|state| state.up().is_some())).await;
-        match came {
-            Ok(Ok(state)) => state.up().ok_or_else(|| unavailable_because("Redis fell out again")),
-            Ok(Err(_)) => Err(unavailable_because("the store is closed")),
-            Err(_) => Err(match &*self.state.borrow() {
-                State::Down { why, .. } => unavailable_because(why),
-                State::Up(_) => unavailable_because("the connection to Redis was lost"),
-            }),
+        loop {
+            let came = tokio::time::timeout(self.grace(), state.wait_for(|state| state.up().is_some())).await;
+            match came {
+                Ok(Ok(state)) => return state.up().ok_or_else(|| unavailable_because("Redis fell out again")),
+                Ok(Err(_)) => return Err(unavailable_because("the store is closed")),
+                Err(_) => match &*self.state.borrow() {
+                    State::Down { why, .. } if self.grace().is_zero() => return Err(unavailable_because(why)),
+                    // That it is away was found out meanwhile: from then on the grace counts.
+                    State::Down { .. } | State::Up(_) => {}
+                },
+            }
         }
     }
 
@@ -535,12 +542,15 @@ async fn keep(core: Arc<Core>, first: Arc<Up>, state: watch::Sender<State>, stop
     }
 }
 
-/// Does what was accepted while Redis was away.
+/// Does what was accepted while Redis was away, and does not give up while Redis is there.
 async fn hand_in_kept(core: Arc<Core>, up: Arc<Up>) {
-    if let (Some(kept), Some(journal)) = (&core.kept, &core.journal)
-        && let Err(error) = Box::pin(kept.hand_in(&core, &up, journal.folder())).await
-    {
-        tracing::warn!(error = chain(&error), "what was accepted while Redis was away waits for it further on");
+    let Some(kept) = &core.kept else { return };
+    while let Err(error) = Box::pin(kept.hand_in(&core, &up)).await {
+        tracing::warn!(error = chain(&error), "what was accepted while Redis was away waits further on");
+        tokio::select! {
+            () = up.servers.fell_out.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_millis(HAND_IN_AGAIN_MS)) => {}
+        }
     }
 }
 
@@ -551,15 +561,17 @@ impl Store for RedisStore {
         let entry = Entry::of(&commit, &self.core.keys);
         let kept = self.core.kept.as_ref().filter(|_| commit.when_away == WhenAway::Keep && entry.only_adds);
         let Some(kept) = kept else { return self.commit_now(entry).await };
-        let again = entry.clone();
-        match self.commit_now(entry).await {
-            Err(away @ StoreError::Unavailable { .. }) => match kept.keep(again, || self.state.borrow().up().is_some()).await? {
-                Ok(accepted) => Ok(accepted),
-                // It came back meanwhile. Where it goes away again, the caller comes again.
-                Err(again) => self.commit_now(again).await.or(Err(away)),
-            },
-            done => done,
+        for _ in 0..TRIES_BEFORE_KEPT {
+            match self.commit_now(entry.clone()).await {
+                Err(StoreError::Unavailable { .. }) if self.up().await.is_err() => {}
+                Err(StoreError::Unavailable { .. }) => continue,
+                done => return done,
+            }
+            if let Some(accepted) = kept.keep(entry.clone(), || self.state.borrow().up().is_some()).await? {
+                return Ok(accepted);
+            }
         }
+        Err(unavailable_because("Redis comes and goes, or refuses what is new"))
     }
 
     async fn get(&self, project: Option<ProjectId>, key: &str) -> Result<Option<Versioned>, StoreError> {

@@ -398,7 +398,8 @@ impl Plugins for Wasm {
     async fn load(&self, source: PluginSource) -> Result<PluginRef, PluginFailure> {
         let inner = Arc::clone(&self.inner);
         let name = source.name.clone();
-        self.inner.crew.run(move || inner.load(source)).await.unwrap_or_else(|error| gone(&name, error))
+        // Not by the crew: threads that a load starts would be of its priority, the clock of deadlines among them.
+        tokio::task::spawn_blocking(move || inner.load(source)).await.unwrap_or_else(|error| gone(&name, error))
     }
 
     fn unload(&self, name: &str) {

@@ -50,6 +50,8 @@ use tokens::Admissions;
 
 /// Where agents stand.
 const AGENTS: &str = "agent/";
+/// When to come back for what cannot be done while the store is away.
+pub(in crate::service) const AWAY_RETRY_MS: u64 = 1_000;
 /// Agents of one project.
 const AGENTS_MAX: usize = 10_000;
 
@@ -250,7 +252,7 @@ impl Agents {
     }
 
     async fn meant(&self, caller: &Caller, agent: Option<&str>) -> Result<Arc<AgentRecord>, Failure> {
-        let board = self.board(caller.project).await?;
+        let board = self.board_as_known(caller.project).await?;
         match agent.or(caller.handle.as_deref()) {
             Some(text) => self.select(caller, &board, text),
             None => board.last_started(caller.token.principal).ok_or_else(|| {
@@ -335,10 +337,18 @@ impl Agents {
     /// Returns what is known of a project's agents and inboxes, up to the end of its log.
     pub(in crate::service) async fn board(&self, project: ProjectId) -> Result<Arc<Board>, Failure> {
         let board = Arc::clone(self.boards.lock().entry(project).or_insert_with(|| Arc::new(Board::new(project))));
-        match board.catch_up(&self.kit).await {
-            // Nothing that would rest on it can be changed meanwhile, and whoever reads it is told.
-            Err(Failure::Unavailable { .. }) if self.kit.store.is_away() && board.is_read() => Ok(board),
-            caught_up => caught_up.map(|()| board),
+        board.catch_up(&self.kit).await?;
+        Ok(board)
+    }
+
+    /// Returns the board of a project; while the store is away, as it was last known: for who somebody is and whom a message goes to.
+    pub(in crate::service) async fn board_as_known(&self, project: ProjectId) -> Result<Arc<Board>, Failure> {
+        match self.board(project).await {
+            Err(Failure::Unavailable { .. }) if self.kit.store.is_away() => {
+                let known = self.boards.lock().get(&project).map(Arc::clone);
+                known.filter(|board| board.is_read()).ok_or(Failure::Unavailable { retry_after_ms: AWAY_RETRY_MS })
+            }
+            board => board,
         }
     }
 }

@@ -61,7 +61,7 @@ fn hold_key(agent: AgentId, task: TaskId) -> String {
 
 /// Returns what an agent holds, tasks in their order; while the store is away, as far as it is known.
 pub(in crate::service) async fn holding(kit: &Kit, agents: &Agents, project: ProjectId, agent: AgentId) -> Result<Arc<[Holding]>, Failure> {
-    let board = agents.board(project).await?;
+    let board = agents.board_as_known(project).await?;
     let turn = match board.holds(agent) {
         Ok(known) => return Ok(known),
         Err(turn) => turn,

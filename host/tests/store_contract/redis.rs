@@ -248,6 +248,26 @@ async fn a_master_that_was_a_replica_meanwhile_is_not_the_one_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_replica_that_comes_holds_up_no_host() {
+    let (server, replica, project) = (Server::start().await, Server::start().await, project());
+    let folders = [tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder")];
+    let here = open_with_journal(&server.url(), folders[0].path()).await;
+    done(&*here, put(project, "k", b"1")).await;
+    // A master without replicas begins another history with its first one.
+    ask::<String>(replica.port, &["REPLICAOF", "127.0.0.1", &server.port.to_string()]).await.expect("it follows");
+    eventually("it follows", || async {
+        let info: String = ask(server.port, &["INFO", "replication"]).await?;
+        info.contains("state=online").then_some(())
+    })
+    .await;
+    let there = open_with_journal(&server.url(), folders[1].path()).await;
+    for store in [&here, &there] {
+        eventually("it can be used", || async { store.commit(put(project, "k", b"2")).await.ok() }).await;
+    }
+    assert_eq!(here.epoch(), there.epoch());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_does_not_miss_what_took_the_place_of_what_was_lost() {
     let mut server = Server::start().await;
     let (project, store) = (project(), open(&server.url(), "p").await);
@@ -373,7 +393,9 @@ async fn what_is_kept_while_redis_is_away_is_done_once_when_it_is_back() {
             let calling = || Commit { idempotency: call(&format!("call-{n}"), 1, b"answer"), ..new_message(project, n) };
             assert_eq!(store.commit(calling()).await, Ok(Committed::Kept), "{n}");
             if n % 5 == 0 {
-                assert_eq!(store.commit(calling()).await, Ok(Committed::Kept), "its repetition is known when Redis is back");
+                assert_eq!(store.commit(calling()).await, Ok(Committed::Replayed(b"answer".to_vec())), "it is known");
+                let other = Commit { idempotency: call(&format!("call-{n}"), 2, b"answer"), ..new_message(project, 99) };
+                assert!(matches!(store.commit(other).await, Err(StoreError::KeyReused { .. })));
             }
         }
         last += 20;

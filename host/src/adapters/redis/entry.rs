@@ -31,6 +31,13 @@ pub(super) struct Entry {
     pub(super) lists: Vec<Vec<u8>>,
 }
 
+/// What is recorded of a call: the request's digest, and the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answered {
+    pub(super) digest: Vec<u8>,
+    pub(super) answer: Vec<u8>,
+}
+
 /// Where a commit stands that was done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
@@ -122,6 +129,16 @@ impl Entry {
         }
         let call_key = commit.idempotency.as_ref().map(|call| call.key.clone()).unwrap_or_default();
         Self { space, call: call.unwrap_or_default(), call_key, only_adds, lists: lists.0 }
+    }
+
+    /// Returns where its call is recorded, and as what; none: it has none.
+    pub(super) fn recorded(&self) -> Option<(String, Answered)> {
+        match self.lists.as_slice() {
+            [has_call, digest, answer, ..] if has_call == b"1" && !self.call.is_empty() => {
+                Some((self.call.clone(), Answered { digest: digest.clone(), answer: answer.clone() }))
+            }
+            _ => None,
+        }
     }
 
     /// Returns the bytes of its lists.

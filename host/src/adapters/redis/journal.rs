@@ -72,11 +72,6 @@ impl Journal {
         Ok(Self { _lock: lock, folder: folder.to_owned(), host, epoch: AtomicU64::new(epoch), work: Some(work), thread: Some(thread) })
     }
 
-    /// Returns where it stands.
-    pub(super) fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     /// Returns the host's name.
     pub(super) fn host(&self) -> &str {
         &self.host
@@ -245,10 +240,11 @@ pub(super) fn unframe(bytes: &[u8]) -> (Vec<(Place, Entry)>, usize) {
         if blake3::hash(payload).as_bytes()[..8] != head[4..] {
             break;
         }
-        match Entry::read(payload) {
-            Some(entry) => entries.push(entry),
-            None => tracing::error!("a record beside Redis is of a form that this host does not know"),
-        }
+        let Some(entry) = Entry::read(payload) else {
+            tracing::error!("a record beside Redis is of a form that this host does not know");
+            break;
+        };
+        entries.push(entry);
         rest = behind;
     }
     (entries, bytes.len() - rest.len())

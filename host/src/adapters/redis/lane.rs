@@ -77,11 +77,29 @@ impl Lane {
 
     /// Sends a commit on its way, and returns what came of it.
     pub(super) async fn commit(&self, entry: Entry) -> Answer {
-        let (reply, answer) = oneshot::channel();
-        let closed = || unavailable_because("the connection to Redis was lost; the write may have happened");
-        self.queue.send(Waiting { entry, reply }).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
+        self.begin(entry).await?.end().await
     }
+
+    /// Sends a commit on its way: those that are begun one after another are judged so.
+    pub(super) async fn begin(&self, entry: Entry) -> Result<Begun, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(Waiting { entry, reply }).await.map_err(|_| closed())?;
+        Ok(Begun(answer))
+    }
+}
+
+/// A commit on its way.
+pub(super) struct Begun(oneshot::Receiver<Answer>);
+
+impl Begun {
+    /// Returns what came of it.
+    pub(super) async fn end(self) -> Answer {
+        self.0.await.map_err(|_| closed())?
+    }
+}
+
+fn closed() -> StoreError {
+    unavailable_because("the connection to Redis was lost; the write may have happened")
 }
 
 struct Way {

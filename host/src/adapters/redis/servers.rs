@@ -82,6 +82,10 @@ impl Master {
         self.writes.clone()
     }
 
+    fn history(&self) -> &str {
+        self.lineage.split_once(':').map_or("", |(_, history)| history)
+    }
+
     /// Returns how many replicas have to have a write before it is answered.
     pub(super) fn acks(&self) -> u32 {
         self.acks.load(Ordering::Relaxed)
@@ -137,6 +141,12 @@ impl Master {
         let info: String = self.ask(redis::cmd("INFO").arg("replication")).await?;
         if field(&info, "role") != Some("master") {
             let error = RedisError::from((ServerErrorKind::ReadOnly.into(), "it is no master any more"));
+            self.falls_out(&error);
+            return Err(error);
+        }
+        if field(&info, "master_replid") != Some(self.history()) {
+            // It was a replica meanwhile, or its first one came: only who connects anew can tell what it has.
+            let error = RedisError::from((ErrorKind::Client, "it has begun another history"));
             self.falls_out(&error);
             return Err(error);
         }

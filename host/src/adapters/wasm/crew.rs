@@ -1,4 +1,4 @@
-//! Where plugins are asked whose calls may take long, and where they are loaded: threads that what is asked of the host goes before.
+//! Where plugins are asked whose calls may take long: threads that what is asked of the host goes before.
 //!
 //! It knows no plugin. **Invariant:** whoever calls the host and asks no plugin does not wait behind somebody's plugin, however many
 //! of them compute.

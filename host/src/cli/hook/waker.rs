@@ -20,6 +20,9 @@ use crate::cli::inbox::{Happened, Inbox, Seen, Unseen, note};
 use crate::cli::{Trouble, write_atomically};
 use crate::config::Environment;
 
+/// Where Claude Code says how it was started, and what it says of a single run (`claude -p`): that waits for its hooks, also for those
+/// in the background, so it would last as long as its waker (seen with 2.1.197).
+const STARTED_AS: (&str, &str) = ("CLAUDE_CODE_ENTRYPOINT", "sdk-cli");
 /// What wakes Claude Code.
 const WAKE: u8 = 2;
 /// Seconds of one look; after each it is seen whether anybody is left to wake.
@@ -103,7 +106,8 @@ pub(super) async fn wait(environment: &Environment, args: &HookArgs, said: &Said
     let told = session.read().told;
     let session = session.noted(&Note { waker: std::process::id(), told: told.clone() });
     let mut waker = Waker { inbox, session, client: std::os::unix::process::parent_id(), happened: Happened::default() };
-    let Some(seen) = waker.first().await? else { return Ok(ExitCode::SUCCESS) };
+    let is_single_run = environment.get(STARTED_AS.0) == Some(STARTED_AS.1);
+    let Some(seen) = waker.first(if is_single_run { 0 } else { FIRST_MS }).await? else { return Ok(ExitCode::SUCCESS) };
     waker.happened.take_in(seen);
     let mut is_news = tries(&waker.happened.waiting).difference(&told).next().is_some();
     let until = Instant::now() + Duration::from_millis(WAIT_MS);
@@ -114,6 +118,9 @@ pub(super) async fn wait(environment: &Environment, args: &HookArgs, said: &Said
                 return Ok(waker.wake());
             }
             waker.happened.told();
+        }
+        if is_single_run {
+            break;
         }
         match waker.look(LOOK_S).await? {
             Some(news) => is_news = news,
@@ -142,9 +149,9 @@ impl Waker {
         self.session.is_ours() && std::os::unix::process::parent_id() == self.client
     }
 
-    /// Looks what waits now; none: nobody can be reached, or is left to be woken.
-    async fn first(&mut self) -> Result<Option<Seen>, Trouble> {
-        let until = Instant::now() + Duration::from_millis(FIRST_MS);
+    /// Looks what waits now, for as long as that may take; none: nobody can be reached, or is left to be woken.
+    async fn first(&mut self, tried_ms: u64) -> Result<Option<Seen>, Trouble> {
+        let until = Instant::now() + Duration::from_millis(tried_ms);
         loop {
             match self.inbox.peek(None, 0, &[]).await {
                 Ok(seen) => return Ok(Some(seen)),
@@ -154,7 +161,7 @@ impl Waker {
                 }
                 Err(unseen) => self.rest(unseen).await?,
             }
-            if !self.is_wanted() {
+            if !self.is_wanted() || tried_ms == 0 {
                 return Ok(None);
             }
         }

@@ -24,9 +24,9 @@ use crate::service::kit::CommitExt;
 
 /// Milliseconds a checked token is believed.
 pub(super) const FRESH_MS: u64 = 1_000;
-/// Milliseconds for which a token that was good is believed while the store is away: one that another host revokes meanwhile is good so
-/// long on this one, for what can be done without the store.
-const KNOWN_WHILE_AWAY_MS: u64 = 15 * 60 * 1_000;
+/// Milliseconds for which a token that this host saw good is believed while the store is away: one that another host revoked since then
+/// is good so long on this one, for what can be done without the store.
+const KNOWN_WHILE_AWAY_MS: u64 = 5 * 60 * 1_000;
 /// Checked tokens kept; beyond that all are checked again.
 const CHECKED_MAX: usize = 10_000;
 /// What a secret starts with.
@@ -296,9 +296,10 @@ impl Agents {
             }
             Ok((commit, found.value))
         });
-        let (record, _) = decided.await?;
+        let decided = decided.await;
+        // Also where nothing is known of the outcome: it may have happened.
         self.admissions.checked.lock().revoked(id);
-        Ok(record)
+        Ok(decided?.0)
     }
 
     /// Returns all tokens, without their secrets.
@@ -374,7 +375,7 @@ impl Agents {
         }
     }
 
-    /// Returns a token that was good not long before the store went away.
+    /// Returns a token that this host saw good not long ago, while the store is away.
     fn known_while_away(&self, hash: &[u8; 32], now: TimeMs) -> Option<Arc<TokenRecord>> {
         if !self.kit.store.is_away() {
             return None;

@@ -57,7 +57,7 @@ impl Messaging {
     /// # Errors
     /// [`Failure`].
     pub async fn unread(&self, project: ProjectId, agent: AgentId) -> Result<u32, Failure> {
-        Ok(self.agents.board(project).await?.ready(agent))
+        Ok(self.agents.board_as_known(project).await?.ready(agent))
     }
 
     /// Returns what an agent was handed and has neither acked nor given back, the oldest first.

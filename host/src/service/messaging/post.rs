@@ -24,7 +24,7 @@ use super::{
     SendRequest, fit_line, inbox, message_key, stage_message,
 };
 use crate::ports::store::{Commit, Committed, DueChange, WhenAway};
-use crate::service::agents::Board;
+use crate::service::agents::{AWAY_RETRY_MS, Board};
 use crate::service::claims::holding;
 use crate::service::failure::{Failure, Refusal};
 use crate::service::kit::{Acting, CommitExt, Kit, Loaded, Once, check_idempotency_key};
@@ -249,6 +249,8 @@ impl Messaging {
         let held = holding(&self.kit, &self.agents, acting.project, acting.agent.id).await?;
         let task = match (request.task, &*held) {
             (Some(task), held) if held.iter().any(|held| held.task == task) => Some(task),
+            // What it holds may not be known now.
+            (Some(_), _) if self.kit.store.is_away() => return Err(Failure::Unavailable { retry_after_ms: AWAY_RETRY_MS }),
             (Some(task), _) => {
                 return Err(MessageError::Malformed { field: "task", why: format!("{} does not hold {task}", acting.agent.name) }.into());
             }
@@ -307,7 +309,7 @@ impl Messaging {
         except: &[AgentId],
         trace: Option<&str>,
     ) -> Result<SendReceipt, Failure> {
-        let board = self.agents.board(message.project).await?;
+        let board = self.agents.board_as_known(message.project).await?;
         let place = self.next_place(message);
         stage_message(commit, message, place, trace);
         let plan = self.plan(&board, message, &message.to, place, except).await?;

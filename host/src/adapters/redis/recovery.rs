@@ -114,15 +114,19 @@ impl Recovery<'_> {
         if self.wait_for_others().await? == Others::WentOn {
             let epoch = self.home.ask(redis::cmd("HGET").arg(self.core.keys.store()).arg("epoch")).await?;
             // They may not have waited for what this host had.
+            let missed = self.missed().await?;
+            self.add(epoch, &missed).await?;
             self.add(epoch, &handed_in).await?;
             return Ok(epoch);
         }
         let restored = self.restore().await?;
+        let missed = self.missed().await?;
         let known = self.core.journal.as_ref().map_or(0, |journal| journal.epoch());
         let mut settle = redis::cmd("EVALSHA");
         settle.arg(self.core.settle.get_hash()).arg(1).arg(self.core.keys.store()).arg(&self.was).arg(&self.lineage).arg(known);
         let epoch = self.home.ask(&settle).await?;
         self.clear().await?;
+        self.add(epoch, &missed).await?;
         tracing::warn!(epoch, restored, "a new epoch: commits are judged again");
         Ok(epoch)
     }
@@ -282,14 +286,19 @@ impl Recovery<'_> {
 
     /// Hands in what only adds, of an epoch that others ended without this host.
     async fn come_late(&self) -> Result<(), SettleError> {
-        let Some(journal) = &self.core.journal else { return Ok(()) };
+        let missed = self.missed().await?;
+        self.add(self.epoch, &missed).await
+    }
+
+    /// Returns what this host did in epochs that others ended without it, and that is not handed in any more.
+    async fn missed(&self) -> Result<Vec<(Place, Entry)>, SettleError> {
+        let Some(journal) = &self.core.journal else { return Ok(Vec::new()) };
         let joined = journal.epoch();
         if joined == 0 || joined >= self.epoch {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let kept = journal.read().await.map_err(SettleError::Journal)?;
-        let missed: Vec<_> = kept.into_iter().filter(|(place, _)| (joined..self.epoch).contains(&place.epoch)).collect();
-        self.add(self.epoch, &missed).await
+        Ok(kept.into_iter().filter(|(place, _)| (joined..self.epoch).contains(&place.epoch)).collect())
     }
 
     /// Does again, in a later epoch, what only adds and is not there.

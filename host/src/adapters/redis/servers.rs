@@ -150,6 +150,12 @@ impl Master {
             self.falls_out(&error);
             return Err(error);
         }
+        if finder.name_another(&self.server).await {
+            // It may not know that yet: what it answers until it does would be lost.
+            let error = RedisError::from((ServerErrorKind::ReadOnly.into(), "the Sentinels name another master"));
+            self.falls_out(&error);
+            return Err(error);
+        }
         // All that follow: which of them is promoted is not ours to say.
         let follow = info.lines().filter(|line| line.starts_with("slave") && line.contains("state=online")).count();
         let follow = u32::try_from(follow).unwrap_or(u32::MAX);
@@ -263,18 +269,7 @@ impl Finder {
     async fn sentinels<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisError> {
         let mut last = RedisError::from((ErrorKind::EmptySentinelList, "no Sentinel is named"));
         for server in self.options.address.seeds() {
-            let asked = async {
-                let info = self.options.address.to_sentinel(server)?;
-                let mut settings = info.redis_settings().clone();
-                if let Some(password) = &self.options.sentinel_password {
-                    settings = settings.set_password(password);
-                }
-                let client = self.open(info.set_redis_settings(settings))?;
-                let config = self.config(SENTINELS_ASKED_MS).set_connection_timeout(Some(Duration::from_millis(SENTINELS_ASKED_MS)));
-                let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-                command.query_async::<T>(&mut connection).await
-            };
-            match asked.await {
+            match self.sentinel(server, command).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => last = error,
             }
@@ -282,13 +277,49 @@ impl Finder {
         Err(last)
     }
 
+    async fn sentinel<T: FromRedisValue>(&self, server: &Server, command: &Cmd) -> Result<T, RedisError> {
+        let info = self.options.address.to_sentinel(server)?;
+        let mut settings = info.redis_settings().clone();
+        if let Some(password) = &self.options.sentinel_password {
+            settings = settings.set_password(password);
+        }
+        let client = self.open(info.set_redis_settings(settings))?;
+        let config = self.config(SENTINELS_ASKED_MS).set_connection_timeout(Some(Duration::from_millis(SENTINELS_ASKED_MS)));
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        command.query_async::<T>(&mut connection).await
+    }
+
+    /// Returns the master that all Sentinels name who answer, or most of those that are known: while they move to another one they
+    /// disagree, and whoever followed one and then the other would go back to a master whose successor has begun.
     async fn master(&self) -> Result<Server, RedisError> {
         let name = self.options.address.master();
         let mut command = redis::cmd("SENTINEL");
-        let found: Option<(String, u16)> = self.sentinels(command.arg("GET-MASTER-ADDR-BY-NAME").arg(name)).await?;
-        let unknown =
-            || RedisError::from((ErrorKind::MasterNameNotFoundBySentinel, "the Sentinels do not know the master", name.to_owned()));
-        found.map(|(host, port)| Server { host, port }).ok_or_else(unknown)
+        command.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
+        let (mut named, mut answers, mut last) = (HashMap::<Server, usize>::new(), 0, None);
+        for server in self.options.address.seeds() {
+            match self.sentinel::<Option<(String, u16)>>(server, &command).await {
+                Ok(Some((host, port))) => {
+                    answers += 1;
+                    *named.entry(Server { host, port }).or_default() += 1;
+                }
+                Ok(None) => {
+                    let why = "the Sentinels do not know the master";
+                    last = Some((ErrorKind::MasterNameNotFoundBySentinel, why, name.to_owned()).into());
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        let most = named.into_iter().max_by_key(|(_, count)| *count);
+        match most {
+            Some((master, count)) if count == answers || 2 * count > self.options.address.seeds().len() => Ok(master),
+            Some(_) => Err((ErrorKind::Client, "the Sentinels do not agree on the master").into()),
+            None => Err(last.unwrap_or_else(|| (ErrorKind::EmptySentinelList, "no Sentinel is named").into())),
+        }
+    }
+
+    /// Returns whether the Sentinels name another master by now. What they say while they disagree changes nothing.
+    async fn name_another(&self, server: &Server) -> bool {
+        self.options.address.kind() == Kind::Sentinel && self.master().await.is_ok_and(|master| master != *server)
     }
 
     /// Returns whether a write has to wait for a replica although none follows: with Sentinels, unless a majority of them answers and

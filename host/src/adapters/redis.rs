@@ -24,6 +24,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use pointsman_core::event::{Cursor, Event};
 use pointsman_core::ids::ProjectId;
+use pointsman_core::limits::IDEMPOTENCY_KEPT_MS;
 use pointsman_core::time::TimeMs;
 use pointsman_core::value;
 use redis::{RedisError, Script, Value};
@@ -617,7 +618,12 @@ impl Store for RedisStore {
         let Some(place) = self.core.keys.call(&space, principal, operation, key) else { return Ok(None) };
         let record: Option<Vec<u8>> = reading!(self, |up| {
             let master = up.servers.of(&space).map_err(|error| unavailable(&error))?;
-            master.ask(redis::cmd("GET").arg(&place)).await.map_err(|error| unavailable(&error))
+            let record: Option<Vec<u8>> = master.ask(redis::cmd("GET").arg(&place)).await.map_err(|error| unavailable(&error))?;
+            if record.is_some() {
+                // Whoever did it may have had no answer, because no replica had it yet.
+                master.replicate(redis::cmd("PEXPIRE").arg(&place).arg(IDEMPOTENCY_KEPT_MS)).await.map_err(|error| unavailable(&error))?;
+            }
+            Ok(record)
         })?;
         let Some(record) = record else { return Ok(None) };
         let (digest, response) = record.split_at_checked(request_digest.len()).ok_or_else(|| unreadable("an idempotency record"))?;

@@ -38,7 +38,11 @@ if take() == '1' then
   call = {digest = take(), answer = take()}
   local before = not again and redis.call('GET', KEYS[8])
   if before then
-    if string.sub(before, 1, 32) == call.digest then return {'replayed', string.sub(before, 33)} end
+    if string.sub(before, 1, 32) == call.digest then
+      -- A write, so that whoever waits for replicas waits for what was done then, too.
+      redis.call('PEXPIRE', KEYS[8], kept_ms)
+      return {'replayed', string.sub(before, 33)}
+    end
     return {'reused'}
   end
 end

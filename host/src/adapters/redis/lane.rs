@@ -26,7 +26,7 @@ const GATHERING_COMMITS_MIN: usize = 4;
 /// Bytes after which no further commit joins a group.
 const GROUP_BYTES_MAX: usize = 4 << 20;
 /// Milliseconds for a replica to say that it has a write.
-const REPLICA_MS: u64 = 1_000;
+pub(super) const REPLICA_MS: u64 = 1_000;
 
 type Answer = Result<Committed, StoreError>;
 

@@ -21,6 +21,7 @@ use super::RedisOptions;
 use super::address::{Kind, Server};
 use super::entry::read;
 use super::keys::{self, SLOTS};
+use super::lane::REPLICA_MS;
 use crate::ports::store::Wakers;
 
 /// A master that does not know its replicas is asked again after.
@@ -114,6 +115,22 @@ impl Master {
     pub(super) async fn ask_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, RedisError> {
         let answer = pipeline.query_async(&mut self.connection()).await;
         answer.inspect_err(|error| self.note(error))
+    }
+
+    /// Writes, and waits until as many replicas as have to have a write do have it and all before it.
+    pub(super) async fn replicate(&self, write: &Cmd) -> Result<(), RedisError> {
+        let acks = self.acks();
+        if acks == 0 {
+            return Ok(());
+        }
+        let mut both = redis::pipe();
+        both.add_command(write.clone()).ignore().cmd("WAIT").arg(acks).arg(REPLICA_MS);
+        let asked = both.query_async(&mut self.writes()).await;
+        let (followed,): (u32,) = asked.inspect_err(|error| self.note(error))?;
+        if followed < acks {
+            return Err((ErrorKind::Io, "no replica followed in time").into());
+        }
+        Ok(())
     }
 
     /// Makes it fall out where an error says that it is not the one to be asked.

@@ -347,6 +347,7 @@ impl Config {
             delivery_attempts_max: self.agents.delivery_attempts_max,
             messages_kept_ms: self.messages.kept_ms,
             dead_letters_kept_ms: self.messages.dead_letters_kept_ms,
+            context: crate::service::settings::ContextSettings::default(),
             public_url,
         }
     }

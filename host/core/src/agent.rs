@@ -69,6 +69,9 @@ pub struct AgentRecord {
     pub id: AgentId,
     /// Whose agent it is.
     pub principal: PrincipalId,
+    /// That principal's name; empty where it started before names were kept, until it starts again.
+    #[serde(default)]
+    pub principal_name: String,
     /// Human or agent, from the credential.
     pub provenance: Provenance,
     /// Unique in the project.

@@ -5,8 +5,11 @@
 //! **Invariants:** versions of a document rise by one and name their parents; a write that was not made from the newest
 //! version never replaces it without having been reconciled with it; a refused or conflicting write changes nothing.
 
+pub mod content;
+pub mod rules;
 #[cfg(test)]
 mod tests;
+pub mod view;
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,8 +17,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use self::content::Content;
 use crate::event::Actor;
-use crate::ids::ConflictId;
+use crate::ids::{AgentId, ConflictId};
 use crate::limits::{DOCUMENT_BYTES_MAX, DOCUMENT_KEY_BYTES_MAX};
 use crate::time::TimeMs;
 use crate::value::Stored;
@@ -146,20 +150,52 @@ pub struct DocumentHead {
     /// The versions it was made from: none for the first, two for a merge.
     pub parents: Vec<u64>,
     /// The reconciler that merged its parents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub merged_by: Option<String>,
+    /// Who began the document; none: its author did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creator: Option<AgentId>,
+    /// Whether this version says that the document is gone. Earlier ones can be restored.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub deleted: bool,
+    /// Where a document went whose last version says that it is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renamed_to: Option<DocumentKey>,
+    /// Where the first version of a document came from, `KEY@VERSION`; the content of another version, `@VERSION`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_from: Option<String>,
+    /// Its name among the versions: one that has a label is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// When the document is deleted unless it is written again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<TimeMs>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form serde asks for")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+impl DocumentHead {
+    /// Returns who began the document.
+    #[must_use]
+    pub fn creator(&self) -> Option<AgentId> {
+        self.creator.or(self.author.agent)
+    }
 }
 
 impl Stored for DocumentHead {
     const NAME: &'static str = "document head";
 }
 
-/// A version of a document with its bytes.
+/// A version of a document with what it says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DocumentVersion {
     /// What it is.
     pub head: DocumentHead,
     /// What it says.
-    pub text: String,
+    pub content: Content,
 }
 
 impl Stored for DocumentVersion {
@@ -180,6 +216,11 @@ pub enum WriteDecision {
     Unchanged {
         /// The newest version.
         version: u64,
+    },
+    /// The document was deleted since.
+    Gone {
+        /// The version that says so.
+        newest: u64,
     },
     /// Others wrote since: merge the two.
     Reconcile {
@@ -218,11 +259,15 @@ pub fn decide_write(head: Option<&DocumentHead>, base_version: Option<u64>, medi
     if base.is_some_and(|base| base > head.version) {
         return WriteDecision::UnknownBase { newest: Some(head.version) };
     }
-    if head.media_type == media_type && head.hash == content_hash(bytes) {
+    if !head.deleted && head.media_type == media_type && head.hash == content_hash(bytes) {
         return WriteDecision::Unchanged { version: head.version };
     }
-    if base == Some(head.version) {
+    // Whoever begins a document anew need not know that there was one.
+    if base == Some(head.version) || (head.deleted && base.is_none()) {
         return WriteDecision::Apply { version: head.version + 1, parents: vec![head.version] };
+    }
+    if head.deleted {
+        return WriteDecision::Gone { newest: head.version };
     }
     WriteDecision::Reconcile { base, ours: head.version }
 }
@@ -242,7 +287,7 @@ pub struct ConflictPlace {
     pub theirs: Option<String>,
 }
 
-/// A write that met a conflict: kept until a later write resolves it.
+/// A write that met a conflict. What the writer wanted to write is kept beside it, as a version that is none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConflictRecord {
     /// Never changes.
@@ -255,8 +300,6 @@ pub struct ConflictRecord {
     pub current_version: u64,
     /// What the writer's bytes are.
     pub media_type: String,
-    /// What the writer wanted to write.
-    pub theirs: String,
     /// Who.
     pub author: Actor,
     /// When.
@@ -265,6 +308,12 @@ pub struct ConflictRecord {
     pub places: Vec<ConflictPlace>,
     /// The reconciler that found so; none: no one could tell.
     pub plugin: Option<String>,
+    /// Agents that were told, beside the writer.
+    #[serde(default)]
+    pub owners: Vec<AgentId>,
+    /// Whom it was handed to.
+    #[serde(default)]
+    pub handed_to: Option<AgentId>,
     /// The version that resolved it.
     pub resolved_by: Option<u64>,
 }

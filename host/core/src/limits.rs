@@ -76,8 +76,22 @@ pub const CLAIM_LEASE_MS: u64 = 30 * 60 * 1_000;
 pub const LEASE_GLOBS_MAX: usize = 64;
 /// Tasks one task may depend on.
 pub const DEPENDENCIES_MAX: usize = 64;
-/// Bytes of one context document in this version.
-pub const DOCUMENT_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one context document.
+pub const DOCUMENT_BYTES_MAX: usize = 64 << 20;
+/// Bytes of a document of JSON, which is read into values.
+pub const JSON_BYTES_MAX: usize = 8 << 20;
+/// Bytes of a document up to which two edits of it are merged.
+pub const RECONCILED_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a document that are stored within its version; more are cut into chunks.
+pub const INLINE_BYTES_MAX: usize = 32 << 10;
+/// Bytes of a chunk.
+pub const CHUNK_BYTES_MAX: usize = 64 << 10;
+/// Documents one call may write together.
+pub const DOCUMENTS_PER_WRITE_MAX: usize = 20;
+/// Bytes of a patch up to which an event tells it.
+pub const TOLD_PATCH_BYTES_MAX: usize = 2 << 10;
+/// Characters of the label of a version.
+pub const LABEL_CHARS_MAX: usize = 80;
 /// Bytes of a context key.
 pub const DOCUMENT_KEY_BYTES_MAX: usize = 200;
 /// Bytes of one file in `commit_files`.

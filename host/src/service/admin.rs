@@ -143,6 +143,7 @@ impl Admin {
             Err(failure) => return Err(failure),
         };
         services.messaging.schedule_retention(record.id).await?;
+        services.contexts.schedule_sweep(record.id).await?;
         services.kit.homes.settle(&services.kit, &services.agents).await?;
         Ok((record, true))
     }

@@ -429,6 +429,7 @@ impl Claims {
         AgentRecord {
             id,
             principal: token.principal,
+            principal_name: token.principal_name.clone(),
             provenance: token.provenance,
             name: self.name.clone(),
             capabilities: Vec::new(),
@@ -445,6 +446,7 @@ impl Claims {
     fn update(&self, agent: &mut AgentRecord, token: &TokenRecord, now: TimeMs) {
         agent.started_at = now;
         agent.provenance = token.provenance;
+        agent.principal_name.clone_from(&token.principal_name);
         if let Some(capabilities) = &self.capabilities {
             agent.capabilities.clone_from(capabilities);
         }

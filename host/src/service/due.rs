@@ -7,6 +7,7 @@ use pointsman_core::ids::ProjectId;
 use tokio_util::sync::CancellationToken;
 
 use super::agents::PRESENCE;
+use super::contexts::HOUSEKEEPING;
 use super::deferred::DEFERRED;
 use super::failure::Failure;
 use super::intents::{Intent, Work};
@@ -33,6 +34,7 @@ pub async fn run(services: Services, residency: Arc<Residency>, stop: Cancellati
 pub async fn schedule(services: &Services) -> Result<(), Failure> {
     for ProjectRecord { id: project, .. } in services.agents.projects().await? {
         services.messaging.schedule_retention(project).await?;
+        services.contexts.schedule_sweep(project).await?;
     }
     Ok(())
 }
@@ -59,6 +61,9 @@ async fn handle(services: &Services, residency: &Residency, entry: DueEntry) -> 
     }
     if entry.name.starts_with(PRESENCE) {
         return services.agents.lapse(entry.project, &entry.name).await;
+    }
+    if let Some(what) = entry.name.strip_prefix(HOUSEKEEPING) {
+        return services.contexts.keep_house(entry.project, what).await;
     }
     if Residency::owns(&entry) {
         return residency.ring(&entry).await;

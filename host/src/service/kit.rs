@@ -155,7 +155,7 @@ impl Kit {
     /// # Errors
     /// [`Failure`].
     pub async fn slug(&self, project: ProjectId) -> Result<String, Failure> {
-        if !self.settings.bindings.now().depend_on_project() {
+        if !self.settings.bindings.now().depend_on_project() && !self.settings.context.rules.depend_on_project() {
             return Ok(String::new());
         }
         if let Some(slug) = self.slugs.lock().get(&project) {

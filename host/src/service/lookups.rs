@@ -10,9 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use pointsman_core::event::Provenance;
 use pointsman_core::ids::ProjectId;
 use tokio::runtime::Handle;
 
+use super::contexts::Viewer;
 use super::failure::Failure;
 use super::kit::chain;
 use super::surface::{self, Services};
@@ -112,6 +114,13 @@ impl StoreLookups {
         result
     }
 
+    /// Returns as whom the component looks: as the agent it is here, where it is one.
+    async fn viewer(&self) -> Result<Viewer, Failure> {
+        let agents = self.services.agents.agents(self.project).await?;
+        let own = agents.into_iter().find(|agent| agent.provenance == Provenance::Plugin && agent.name == self.plugin);
+        Ok(own.map_or_else(|| Viewer::Plugin(self.plugin.clone()), Viewer::Agent))
+    }
+
     /// Takes one look-up of those that are left.
     fn take_one(&self) -> Result<(), LookupRefusal> {
         let mut budget = self.budget.lock();
@@ -144,7 +153,11 @@ impl Lookups for StoreLookups {
             return Err(LookupRefusal::NotGranted("lookups".to_owned()));
         }
         self.take_one()?;
-        match self.wait(surface::read(&self.services, self.project, uri)) {
+        let read = async {
+            let viewer = self.viewer().await?;
+            surface::read(&self.services, self.project, viewer, uri).await
+        };
+        match self.wait(read) {
             Some(Ok(value)) => {
                 let json: String = Box::<str>::from(value).into_string();
                 self.take_bytes(json.len())?;

@@ -21,6 +21,7 @@
 //! delivery, live again (`letters`). What nobody could take is stored and routed later, and the sender is told. What is settled goes
 //! after its time, a message with all its deliveries (`retention`).
 
+mod coalesce;
 mod due;
 mod figures;
 mod interest;

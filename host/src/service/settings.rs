@@ -3,6 +3,8 @@
 mod bindings;
 
 pub use self::bindings::{Binding, BindingBook, Bindings, Rule};
+use pointsman_core::context::rules::Rules;
+
 use crate::ports::plugins::Grant;
 use crate::ports::repository::CheckSpec;
 
@@ -38,6 +40,23 @@ pub fn covers(projects: &[String], slug: &str) -> bool {
     projects.is_empty() || projects.iter().any(|named| named == slug)
 }
 
+/// What the operator chose for shared context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContextSettings {
+    /// Who may do what with which keys, and what becomes of their versions.
+    pub rules: Rules,
+    /// Bytes that the documents of a project may take.
+    pub bytes_max: u64,
+    /// Documents a project may have.
+    pub documents_max: u64,
+}
+
+impl Default for ContextSettings {
+    fn default() -> Self {
+        Self { rules: Rules::default(), bytes_max: 1 << 30, documents_max: 100_000 }
+    }
+}
+
 /// The choices of the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -55,6 +74,8 @@ pub struct Settings {
     pub messages_kept_ms: u64,
     /// Milliseconds a dead letter is kept.
     pub dead_letters_kept_ms: u64,
+    /// Shared context.
+    pub context: ContextSettings,
     /// Where clients reach the host: `http://127.0.0.1:7420`.
     pub public_url: String,
 }

@@ -10,8 +10,9 @@ use std::time::Instant;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pointsman_core::agent::TokenRecord;
+use pointsman_core::context::ConflictPlace;
 use pointsman_core::event::{Cursor, Event};
-use pointsman_core::ids::{ProjectId, TaskId};
+use pointsman_core::ids::{ConflictId, ProjectId, TaskId};
 use pointsman_core::inbox::Try;
 use pointsman_core::message::SenderContext;
 use pointsman_core::task::{Task, TaskState};
@@ -23,7 +24,7 @@ use tracing::Instrument;
 use super::agents::{Access, Agents, StartRequest, Started};
 use super::claims::{Claimed, Claims, Report};
 use super::commits::Commits;
-use super::contexts::{Contexts, WriteOutcome};
+use super::contexts::{Contexts, Viewer, WriteBatch, WriteOutcome};
 use super::deferred::DeferredCalls;
 use super::failure::{Failure, Refusal};
 use super::kit::{Acting, Kit, chain};
@@ -39,6 +40,7 @@ use crate::ports::surface::{CallError, Caller, Rejected, Surface, ToolAnswer};
 
 mod arguments;
 mod back;
+mod documents;
 mod lookup;
 mod offering;
 pub(in crate::service) mod own;
@@ -84,7 +86,7 @@ impl Services {
     pub fn new(kit: Kit, access: Access) -> Self {
         let agents = Arc::new(Agents::new(kit.clone()).with_access(access));
         let messaging = Arc::new(Messaging::new(kit.clone(), Arc::clone(&agents)));
-        let contexts = Arc::new(Contexts::new(kit.clone()));
+        let contexts = Arc::new(Contexts::new(kit.clone(), Arc::clone(&agents)));
         let tasks = Tasks::new(kit.clone());
         let claims = Claims::new(kit.clone(), Arc::clone(&agents), tasks.clone(), Arc::clone(&messaging));
         let commits = Commits::new(kit.clone(), tasks.clone(), claims.clone());
@@ -101,8 +103,8 @@ impl Services {
 ///
 /// # Errors
 /// `not_found`, `bad_argument`.
-pub(in crate::service) async fn read(services: &Services, project: ProjectId, uri: &str) -> Result<Box<RawValue>, Failure> {
-    Ok(lookup::lookup(services, back::Reader { project, agent: None }, uri).await?.result)
+pub(in crate::service) async fn read(services: &Services, project: ProjectId, viewer: Viewer, uri: &str) -> Result<Box<RawValue>, Failure> {
+    Ok(lookup::lookup(services, &back::Reader { project, viewer }, uri).await?.result)
 }
 
 /// What an answer says while the store is away.
@@ -303,6 +305,16 @@ fn cursor(after: Option<&str>) -> Result<Option<Cursor>, Failure> {
     })
 }
 
+/// Returns a write that conflicts, as a refusal that says how to go on.
+pub(in crate::service) fn conflict(id: ConflictId, current_version: u64, places: &[ConflictPlace]) -> Failure {
+    Failure::refused_with(
+        "conflict",
+        format!("others wrote since your base, and disagree with you in {} places", places.len()),
+        format!("Read the document, settle the places, and write from version {current_version} with `resolves`: \"{id}\"."),
+        json!({"conflict": id, "current_version": current_version, "places": places}),
+    )
+}
+
 /// One call on its way.
 struct Call {
     services: Arc<Services>,
@@ -372,8 +384,8 @@ impl Call {
             }
             "lookup" => {
                 let arguments::Lookup { uri } = arguments::read(self.tool, arguments)?;
-                let reader = back::Reader { project: acting.project, agent: Some(acting.agent.id) };
-                Box::pin(lookup::lookup(services, reader, &uri)).await
+                let reader = back::Reader { project: acting.project, viewer: acting.into() };
+                Box::pin(lookup::lookup(services, &reader, &uri)).await
             }
             "create_task" => {
                 let request: CreateTask = arguments::read(self.tool, arguments)?;
@@ -410,15 +422,7 @@ impl Call {
                 let result = json!({"merge": merge.id, "task": merge.task, "head": merge.head, "state": merge.state_name()});
                 Ok(Said::new(&result, "Your resolution is on your branch and queued; fetch before you commit again, then wait_for_events."))
             }
-            "write_context" => match Box::pin(services.contexts.write(acting, arguments::read(self.tool, arguments)?)).await? {
-                applied @ WriteOutcome::Applied { .. } => Ok(Said::new(&applied, "Go on; others who watch the key are told.")),
-                WriteOutcome::Conflict { id, current_version, conflicts, .. } => Err(Failure::refused_with(
-                    "conflict",
-                    format!("others wrote since your base, and disagree with you in {} places", conflicts.len()),
-                    format!("Read the document, settle the places, and write from version {current_version} with `resolves`: \"{id}\"."),
-                    json!({"conflict": id, "current_version": current_version, "places": conflicts}),
-                )),
-            },
+            "write_context" => Box::pin(self.write_context(acting, arguments)).await,
             "commit_files" => {
                 let request: arguments::CommitFiles = arguments::read(self.tool, arguments)?;
                 let made = Box::pin(services.commits.commit_files(acting, &request)).await?;
@@ -426,6 +430,31 @@ impl Call {
                 Ok(Said::new(&made, next))
             }
             other => Err(Failure::refused("unknown_tool", format!("there is no tool `{other}`"), "List the tools.")),
+        }
+    }
+
+    async fn write_context(&self, acting: &Acting, arguments: &Value) -> Result<Said, Failure> {
+        const WRITTEN: &str = "Go on; others who watch the key are told.";
+        let contexts = &self.services.contexts;
+        if arguments.get("documents").is_some() {
+            let batch: WriteBatch = arguments::read(self.tool, arguments)?;
+            let outcomes = contexts.write_all(acting, &batch).await?;
+            let named: Vec<_> = batch.documents.iter().zip(&outcomes).map(|(document, outcome)| (&document.key, outcome)).collect();
+            let shown: Vec<Value> = named.iter().map(|(key, outcome)| json!({"key": key, "is": outcome})).collect();
+            if let Some((key, _)) = named.iter().find(|(_, outcome)| matches!(outcome, WriteOutcome::Conflict { .. })) {
+                return Err(Failure::refused_with(
+                    "conflict",
+                    format!("`{key}` conflicts, so none of the documents was written"),
+                    "Settle each conflict that is named, then write all of them again from the newest versions.",
+                    json!({"documents": shown}),
+                ));
+            }
+            return Ok(Said::new(&json!({"documents": shown}), WRITTEN));
+        }
+        match contexts.write(acting, arguments::read(self.tool, arguments)?).await? {
+            applied @ WriteOutcome::Applied { .. } => Ok(Said::new(&applied, WRITTEN)),
+            handed @ WriteOutcome::Handed { .. } => Ok(Said::new(&handed, "It is that agent's to settle now; it was told. Go on.")),
+            WriteOutcome::Conflict { id, current_version, conflicts, .. } => Err(conflict(id, current_version, &conflicts)),
         }
     }
 

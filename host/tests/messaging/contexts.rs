@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pointsman::service::contexts::{WriteOutcome, WriteRequest};
+use pointsman::service::contexts::{Viewer, WriteOutcome, WriteRequest};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -23,12 +23,12 @@ async fn versions_rise_and_all_can_be_read() {
     assert_eq!(world.contexts.write(&ana, write(0, "one")).await.expect("it is written"), applied(1));
     assert_eq!(world.contexts.write(&ana, write(1, "two")).await.expect("it is written"), applied(2));
     let world = world.restart().await;
-    let newest = world.contexts.read(world.project, "plan/api", None).await.expect("it is there");
-    assert_eq!((newest.text.as_str(), newest.head.version, newest.head.parents.as_slice()), ("two", 2, [1].as_slice()));
-    assert_eq!(world.contexts.read(world.project, "plan/api", Some(1)).await.expect("it is kept").text, "one");
+    let newest = world.contexts.read(world.project, &Viewer::Host, "plan/api", None).await.expect("it is there");
+    assert_eq!((newest.text(), newest.head.version, newest.head.parents.as_slice()), (Some("two"), 2, [1].as_slice()));
+    assert_eq!(world.contexts.read(world.project, &Viewer::Host, "plan/api", Some(1)).await.expect("it is kept").text(), Some("one"));
     let value = WriteRequest { key: "plan/db".to_owned(), value: Some(json!({"b": 1, "a": [2]})), ..WriteRequest::default() };
     world.contexts.write(&ana, value).await.expect("it is written");
-    let listed = world.contexts.list(world.project, "plan/", 10).await.expect("a list");
+    let listed = world.contexts.list(world.project, &Viewer::Host, "plan/", 10).await.expect("a list");
     assert_eq!(
         listed.iter().map(|head| (head.key.as_str(), head.media_type.as_str())).collect::<Vec<_>>(),
         [("plan/api", "text/markdown"), ("plan/db", "application/json")]
@@ -44,7 +44,7 @@ async fn a_repeated_write_is_one_write() {
     world.contexts.write(&ana, write(1, "two")).await.expect("it is written");
     world.contexts.write(&ana, write(2, "three")).await.expect("it is written");
     assert_eq!(world.contexts.write(&ana, write(1, "two")).await.expect("it was written"), applied(2), "derived key");
-    assert_eq!(world.contexts.list(world.project, "", 10).await.expect("a list")[0].version, 3);
+    assert_eq!(world.contexts.list(world.project, &Viewer::Host, "", 10).await.expect("a list")[0].version, 3);
     let keyed = WriteRequest { idempotency_key: Some("k".to_owned()), ..write(3, "four") };
     assert_eq!(world.contexts.write(&ana, keyed.clone()).await.expect("it is written"), applied(4));
     assert_eq!(world.contexts.write(&ana, keyed.clone()).await.expect("it was written"), applied(4));
@@ -64,15 +64,19 @@ async fn a_stale_write_without_reconciler_conflicts_and_can_be_resolved() {
         (conflicts[0].base.as_deref(), conflicts[0].ours.as_deref(), conflicts[0].theirs.as_deref()),
         (Some("base"), Some("ana's"), Some("bo's"))
     );
-    assert_eq!(world.contexts.read(world.project, "plan/api", None).await.expect("it is there").text, "ana's", "nothing changed");
-    assert_eq!(world.contexts.open_conflicts(world.project).await.expect("a list")[0].theirs, "bo's");
+    assert_eq!(
+        world.contexts.read(world.project, &Viewer::Host, "plan/api", None).await.expect("it is there").text(),
+        Some("ana's"),
+        "nothing changed"
+    );
+    assert_eq!(world.contexts.open_conflicts(world.project, &Viewer::Host).await.expect("a list")[0].theirs.as_deref(), Some("bo's"));
 
     let wrong = WriteRequest { key: "plan/other".to_owned(), base_version: None, resolves: Some(id), ..write(0, "x") };
     assert_eq!(code(world.contexts.write(&bo, wrong).await), "not_found");
     let resolved = WriteRequest { resolves: Some(id), ..write(2, "both") };
     assert_eq!(world.contexts.write(&bo, resolved).await.expect("it is written"), applied(3));
-    assert!(world.contexts.open_conflicts(world.project).await.expect("a list").is_empty());
-    assert_eq!(world.contexts.conflict(world.project, id).await.expect("it is kept").resolved_by, Some(3));
+    assert!(world.contexts.open_conflicts(world.project, &Viewer::Host).await.expect("a list").is_empty());
+    assert_eq!(world.contexts.conflict(world.project, &Viewer::Host, id).await.expect("it is kept").record.resolved_by, Some(3));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,9 +95,9 @@ async fn crossing_writes_are_reconciled_and_both_sides_are_kept() {
     }
     let merged = WriteOutcome::Applied { version: 4, merged_with: Some(2), plugin: Some("context-json".to_owned()), unchanged: false };
     assert_eq!(outcome, merged);
-    let read = async |version| world.contexts.read(world.project, "plan/api", version).await.expect("it is kept");
+    let read = async |version| world.contexts.read(world.project, &Viewer::Host, "plan/api", version).await.expect("it is kept");
     let newest = read(None).await;
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&newest.text).expect("JSON"), json!({"host": "b", "port": 2}));
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&newest.bytes).expect("JSON"), json!({"host": "b", "port": 2}));
     assert_eq!(newest.head.parents, [2, 3]);
     assert_eq!((read(Some(3)).await.head.parents, read(Some(3)).await.head.author.name), (vec![1], "bo".to_owned()));
     let outcome = world.contexts.write(&bo, value(1, json!({"host": "c", "port": 1}))).await.expect("an outcome");
@@ -114,7 +118,7 @@ async fn of_many_writes_from_one_version_one_is_applied() {
     let outcomes = writers.join_all().await;
     assert_eq!(outcomes.iter().filter(|outcome| **outcome == applied(2)).count(), 1);
     assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, WriteOutcome::Conflict { current_version: 2, .. })).count(), 15);
-    assert_eq!(world.contexts.open_conflicts(world.project).await.expect("a list").len(), 15);
+    assert_eq!(world.contexts.open_conflicts(world.project, &Viewer::Host).await.expect("a list").len(), 15);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,13 +134,13 @@ async fn wrong_writes_change_nothing() {
         (text_json, "bad_argument"),
         (WriteRequest { media_type: Some("JSON".to_owned()), ..write(0, "{}") }, "bad_argument"),
         (no_json, "bad_json"),
-        (write(0, &"x".repeat((1 << 20) + 1)), "too_large"),
+        (write(0, &"x".repeat((64 << 20) + 1)), "too_large"),
         (write(3, "x"), "unknown_base"),
     ] {
         assert_eq!(code(world.contexts.write(&ana, request).await), expected);
     }
-    assert_eq!(code(world.contexts.read(world.project, "plan/api", None).await), "not_found");
+    assert_eq!(code(world.contexts.read(world.project, &Viewer::Host, "plan/api", None).await), "not_found");
     world.contexts.write(&ana, write(0, "one")).await.expect("it is written");
     assert_eq!(code(world.contexts.write(&ana, write(2, "x")).await), "unknown_base");
-    assert_eq!(code(world.contexts.read(world.project, "plan/api", Some(9)).await), "not_found");
+    assert_eq!(code(world.contexts.read(world.project, &Viewer::Host, "plan/api", Some(9)).await), "not_found");
 }

@@ -3,6 +3,7 @@
 mod back;
 mod calls;
 mod contexts;
+mod documents;
 mod identity;
 mod letters;
 mod messages;

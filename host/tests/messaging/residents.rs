@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use pointsman::ports::store::Store;
+use pointsman::service::contexts::Viewer;
 use pointsman::service::contexts::WriteRequest;
 use pointsman::service::due;
 use pointsman::service::kit::Acting;
@@ -56,7 +57,7 @@ async fn an_answer_does_all_it_says_and_acks_its_message() {
     assert_eq!(world.kept("helper", "seen").await.as_deref(), Some("yes"));
     assert_eq!(world.kept("helper", "n").await.as_deref(), Some("1"));
     assert_eq!(titles(&world).await, ["mend it", "and that"]);
-    assert_eq!(world.contexts.read(world.project, "plan", None).await.expect("it is there").text, "first");
+    assert_eq!(world.contexts.read(world.project, &Viewer::Host, "plan", None).await.expect("it is there").text(), Some("first"));
     let agents: Value = serde_json::from_str(&world.kept("helper", "agents").await.expect("kept")).expect("JSON");
     assert_eq!(agents.as_array().map(Vec::len), Some(2), "{agents}");
     let answer = world.take(&ana).await;
@@ -118,8 +119,8 @@ async fn one_action_that_is_not_valid_undoes_the_answer() {
     }
     assert_eq!(world.kept("helper", "k").await, None);
     assert_eq!(titles(&world).await, Vec::<String>::new());
-    assert_eq!(world.contexts.read(world.project, "plan", None).await.expect("it is there").text, "ana's");
-    assert_eq!(world.contexts.open_conflicts(world.project).await.expect("a list").len(), 0, "not even a conflict is kept");
+    assert_eq!(world.contexts.read(world.project, &Viewer::Host, "plan", None).await.expect("it is there").text(), Some("ana's"));
+    assert_eq!(world.contexts.open_conflicts(world.project, &Viewer::Host).await.expect("a list").len(), 0, "not even a conflict is kept");
     assert!(world.kit.store.range(Some(world.project), "resident-wake/", "", 10).await.expect("a page").entries.is_empty());
 }
 

@@ -121,12 +121,7 @@ async fn an_old_cursor_reads_the_log_from_there() {
     let (ana, bo) = (world.agent("ana", &[]).await, world.agent("bo", &[]).await);
     let after = world.take(&bo).await.cursor;
     for version in 0..30u64 {
-        let write = WriteRequest {
-            key: "plan/api".to_owned(),
-            base_version: Some(version),
-            text: Some(format!("v{version}")),
-            ..WriteRequest::default()
-        };
+        let write = WriteRequest { key: format!("plan/{version:02}"), text: Some(format!("v{version}")), ..WriteRequest::default() };
         world.contexts.write(&ana, write).await.expect("it is written");
     }
     let world = world.restart().await;

@@ -24,7 +24,7 @@ use pointsman::service::homes::Homes;
 use pointsman::service::kit::{Acting, Kit};
 use pointsman::service::messaging::{Messaging, SendReceipt, SendRequest, WaitAnswer, WaitRequest};
 use pointsman::service::residents::Residency;
-use pointsman::service::settings::{Binding, Bindings, ProviderBinding, ResidentBinding, Settings};
+use pointsman::service::settings::{Binding, Bindings, ContextSettings, ProviderBinding, ResidentBinding, Settings};
 use pointsman::service::surface::Services;
 use pointsman_core::event::{Event, Provenance};
 use pointsman_core::ids::{MessageId, ProjectId};
@@ -60,6 +60,8 @@ pub(crate) struct Setup {
     pub(crate) blind: bool,
     /// The ending of keys that take long to read.
     pub(crate) slow: Option<&'static str>,
+    /// Who may do what with which documents.
+    pub(crate) context: ContextSettings,
     /// Answers components' calls in their stead.
     pub(crate) answers: Option<Arc<dyn Providers>>,
 }
@@ -97,6 +99,7 @@ fn settings(setup: &Setup) -> Settings {
         delivery_attempts_max: ATTEMPTS_MAX,
         messages_kept_ms: KEPT_MS,
         dead_letters_kept_ms: LETTERS_KEPT_MS,
+        context: setup.context.clone(),
         public_url: "http://127.0.0.1:7420".to_owned(),
     }
 }
@@ -276,6 +279,14 @@ impl World {
     pub(crate) async fn take(&self, agent: &Acting) -> WaitAnswer {
         let request = WaitRequest { max_s: Some(0), ..WaitRequest::default() };
         self.messaging.wait(agent, &request).await.expect("it waits")
+    }
+
+    /// What an agent hears of that watches keys, from a place in the log.
+    pub(crate) async fn hear(&self, agent: &Acting, after: &str, watch: &[&str]) -> Vec<Arc<Event>> {
+        let watch = watch.iter().map(|&glob| glob.to_owned()).collect();
+        let after = Some(after.parse().expect("a cursor"));
+        let request = WaitRequest { max_s: Some(0), after, watch, ..WaitRequest::default() };
+        self.messaging.wait(agent, &request).await.expect("it waits").events
     }
 
     /// Acks one message.

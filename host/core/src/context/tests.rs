@@ -13,7 +13,22 @@ fn head(version: u64, bytes: &[u8]) -> DocumentHead {
         at: TimeMs(0),
         parents: Vec::new(),
         merged_by: None,
+        creator: None,
+        deleted: false,
+        renamed_to: None,
+        taken_from: None,
+        label: None,
+        expires_at: None,
     }
+}
+
+#[test]
+fn what_was_deleted_is_begun_anew_or_missed() {
+    let gone = DocumentHead { deleted: true, ..head(3, b"") };
+    let decide = |base, bytes: &[u8]| decide_write(Some(&gone), base, TEXT, bytes);
+    assert_eq!(decide(None, b"new"), WriteDecision::Apply { version: 4, parents: vec![3] });
+    assert_eq!(decide(Some(3), b""), WriteDecision::Apply { version: 4, parents: vec![3] });
+    assert_eq!(decide(Some(2), b"edit"), WriteDecision::Gone { newest: 3 });
 }
 
 #[test]
@@ -78,7 +93,7 @@ proptest! {
                 WriteDecision::UnknownBase { newest: known } => {
                     prop_assert!(base > newest && known == (newest > 0).then_some(newest));
                 }
-                WriteDecision::TooLarge { .. } => prop_assert!(false, "three bytes fit"),
+                WriteDecision::TooLarge { .. } | WriteDecision::Gone { .. } => prop_assert!(false, "three bytes fit, and nothing is deleted"),
             }
         }
     }

@@ -2,12 +2,13 @@
 //!
 //! A reconciler that fails, declines, or answers what the document's media type forbids is passed over; the record says so.
 
-use pointsman_core::context::{ConflictPlace, DocumentVersion, is_json};
+use pointsman_core::context::{ConflictPlace, is_json};
 use pointsman_core::ids::ProjectId;
+use pointsman_core::limits::DOCUMENT_BYTES_MAX;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Contexts, stored_form};
+use super::{Contexts, Document, stored_form};
 use crate::ports::plugins::{DocumentConflict, PluginFailure, PluginRef, ReconcileOutcome};
 use crate::ports::registry::OnFailure;
 use crate::service::failure::Failure;
@@ -25,7 +26,7 @@ pub(super) struct Asked {
 /// What became of two edits.
 pub(super) enum Reconciled {
     /// One document, in its stored form.
-    Merged { text: String, plugin: PluginRef, asked: Vec<Asked> },
+    Merged { bytes: Vec<u8>, plugin: PluginRef, asked: Vec<Asked> },
     /// They disagree.
     Conflict { places: Vec<ConflictPlace>, plugin: Option<PluginRef>, asked: Vec<Asked> },
 }
@@ -35,9 +36,9 @@ impl Contexts {
     pub(super) async fn reconcile(
         &self,
         project: ProjectId,
-        base: Option<&DocumentVersion>,
-        ours: &DocumentVersion,
-        theirs: &DocumentVersion,
+        base: Option<&Document>,
+        ours: &Document,
+        theirs: &Document,
     ) -> Result<Reconciled, Failure> {
         let media_type = &ours.head.media_type;
         let mut asked = Vec::new();
@@ -45,13 +46,12 @@ impl Contexts {
             let reason = format!("it is {media_type} now, the write is {}", theirs.head.media_type);
             return Ok(Reconciled::Conflict { places: vec![whole(base, ours, theirs, reason)], plugin: None, asked });
         }
-        let base_text = base.map_or_else(|| common_ground(media_type, &ours.text, &theirs.text), |base| base.text.clone());
+        let base_bytes = base.map_or_else(|| common_ground(media_type, &ours.bytes, &theirs.bytes), |base| base.bytes.clone());
         let key = ours.head.key.as_str();
         let slug = self.kit.slug(project).await?;
         let bindings = self.kit.settings.bindings.now();
         for name in bindings.reconcilers(&slug, key) {
-            let sides = [&base_text, &ours.text, &theirs.text].map(|text| text.clone().into_bytes());
-            let [base_bytes, ours_bytes, theirs_bytes] = sides;
+            let [base_bytes, ours_bytes, theirs_bytes] = [&base_bytes, &ours.bytes, &theirs.bytes].map(Clone::clone);
             let answer = self.kit.plugins.reconcile(name, media_type, base_bytes, ours_bytes, theirs_bytes).await;
             if let Err(failure) = &answer {
                 match self.kit.plugins.on_failure(name) {
@@ -64,7 +64,7 @@ impl Contexts {
                 }
             }
             match accept(media_type, answer) {
-                Ok(Answer::Merged(text)) => return Ok(Reconciled::Merged { text, plugin: self.plugin(name), asked }),
+                Ok(Answer::Merged(bytes)) => return Ok(Reconciled::Merged { bytes, plugin: self.plugin(name), asked }),
                 Ok(Answer::Conflicts(places)) => {
                     return Ok(Reconciled::Conflict { places, plugin: Some(self.plugin(name)), asked });
                 }
@@ -82,7 +82,7 @@ impl Contexts {
 }
 
 enum Answer {
-    Merged(String),
+    Merged(Vec<u8>),
     Conflicts(Vec<ConflictPlace>),
 }
 
@@ -90,12 +90,11 @@ enum Answer {
 fn accept(media_type: &str, answer: Result<ReconcileOutcome, PluginFailure>) -> Result<Answer, String> {
     match answer {
         Ok(ReconcileOutcome::Merged(bytes)) => {
-            let text = String::from_utf8(bytes).map_err(|_| "failed: its document is no UTF-8".to_owned())?;
-            let text = stored_form(media_type, &text).map_err(|failure| format!("failed: {failure}"))?;
-            if text.len() > pointsman_core::limits::DOCUMENT_BYTES_MAX {
-                return Err(format!("failed: its document has {} bytes", text.len()));
+            let bytes = stored_form(media_type, &bytes).map_err(|failure| format!("failed: {failure}"))?;
+            if bytes.len() > DOCUMENT_BYTES_MAX {
+                return Err(format!("failed: its document has {} bytes", bytes.len()));
             }
-            Ok(Answer::Merged(text))
+            Ok(Answer::Merged(bytes))
         }
         Ok(ReconcileOutcome::Conflicts(places)) if places.is_empty() => Err("failed: a conflict without a place".to_owned()),
         Ok(ReconcileOutcome::Conflicts(places)) => Ok(Answer::Conflicts(places.into_iter().map(place).collect())),
@@ -113,29 +112,26 @@ fn place(conflict: DocumentConflict) -> ConflictPlace {
 }
 
 /// Returns what two documents begun apart have in common: nothing, in the form of the media type.
-fn common_ground(media_type: &str, ours: &str, theirs: &str) -> String {
+fn common_ground(media_type: &str, ours: &[u8], theirs: &[u8]) -> Vec<u8> {
     if !is_json(media_type) {
-        return String::new();
+        return Vec::new();
     }
-    let is_object = |text: &str| matches!(serde_json::from_str(text), Ok(Value::Object(_)));
-    if is_object(ours) && is_object(theirs) { "{}".to_owned() } else { "null".to_owned() }
+    let is_object = |bytes: &[u8]| matches!(serde_json::from_slice(bytes), Ok(Value::Object(_)));
+    if is_object(ours) && is_object(theirs) { b"{}".to_vec() } else { b"null".to_vec() }
 }
 
-fn whole(base: Option<&DocumentVersion>, ours: &DocumentVersion, theirs: &DocumentVersion, reason: String) -> ConflictPlace {
-    ConflictPlace {
-        pointer: String::new(),
-        reason,
-        base: base.map(|base| excerpt(&base.text)),
-        ours: Some(excerpt(&ours.text)),
-        theirs: Some(excerpt(&theirs.text)),
-    }
+/// Returns a conflict over the whole document.
+pub(super) fn whole(base: Option<&Document>, ours: &Document, theirs: &Document, reason: String) -> ConflictPlace {
+    ConflictPlace { pointer: String::new(), reason, base: base.and_then(excerpt), ours: excerpt(ours), theirs: excerpt(theirs) }
 }
 
-fn excerpt(text: &str) -> String {
+/// Returns the beginning of a document that is a text.
+fn excerpt(document: &Document) -> Option<String> {
+    let text = document.text()?;
     if text.len() <= EXCERPT_BYTES {
-        return text.to_owned();
+        return Some(text.to_owned());
     }
-    format!("{}…", &text[..text.floor_char_boundary(EXCERPT_BYTES)])
+    Some(format!("{}…", &text[..text.floor_char_boundary(EXCERPT_BYTES)]))
 }
 
 #[cfg(test)]
@@ -144,25 +140,18 @@ mod tests {
 
     #[test]
     fn documents_begun_apart_share_an_empty_one() {
-        assert_eq!(common_ground("text/markdown", "a", "b"), "");
-        assert_eq!(common_ground("application/json", "{\"a\":1}", "{}"), "{}");
-        assert_eq!(common_ground("application/json", "[1]", "{}"), "null");
+        assert_eq!(common_ground("text/markdown", b"a", b"b"), b"");
+        assert_eq!(common_ground("application/json", b"{\"a\":1}", b"{}"), b"{}");
+        assert_eq!(common_ground("application/json", b"[1]", b"{}"), b"null");
     }
 
     #[test]
     fn answers_that_are_no_documents_are_passed_over() {
-        assert!(accept("text/markdown", Ok(ReconcileOutcome::Merged(vec![0xff]))).is_err());
+        assert!(matches!(accept("image/png", Ok(ReconcileOutcome::Merged(vec![0xff]))), Ok(Answer::Merged(_))));
         assert!(accept("application/json", Ok(ReconcileOutcome::Merged(b"{".to_vec()))).is_err());
         assert!(accept("application/json", Ok(ReconcileOutcome::Conflicts(Vec::new()))).is_err());
         assert!(
-            matches!(accept("application/json", Ok(ReconcileOutcome::Merged(b"{ }".to_vec()))), Ok(Answer::Merged(text)) if text == "{}")
+            matches!(accept("application/json", Ok(ReconcileOutcome::Merged(b"{ }".to_vec()))), Ok(Answer::Merged(bytes)) if bytes == b"{}")
         );
-    }
-
-    #[test]
-    fn excerpts_end_between_characters() {
-        let long = "ä".repeat(EXCERPT_BYTES);
-        let cut = excerpt(&long);
-        assert!(cut.len() <= EXCERPT_BYTES + "…".len() && cut.ends_with('…'));
     }
 }

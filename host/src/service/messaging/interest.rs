@@ -1,6 +1,6 @@
 //! Which events of the log an agent that waits is told of. Pure.
 //!
-//! - writes and conflicts of the context documents it watches;
+//! - writes and conflicts of the context documents it watches and may read; conflicts that it is to know of as an owner, or to settle;
 //! - what happens to tasks it holds and their merges, and tasks and merges that name it;
 //! - what becomes of messages it sent: dead letters and their revival, expiry, refusal by a router, full inboxes, and, where it asked for acks, the first time one is
 //!   handed out and each ack.
@@ -10,6 +10,7 @@
 
 use pointsman_core::agent::AgentRecord;
 use pointsman_core::context::SUBJECT_PREFIX;
+use pointsman_core::context::rules::{Operation, Party, Place, Rules};
 use pointsman_core::event::NewEvent;
 use pointsman_core::ids::TaskId;
 use pointsman_core::path_glob::PathGlob;
@@ -29,12 +30,28 @@ pub(super) enum Arrivals {
     HandedOut,
 }
 
+/// The rules of a project's keys.
+#[derive(Clone, Copy)]
+pub(super) struct KeyRules<'a> {
+    pub(super) rules: &'a Rules,
+    pub(super) slug: &'a str,
+}
+
+impl KeyRules<'_> {
+    fn may_read(&self, agent: &AgentRecord, key: &str) -> bool {
+        let Ok(key) = key.parse() else { return false };
+        self.rules.may(&Party::of(agent), Operation::Read, Place { project: self.slug, key: &key, creator: None })
+    }
+}
+
 /// What an agent wants to hear of.
 pub(super) struct Interest<'a> {
     pub(super) agent: &'a AgentRecord,
     pub(super) tasks: &'a [TaskId],
     pub(super) watch: &'a [PathGlob],
     pub(super) arrivals: Arrivals,
+    /// None: whether it may read a document is asked later.
+    pub(super) keys: Option<KeyRules<'a>>,
 }
 
 impl Interest<'_> {
@@ -44,9 +61,10 @@ impl Interest<'_> {
             return false;
         }
         match event.kind.split_once('.') {
-            Some(("context", _)) => {
-                let key = event.subject.strip_prefix(SUBJECT_PREFIX);
-                key.is_some_and(|key| self.watch.iter().any(|glob| glob.matches(key)))
+            Some(("context", what)) if what != "denied" => {
+                let Some(key) = event.subject.strip_prefix(SUBJECT_PREFIX) else { return false };
+                let is_asked_for = self.watch.iter().any(|glob| glob.matches(key)) || self.is_named(&event.data);
+                is_asked_for && self.keys.is_none_or(|keys| keys.may_read(self.agent, key))
             }
             Some(("task" | "merge", _)) => self.holds_subject(event) || self.is_named(&event.data),
             Some(("message", what)) => (self.sent(event) && self.is_news(what, event)) || self.is_told_arrival(event),
@@ -117,6 +135,7 @@ mod tests {
         AgentRecord {
             id: AgentId::from_bytes([1; 16]),
             principal: PrincipalId::from_bytes([2; 16]),
+            principal_name: String::new(),
             provenance: Provenance::Agent,
             name: "ana".to_owned(),
             capabilities: Vec::new(),
@@ -132,7 +151,7 @@ mod tests {
 
     fn is_told(kind: &str, subject: &str, data: Value) -> bool {
         let (ana, watch) = (ana(), ["plan/**".parse::<PathGlob>().expect("a glob")]);
-        let interest = Interest { agent: &ana, tasks: &[TaskId(7)], watch: &watch, arrivals: Arrivals::HandedOut };
+        let interest = Interest { agent: &ana, tasks: &[TaskId(7)], watch: &watch, arrivals: Arrivals::HandedOut, keys: None };
         interest.covers(&NewEvent::new(kind, Actor::host(), subject, data))
     }
 
@@ -167,14 +186,14 @@ mod tests {
     fn an_agent_does_not_hear_of_its_own_acts() {
         let ana = ana();
         let watch = ["**".parse::<PathGlob>().expect("a glob")];
-        let interest = Interest { agent: &ana, tasks: &[], watch: &watch, arrivals: Arrivals::HandedOut };
+        let interest = Interest { agent: &ana, tasks: &[], watch: &watch, arrivals: Arrivals::HandedOut, keys: None };
         assert!(!interest.covers(&NewEvent::new("context.written", ana.actor(), "ctx:plan", json!({}))));
     }
 
     #[test]
     fn who_waits_on_its_behalf_hears_of_its_inbox() {
         let ana = ana();
-        let interest = |arrivals| Interest { agent: &ana, tasks: &[], watch: &[], arrivals };
+        let interest = |arrivals| Interest { agent: &ana, tasks: &[], watch: &[], arrivals, keys: None };
         let me = ana.id.to_string();
         for (kind, standing, arrives) in [
             ("message.routed", "ready", true),

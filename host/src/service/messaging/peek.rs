@@ -13,7 +13,7 @@ use pointsman_core::limits::EVENTS_PER_WAIT_MAX;
 use pointsman_core::time::TimeMs;
 use serde::Serialize;
 
-use super::interest::{Arrivals, Interest};
+use super::interest::{Arrivals, Interest, KeyRules};
 use super::wait::{Heard, globs, max_s};
 use super::{Messaging, Named, delivery_key, ready_prefix};
 use crate::service::failure::Failure;
@@ -76,6 +76,7 @@ impl Messaging {
         let watch = globs(&request.watch)?;
         let max_s = max_s(request.max_s)?;
         let start = self.agents.board(acting.project).await?.cursor();
+        let slug = self.kit.slug(acting.project).await?;
         let mut hint = self.kit.store.watch(Some(acting.project));
         let deadline = tokio::time::sleep(Duration::from_secs(max_s));
         tokio::pin!(deadline);
@@ -90,7 +91,8 @@ impl Messaging {
             let agent = agent.as_deref().unwrap_or(&acting.agent);
             let held = holds().await?;
             tasks.extend(held.into_iter().filter(|task| !tasks.contains(task)).collect::<Vec<_>>());
-            let interest = Interest { agent, tasks: &tasks, watch: &watch, arrivals: Arrivals::Told };
+            let keys = Some(KeyRules { rules: &self.kit.settings.context.rules, slug: &slug });
+            let interest = Interest { agent, tasks: &tasks, watch: &watch, arrivals: Arrivals::Told, keys };
             heard = self.listen(acting, heard.cursor, &interest).await?;
             let waits_already = request.after.is_none() && board.ready(acting.agent.id) > 0;
             if is_over || waits_already || !heard.events.is_empty() || heard.more {

@@ -282,6 +282,7 @@ mod tests {
         let agent = |n| AgentRecord {
             id: AgentId::from_bytes([n; 16]),
             principal: PrincipalId::from_bytes([0; 16]),
+            principal_name: String::new(),
             provenance: Provenance::Agent,
             name: format!("agent-{n}"),
             capabilities: Vec::new(),

@@ -150,7 +150,12 @@ fn concerned(state: &State, event: &Event, agent: &impl Fn(AgentId) -> Option<Ar
             let sender = event.event.data.get("sender").and_then(serde_json::Value::as_str);
             inbox.into_iter().flat_map(|inbox| inbox.keys().map(String::as_str)).chain(sender).flat_map(of_agent).collect()
         }
-        "context" => state.asleep.iter().filter(|(_, one)| !one.wishes.watch.is_empty()).map(|(number, _)| *number).collect(),
+        "context" => {
+            let named = event.event.data.get("agents").and_then(serde_json::Value::as_array);
+            let named = named.into_iter().flatten().filter_map(serde_json::Value::as_str).flat_map(of_agent);
+            let watching = state.asleep.iter().filter(|(_, one)| !one.wishes.watch.is_empty()).map(|(number, _)| *number);
+            watching.chain(named).collect()
+        }
         "task" | "merge" => state.asleep.keys().copied().collect(),
         _ => return Vec::new(),
     };
@@ -158,7 +163,8 @@ fn concerned(state: &State, event: &Event, agent: &impl Fn(AgentId) -> Option<Ar
         let Some(one) = state.asleep.get(number) else { return false };
         // One that is not on record yet is woken rather than passed over.
         let Some(record) = agent(one.agent) else { return true };
-        let interest = Interest { agent: &record, tasks: &one.wishes.tasks, watch: &one.wishes.watch, arrivals: Arrivals::Told };
+        let interest =
+            Interest { agent: &record, tasks: &one.wishes.tasks, watch: &one.wishes.watch, arrivals: Arrivals::Told, keys: None };
         // What comes into its inbox concerns it, also by an act of its own elsewhere.
         interest.covers(&event.event) || interest.is_arrival(&event.event)
     };
@@ -183,6 +189,7 @@ mod tests {
         Some(Arc::new(AgentRecord {
             id,
             principal: PrincipalId::from_bytes([2; 16]),
+            principal_name: String::new(),
             provenance: Provenance::Agent,
             name: format!("agent-{id}"),
             capabilities: Vec::new(),

@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::Messaging;
-use super::interest::{Arrivals, Interest};
+use super::coalesce::Coalesced;
+use super::interest::{Arrivals, Interest, KeyRules};
 use super::sleepers::Wishes;
 use crate::service::failure::Failure;
 use crate::service::kit::Acting;
@@ -154,6 +155,7 @@ impl Messaging {
         let settled = Box::pin(self.settle(acting, &request.ack, &request.nack)).await?;
         let turn = self.take_turn(acting.agent.id);
         let sleeper = board.sleepers().lie_down(acting.agent.id, wishes.clone());
+        let slug = Box::pin(self.kit.slug(acting.project)).await?;
         let mut hint = self.kit.store.watch(Some(acting.project));
         let deadline = tokio::time::sleep(Duration::from_secs(max_s));
         tokio::pin!(deadline);
@@ -165,7 +167,8 @@ impl Messaging {
             let board = Box::pin(self.agents.board(acting.project)).await?;
             let agent = board.agent(acting.agent.id);
             let agent = agent.as_deref().unwrap_or(&acting.agent);
-            let interest = Interest { agent, tasks: &wishes.tasks, watch: &wishes.watch, arrivals: Arrivals::HandedOut };
+            let keys = Some(KeyRules { rules: &self.kit.settings.context.rules, slug: &slug });
+            let interest = Interest { agent, tasks: &wishes.tasks, watch: &wishes.watch, arrivals: Arrivals::HandedOut, keys };
             heard = Box::pin(self.listen(acting, heard.cursor, &interest)).await?;
             let superseded = turn.over.is_cancelled();
             let messages = if board.ready(acting.agent.id) > 0 && !superseded {
@@ -191,6 +194,7 @@ impl Messaging {
     /// Looks through the log after a cursor for what concerns the agent.
     pub(super) async fn listen(&self, acting: &Acting, after: Cursor, interest: &Interest<'_>) -> Result<Heard, Failure> {
         let mut heard = Heard { events: Vec::new(), cursor: after, more: false };
+        let mut found = Coalesced::default();
         let mut scanned = 0;
         loop {
             let board = self.agents.board(acting.project).await?;
@@ -202,14 +206,16 @@ impl Messaging {
                 }
             };
             if page.is_empty() {
+                heard.events = found.into_events();
                 return Ok(heard);
             }
             for event in page {
                 heard.cursor = event.cursor;
                 if interest.covers(&event.event) {
-                    heard.events.push(event);
-                    if heard.events.len() >= EVENTS_PER_WAIT_MAX {
+                    found.push(event);
+                    if found.len() >= EVENTS_PER_WAIT_MAX {
                         heard.more = heard.cursor < board.cursor();
+                        heard.events = found.into_events();
                         return Ok(heard);
                     }
                 }
@@ -217,6 +223,7 @@ impl Messaging {
             }
             if scanned >= SCANNED_EVENTS_MAX {
                 heard.more = true;
+                heard.events = found.into_events();
                 return Ok(heard);
             }
         }

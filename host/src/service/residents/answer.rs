@@ -268,16 +268,14 @@ impl Staging<'_, '_> {
 
     async fn write(&mut self, key: &str, base_version: u64, media_type: &str, bytes: &[u8]) -> Result<(), Failure> {
         self.only(format!("document `{key}`"))?;
-        let text = std::str::from_utf8(bytes).map_err(|_| bad("the content is not UTF-8"))?;
-        let request = WriteRequest {
-            key: key.to_owned(),
-            base_version: Some(base_version),
-            media_type: (!media_type.is_empty()).then(|| media_type.to_owned()),
-            text: Some(text.to_owned()),
-            ..WriteRequest::default()
-        };
+        let media_type = (!media_type.is_empty()).then(|| media_type.to_owned());
+        let mut request = WriteRequest { key: key.to_owned(), base_version: Some(base_version), media_type, ..WriteRequest::default() };
+        match std::str::from_utf8(bytes) {
+            Ok(text) => request.text = Some(text.to_owned()),
+            Err(_) => request.base64 = Some(data_encoding::BASE64.encode(bytes)),
+        }
         match self.ground.services.contexts.stage_write(self.commit, self.ground.acting, &request).await? {
-            WriteOutcome::Applied { .. } => Ok(()),
+            WriteOutcome::Applied { .. } | WriteOutcome::Handed { .. } => Ok(()),
             WriteOutcome::Conflict { current_version, conflicts, .. } => {
                 let why = format!("others wrote `{key}` since version {base_version}, and disagree in {} places", conflicts.len());
                 Err(Failure::refused("conflict", why, format!("Read the document and write from version {current_version}.")))

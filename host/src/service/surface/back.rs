@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::own::SCHEME;
 use super::{Said, Services};
+use crate::service::contexts::Viewer;
 use crate::service::failure::Failure;
 use crate::service::messaging::{READ_MAX, Reading, Since};
 
@@ -33,19 +34,26 @@ pub(super) const GRAMMAR: &str = "messages?since=2h, messages?q=WORDS&from=ana&t
                                   thread/thr_…?since=2h or inbox?since=2h";
 
 /// Who reads.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Reader {
     /// In which project.
     pub(super) project: ProjectId,
-    /// Which agent; none: a component, or a client that has not started one.
-    pub(super) agent: Option<AgentId>,
+    /// As whom.
+    pub(super) viewer: Viewer,
+}
+
+impl Reader {
+    /// Returns the agent; none: a component, or a client that has not started one.
+    fn agent(&self) -> Option<AgentId> {
+        self.viewer.agent().map(|agent| agent.id)
+    }
 }
 
 /// What follows the question mark.
-struct Query(Vec<(String, String)>);
+pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    fn parse(text: &str, known: &[&str]) -> Result<Self, Failure> {
+    pub(super) fn parse(text: &str, known: &[&str]) -> Result<Self, Failure> {
         let mut pairs = Vec::new();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -66,7 +74,7 @@ impl Query {
         self.0.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    fn one(&self, name: &str) -> Option<&str> {
+    pub(super) fn one(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
@@ -120,7 +128,7 @@ fn encoded(text: &str) -> String {
 }
 
 /// Reads what a path with a query names; none: it is not of this kind.
-pub(super) async fn back(services: &Services, reader: Reader, path: &str) -> Result<Option<Said>, Failure> {
+pub(super) async fn back(services: &Services, reader: &Reader, path: &str) -> Result<Option<Said>, Failure> {
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     let (noun, rest) = path.trim_end_matches('/').split_once('/').unwrap_or((path.trim_end_matches('/'), ""));
     match (noun, rest, query) {
@@ -132,7 +140,7 @@ pub(super) async fn back(services: &Services, reader: Reader, path: &str) -> Res
     }
 }
 
-async fn thread(services: &Services, reader: Reader, id: &str, query: &str) -> Result<Said, Failure> {
+async fn thread(services: &Services, reader: &Reader, id: &str, query: &str) -> Result<Said, Failure> {
     let id = id.parse().map_err(|_| wrong(format!("`{}` is no thread", id.chars().take(80).collect::<String>())))?;
     let query = Query::parse(query, &["since", "after"])?;
     let reading = services.messaging.read_thread(reader.project, id, query.since("since")?, query.one("after")).await?;
@@ -140,8 +148,8 @@ async fn thread(services: &Services, reader: Reader, id: &str, query: &str) -> R
     Ok(said(reader, reading, shown, place, None))
 }
 
-async fn inbox(services: &Services, reader: Reader, query: &str) -> Result<Said, Failure> {
-    let Some(agent) = reader.agent else {
+async fn inbox(services: &Services, reader: &Reader, query: &str) -> Result<Said, Failure> {
+    let Some(agent) = reader.agent() else {
         let advice = "Call the tool `lookup` as an agent that has started.";
         return Err(Failure::refused("bad_argument", "only an agent has an inbox, and none asks", advice));
     };
@@ -155,7 +163,7 @@ async fn inbox(services: &Services, reader: Reader, query: &str) -> Result<Said,
     Ok(said(reader, reading, show, |place| format!("{SCHEME}inbox?{}", query.going_on("after", place)), None))
 }
 
-async fn messages(services: &Services, reader: Reader, query: &str) -> Result<Said, Failure> {
+async fn messages(services: &Services, reader: &Reader, query: &str) -> Result<Said, Failure> {
     let query = Query::parse(query, &["q", "from", "to", "kind", "tag", "path", "since", "until", "before"])?;
     let since = query.since("since")?;
     if let Some(since) = since.filter(|_| query.0.iter().all(|(name, _)| name == "since")) {
@@ -172,7 +180,7 @@ async fn messages(services: &Services, reader: Reader, query: &str) -> Result<Sa
     Ok(said(reader, reading, shown, place, incomplete))
 }
 
-async fn search(services: &Services, reader: Reader, query: &Query, since: Option<Since>) -> Result<Search, Failure> {
+async fn search(services: &Services, reader: &Reader, query: &Query, since: Option<Since>) -> Result<Search, Failure> {
     let messaging = &services.messaging;
     let mut search = Search::default();
     for text in query.all("q") {
@@ -205,7 +213,7 @@ async fn search(services: &Services, reader: Reader, query: &Query, since: Optio
 
 /// Words a reading: as many entries as fit, at least one, and where the rest is.
 fn said<T>(
-    reader: Reader,
+    reader: &Reader,
     reading: Reading<T>,
     show: impl Fn(&T) -> Value,
     more: impl Fn(&str) -> String,
@@ -235,7 +243,7 @@ fn said<T>(
         result["why"] = why.into();
     }
     let more = next.map(|place| more(&place));
-    if reader.agent.is_none() {
+    if reader.agent().is_none() {
         // Components are given the result alone.
         result["more"] = more.clone().into();
     }

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use pointsman_core::agent::AgentRecord;
 use pointsman_core::capability::Capability;
-use pointsman_core::context::DocumentVersion;
 use pointsman_core::event::Cursor;
 use pointsman_core::ids::{AgentId, MergeId, MessageId, Oid, ProjectId, TaskId};
 use pointsman_core::merge::MergeState;
@@ -13,13 +12,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::back::{GRAMMAR, Reader, back};
+use super::documents::documents;
 use super::{Said, Services};
 use crate::service::agents::Presence;
 use crate::service::failure::Failure;
 use crate::service::merge_queue::receipt::SignedReceipt;
 use crate::service::messaging::MessageFilter;
 
-const GO_ON: &str = "Go on with your task.";
+pub(super) const GO_ON: &str = "Go on with your task.";
 /// Entries of a list.
 const LISTED_MAX: usize = 100;
 /// Events of one answer.
@@ -30,9 +30,14 @@ const EVENTS_MAX: usize = 50;
 ///
 /// # Errors
 /// `not_found`, `bad_argument`.
-pub(super) async fn lookup(services: &Services, reader: Reader, uri: &str) -> Result<Said, Failure> {
+pub(super) async fn lookup(services: &Services, reader: &Reader, uri: &str) -> Result<Said, Failure> {
     let project = reader.project;
     let path = uri.trim().strip_prefix("pointsman://").unwrap_or(uri.trim());
+    if path.starts_with("context")
+        && let Some(said) = Box::pin(documents(services, reader, path)).await?
+    {
+        return Ok(said);
+    }
     let is_back = path.contains('?') || path.starts_with("inbox") || path.starts_with("thr");
     if is_back && let Some(said) = Box::pin(back(services, reader, path)).await? {
         return Ok(said);
@@ -59,14 +64,6 @@ pub(super) async fn lookup(services: &Services, reader: Reader, uri: &str) -> Re
             json!(services.messaging.messages(project, &MessageFilter { limit: LISTED_MAX, ..MessageFilter::default() }).await?)
         }
         ("dead_letters", "") => json!(services.messaging.dead_letters(project).await?),
-        ("context", "") => json!(services.contexts.list(project, "", LISTED_MAX).await?),
-        ("context", key) => {
-            let (key, version) = match key.rsplit_once('@') {
-                Some((key, version)) => (key, Some(version.parse().map_err(|_| unknown(uri))?)),
-                None => (key, None),
-            };
-            document(&services.contexts.read(project, key, version).await?)
-        }
         ("pull_request", id) => {
             let task = id.parse::<TaskId>().map_err(|_| unknown(uri))?;
             json!(Box::pin(services.queue.pull_request(project, task)).await?)
@@ -75,7 +72,13 @@ pub(super) async fn lookup(services: &Services, reader: Reader, uri: &str) -> Re
         ("receipt", commit) => Box::pin(receipt(services, project, commit.parse().map_err(|_| unknown(uri))?)).await?,
         ("events", after) => {
             let after = if after.is_empty() { Cursor::default() } else { after.parse().map_err(|_| unknown(uri))? };
-            json!(services.kit.store.events(Some(project), after, EVENTS_MAX).await?)
+            let mut events = Vec::new();
+            for event in services.kit.store.events(Some(project), after, EVENTS_MAX).await? {
+                if services.contexts.may_hear(project, &reader.viewer, &event.event.subject).await? {
+                    events.push(event);
+                }
+            }
+            json!(events)
         }
         ("task" | "merge" | "message", id) if !id.is_empty() => by_id(services, project, id).await?.ok_or_else(|| unknown(uri))?,
         (id, "") => by_id(services, project, id).await?.ok_or_else(|| unknown(uri))?,
@@ -107,22 +110,12 @@ impl<'a> ShownAgent<'a> {
     }
 }
 
-/// Returns a document the way an agent reads it: a JSON document as a value.
-fn document(version: &DocumentVersion) -> Value {
-    let mut shown = json!(version.head);
-    match serde_json::from_str::<Value>(&version.text) {
-        Ok(value) if version.head.media_type.ends_with("json") => shown["value"] = value,
-        _ => shown["text"] = version.text.as_str().into(),
-    }
-    shown
-}
-
-fn unknown(uri: &str) -> Failure {
+pub(super) fn unknown(uri: &str) -> Failure {
     Failure::refused(
         "not_found",
         format!("`{}` names nothing", uri.chars().take(80).collect::<String>()),
         format!(
-            "Use tasks, agents, merges, messages, dead_letters, context, T-3, M-2, msg_…, context/KEY, pull_request/T-3, conflict/T-3, receipt/COMMIT, events, {GRAMMAR}."
+            "Use tasks, agents, merges, messages, dead_letters, context, T-3, M-2, msg_…, context/KEY, context_conflict/ID, pull_request/T-3, conflict/T-3, receipt/COMMIT, events, {GRAMMAR}."
         ),
     )
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use pointsman_core::agent::TokenRecord;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
@@ -12,6 +13,7 @@ use crate::ports::offering::{ListKind, Listing, News, Offering, ParamHeader, Ref
 use crate::ports::provider::{Emit, ProviderCall, ProviderContext, ProviderOutcome};
 use crate::ports::store::Commit;
 use crate::ports::surface::{CallError, Caller};
+use crate::service::contexts::Viewer;
 use crate::service::deferred::called;
 use crate::service::failure::Failure;
 use crate::service::kit::chain;
@@ -146,8 +148,25 @@ impl AgentSurface {
         self.services.agents.acting(caller, None).await.map_or_else(|_| String::new(), |acting| acting.agent.name.clone())
     }
 
+    /// Returns as whom a caller looks at documents: as its agent where that is certain, else as its credential.
+    async fn viewer(&self, caller: &Caller) -> Result<Viewer, CallError> {
+        if let Ok(acting) = self.services.agents.on_behalf(caller, None).await {
+            return Ok(Viewer::Agent(acting.agent));
+        }
+        let agents = self.services.agents.agents(caller.project).await.map_err(|failure| failed(caller, &failure))?;
+        let agents = agents.into_iter().filter(|agent| agent.principal == caller.token.principal).collect();
+        let TokenRecord { principal_name, provenance, .. } = &*caller.token;
+        Ok(Viewer::Credential { principal: principal_name.clone(), provenance: *provenance, agents })
+    }
+
     async fn own_resource(&self, caller: &Caller, uri: &str) -> Result<ProviderOutcome, CallError> {
-        match super::lookup::lookup(&self.services, super::back::Reader { project: caller.project, agent: None }, uri).await {
+        match super::lookup::lookup(
+            &self.services,
+            &super::back::Reader { project: caller.project, viewer: self.viewer(caller).await? },
+            uri,
+        )
+        .await
+        {
             Ok(said) => {
                 let contents = json!([{"uri": uri, "mimeType": "application/json", "text": said.result.to_string()}]);
                 Ok(ProviderOutcome::Complete(json!({"contents": contents}).to_string()))
@@ -161,6 +180,7 @@ impl AgentSurface {
 
     async fn own_completion(&self, caller: &Caller, argument: &str, typed: &str) -> Result<(Vec<String>, usize), CallError> {
         let services = &self.services;
+        let viewer = self.viewer(caller).await?;
         let found = async {
             let mut values: Vec<String> = match argument {
                 "task" | "conflict" | "pull_request" => {
@@ -170,7 +190,7 @@ impl AgentSurface {
                 "agent" | "to" => services.agents.agents(caller.project).await?.iter().map(|agent| agent.name.clone()).collect(),
                 "context" => services
                     .contexts
-                    .list(caller.project, typed, COMPLETIONS_MAX)
+                    .list(caller.project, &viewer, typed, COMPLETIONS_MAX)
                     .await?
                     .into_iter()
                     .map(|head| head.key.to_string())

@@ -286,6 +286,7 @@ fn a_delivery_s_chain_leaves_the_others_out() {
     let bo = AgentRecord {
         id: agent(2),
         principal: PrincipalId::from_bytes([9; 16]),
+        principal_name: String::new(),
         provenance: Provenance::Agent,
         name: "bo".to_owned(),
         capabilities: Vec::new(),

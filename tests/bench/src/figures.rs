@@ -20,25 +20,43 @@ pub(crate) fn setup(error: impl std::fmt::Display) -> BenchError {
     BenchError::Setup(error.to_string())
 }
 
+/// A named number.
+#[derive(Debug)]
+struct Figure {
+    name: String,
+    value: f64,
+    target: Option<&'static str>,
+}
+
 /// Named numbers in the order they were measured.
 #[derive(Debug, Default)]
-pub(crate) struct Figures(Vec<(String, f64)>);
+pub(crate) struct Figures(Vec<Figure>);
 
 impl Figures {
     pub(crate) fn add(&mut self, name: &str, value: f64) {
-        self.0.push((name.to_owned(), (value * 1_000.0).round() / 1_000.0));
+        self.push(name, value, None);
+    }
+
+    /// Adds a number that has a target, `<= 6`, which is printed beside it.
+    pub(crate) fn add_for(&mut self, name: &str, value: f64, target: &'static str) {
+        self.push(name, value, Some(target));
+    }
+
+    fn push(&mut self, name: &str, value: f64, target: Option<&'static str>) {
+        self.0.push(Figure { name: name.to_owned(), value: (value * 1_000.0).round() / 1_000.0, target });
     }
 
     pub(crate) fn get(&self, name: &str) -> f64 {
-        self.0.iter().find(|(known, _)| known == name).map_or(f64::NAN, |(_, value)| *value)
+        self.0.iter().find(|figure| figure.name == name).map_or(f64::NAN, |figure| figure.value)
     }
 
     pub(crate) fn table(&self) -> String {
-        self.0.iter().map(|(name, value)| format!("{name:>28}  {value}\n")).collect()
+        let target = |figure: &Figure| figure.target.map(|target| format!("  (target {target})")).unwrap_or_default();
+        self.0.iter().map(|figure| format!("{:>28}  {}{}\n", figure.name, figure.value, target(figure))).collect()
     }
 
     pub(crate) fn json(&self, suite: &str) -> Value {
-        let figures: Map<String, Value> = self.0.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        let figures: Map<String, Value> = self.0.iter().map(|figure| (figure.name.clone(), json!(figure.value))).collect();
         json!({"suite": suite, "figures": figures})
     }
 }

@@ -1,7 +1,7 @@
 //! `pointsman-bench SUITE`: measures the host against baselines of the same run, and prints one JSON object last.
 //!
 //! A figure is a median over many samples; each ratio stands beside both its absolutes. Nothing here passes or fails: the
-//! targets stand in the issues and the roadmap, the machine's mood in the spread.
+//! targets stand in the issues and the roadmap, of the newer suites also beside the figures, the machine's mood in the spread.
 
 use std::process::ExitCode;
 
@@ -13,10 +13,13 @@ mod line;
 mod mcp;
 mod messaging;
 mod plugins;
+mod recorded;
 mod redis;
 mod routing;
 mod slow_clients;
+mod stage;
 mod startup;
+mod syncs;
 
 use figures::{BenchError, Figures};
 

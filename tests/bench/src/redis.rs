@@ -32,7 +32,9 @@ use tokio::task::JoinSet;
 
 use self::server::Server;
 use crate::figures::{BenchError, Figures, count, median, now, percentile, setup};
-use crate::messaging::{SENDERS, bytes_each, commit_all, folder, record, sends};
+use crate::messaging::{SENDERS, commit_all, record, sends};
+use crate::recorded::bytes_each;
+use crate::stage::folder;
 
 /// Rounds of commits and of raw entries, in turn; the figures are medians.
 const ROUNDS: usize = 5;

@@ -7,61 +7,42 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pointsman::adapters::embedded::{EmbeddedStore, Options};
-use pointsman::adapters::system::{OsSystem, wall_clock_ms};
-use pointsman::ports::store::{Commit, DueChange, Expect, Idempotency, Store, commit_bytes};
-use pointsman_core::event::{Cursor, NewEvent};
-use pointsman_core::ids::ProjectId;
+use pointsman::ports::store::{Commit, DueChange, Expect, Idempotency, Store};
+use pointsman_core::event::NewEvent;
 use pointsman_core::time::TimeMs;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::{SENDERS, syncs};
+use super::SENDERS;
 use crate::figures::{BenchError, count, now, setup};
+use crate::recorded::{Recorded, Told, bytes_each};
 
-/// Where projects stand, among the host's own records.
-const PROJECTS: &str = "project/";
 /// What the key of a message begins with.
 const MESSAGES: &str = "msg/";
 /// What the keys of live and of ended deliveries begin with.
 const DELIVERIES: [&str; 2] = ["dlv/", "fin/"];
-/// Entries read at once.
-const PAGE: usize = 1_000;
-
-fn open(folder: &Path) -> Result<EmbeddedStore, BenchError> {
-    EmbeddedStore::open(folder, Options::new(wall_clock_ms, Arc::new(OsSystem))).map_err(setup)
-}
 
 /// Returns the commits of all sends in a store that no host uses.
 ///
 /// # Errors
 /// It cannot be read, or holds none.
 pub(crate) async fn sends(folder: &Path) -> Result<Vec<Commit>, BenchError> {
-    let store = open(folder)?;
-    let projects = store.range(None, PROJECTS, "", 1).await.map_err(setup)?;
-    let project = projects.entries.first().and_then(|(key, _)| key.strip_prefix(PROJECTS)?.parse::<ProjectId>().ok());
-    let project = project.ok_or_else(|| setup("the store has no project"))?;
-    let mut written: BTreeMap<u64, Vec<(String, Vec<u8>)>> = BTreeMap::new();
-    let mut from = Some(String::new());
-    while let Some(first) = from {
-        let page = store.range(Some(project), "", &first, PAGE).await.map_err(setup)?;
-        for (key, found) in page.entries {
-            written.entry(found.version).or_default().push((key, found.bytes));
-        }
-        from = page.next;
+    let recorded = Recorded::open(folder).await?;
+    let mut events: BTreeMap<String, Vec<NewEvent>> = BTreeMap::new();
+    for event in recorded.events().await? {
+        events.entry(event.event.subject.clone()).or_default().push(event.event);
     }
-    let mut events = events(&store, project).await?;
     let mut due: BTreeMap<String, Vec<DueChange>> = BTreeMap::new();
-    for entry in store.due(TimeMs(i64::MAX), usize::MAX).await.map_err(setup)? {
+    for entry in recorded.store.due(TimeMs(i64::MAX), usize::MAX).await.map_err(setup)? {
         let about = entry.name.rsplit('/').next().unwrap_or_default().to_owned();
         due.entry(about).or_default().push(DueChange::Set { name: entry.name, at: entry.at });
     }
     let mut sends = Vec::new();
-    for puts in written.into_values() {
+    for puts in recorded.written().await?.into_values() {
         let Some(message) = puts.iter().find_map(|(key, _)| key.strip_prefix(MESSAGES)).map(str::to_owned) else { continue };
         let events = events.remove(&message).unwrap_or_default();
         sends.push(Commit {
-            project: Some(project),
+            project: Some(recorded.project),
             expects: puts.iter().flat_map(|(key, _)| absent(key)).collect(),
             idempotency: once(&message, &events),
             due: due.remove(&message).unwrap_or_default(),
@@ -71,19 +52,6 @@ pub(crate) async fn sends(folder: &Path) -> Result<Vec<Commit>, BenchError> {
         });
     }
     if sends.is_empty() { Err(setup("the store has no messages")) } else { Ok(sends) }
-}
-
-/// Returns the events about each message.
-async fn events(store: &EmbeddedStore, project: ProjectId) -> Result<BTreeMap<String, Vec<NewEvent>>, BenchError> {
-    let (mut events, mut after) = (BTreeMap::<String, Vec<NewEvent>>::new(), Cursor::default());
-    loop {
-        let page = store.events(Some(project), after, PAGE).await.map_err(setup)?;
-        let Some(last) = page.last() else { return Ok(events) };
-        after = last.cursor;
-        for event in page {
-            events.entry(event.event.subject.clone()).or_default().push(event.event);
-        }
-    }
 }
 
 /// Returns what a send expects not to find where it writes a delivery: that one, and one that ended.
@@ -108,15 +76,6 @@ fn once(message: &str, events: &[NewEvent]) -> Option<Idempotency> {
         request_digest: [7; 32],
         response: receipt.to_string().into_bytes(),
     })
-}
-
-/// Returns the bytes of one commit, on the average.
-pub(crate) fn bytes_each(commits: &[Commit]) -> Result<f64, BenchError> {
-    let mut bytes = 0;
-    for commit in commits {
-        bytes += commit_bytes(commit).map_err(setup)?;
-    }
-    Ok(count(bytes) / count(commits.len()))
 }
 
 /// Lets all senders at once commit to a store, each its share one after another; returns the seconds it took.
@@ -150,12 +109,7 @@ pub(crate) async fn commit_all(store: Arc<dyn Store>, commits: Vec<Commit>) -> R
 /// # Errors
 /// There are no such sends, or they cannot be committed.
 pub(crate) async fn commit_again(paths: &[PathBuf]) -> Result<(), BenchError> {
-    let [recorded, counter] = paths else { return Err(setup("a store and a number of syncs are needed")) };
-    let commits = sends(recorded).await?;
-    let folder = tempfile::tempdir_in(counter.parent().unwrap_or(counter)).map_err(setup)?;
-    let store = open(&folder.path().join("store"))?;
-    let (number, bytes, before) = (count(commits.len()), bytes_each(&commits)?, syncs::read(counter)?);
-    let took_s = commit_all(Arc::new(store), commits).await?;
-    println!("{}", json!({"commits": number, "bytes_each": bytes, "took_s": took_s, "syncs": syncs::read(counter)? - before}));
-    Ok(())
+    let told = Told::of(paths)?;
+    let commits = sends(told.recorded).await?;
+    told.print(count(commits.len()), bytes_each(&commits)?, |store| commit_all(store, commits)).await
 }

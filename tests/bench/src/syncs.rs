@@ -15,7 +15,7 @@ const SOURCE: &str = include_str!("syncs.c");
 const VARIABLE: &str = "BENCH_SYNCS";
 
 /// A number of syncs that rises while processes run that were started with it.
-pub(super) struct Syncs {
+pub(crate) struct Syncs {
     library: PathBuf,
     counter: PathBuf,
 }
@@ -25,7 +25,7 @@ impl Syncs {
     ///
     /// # Errors
     /// There is no C compiler.
-    pub(super) async fn begin(folder: &Path) -> Result<Self, BenchError> {
+    pub(crate) async fn begin(folder: &Path) -> Result<Self, BenchError> {
         let (source, library, counter) = (folder.join("syncs.c"), folder.join("syncs.so"), folder.join("syncs"));
         std::fs::write(&source, SOURCE).map_err(setup)?;
         std::fs::write(&counter, 0_u64.to_ne_bytes()).map_err(setup)?;
@@ -38,23 +38,23 @@ impl Syncs {
     }
 
     /// Lets the syncs of a process be counted.
-    pub(super) fn of(&self, command: &mut Command) {
+    pub(crate) fn of(&self, command: &mut Command) {
         command.env("LD_PRELOAD", &self.library).env(VARIABLE, &self.counter);
     }
 
     /// Returns where the number stands.
-    pub(super) fn counter(&self) -> &Path {
+    pub(crate) fn counter(&self) -> &Path {
         &self.counter
     }
 
     /// Returns how many there were.
-    pub(super) fn count(&self) -> Result<f64, BenchError> {
+    pub(crate) fn count(&self) -> Result<f64, BenchError> {
         read(&self.counter)
     }
 }
 
 /// Returns the number that stands in a file.
-pub(super) fn read(counter: &Path) -> Result<f64, BenchError> {
+pub(crate) fn read(counter: &Path) -> Result<f64, BenchError> {
     let bytes = std::fs::read(counter).map_err(setup)?;
     let count = u64::from_ne_bytes(bytes.try_into().map_err(|_| setup("the number of syncs cannot be read"))?);
     Ok(f64::from(u32::try_from(count).unwrap_or(u32::MAX)))

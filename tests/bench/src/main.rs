@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 
+mod context;
 mod figures;
 mod hostile;
 mod line;
@@ -31,7 +32,7 @@ static ALLOCATOR: mcp::Counting = mcp::Counting;
 #[command(name = "pointsman-bench", after_help = "Build the host first: cargo build --release")]
 struct Arguments {
     /// Which suite.
-    #[arg(required_unless_present_any = ["serve_echo", "serve_rmcp", "raw_commits"])]
+    #[arg(required_unless_present_any = ["serve_echo", "serve_rmcp", "raw_commits", "raw_writes"])]
     suite: Option<Suite>,
     /// Serve a baseline of `mcp`, the bare echo; the suite starts it so.
     #[arg(long, hide = true, value_name = "ADDRESS")]
@@ -42,6 +43,9 @@ struct Arguments {
     /// Commit what a store holds once more, without a host: the baseline of `messaging`, which starts it so.
     #[arg(long, hide = true, num_args = 2, value_names = ["STORE", "SYNCS"])]
     raw_commits: Option<Vec<std::path::PathBuf>>,
+    /// The same for writes of documents: the baseline of `context`.
+    #[arg(long, hide = true, num_args = 2, value_names = ["STORE", "SYNCS"])]
+    raw_writes: Option<Vec<std::path::PathBuf>>,
     /// Print only the JSON object.
     #[arg(long)]
     json: bool,
@@ -64,6 +68,8 @@ enum Suite {
     Hostile,
     /// Durable sends, round trips, sent to seen, ten thousand waiting agents: on the embedded store.
     Messaging,
+    /// Durable writes of documents, written to seen, the bytes an edit moves, stale writes: on the embedded store.
+    Context,
     /// The store on Redis: sends and sent to seen across two replicas, against the commands they cannot do without.
     Redis,
 }
@@ -78,6 +84,7 @@ impl Suite {
             Self::SlowClients => "slow_clients",
             Self::Hostile => "hostile",
             Self::Messaging => "messaging",
+            Self::Context => "context",
             Self::Redis => "redis",
         }
     }
@@ -87,11 +94,12 @@ impl Suite {
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let Some(suite) = arguments.suite else {
-        let served = match (arguments.serve_echo, arguments.serve_rmcp, arguments.raw_commits) {
+        let served = match (arguments.serve_echo, arguments.serve_rmcp, arguments.raw_commits, arguments.raw_writes) {
             (Some(address), ..) => mcp::serve_echo(address).await,
-            (None, Some(address), _) => mcp::serve_rmcp(address).await,
-            (None, None, Some(paths)) => messaging::commit_again(&paths).await,
-            (None, None, None) => Ok(()),
+            (None, Some(address), ..) => mcp::serve_rmcp(address).await,
+            (None, None, Some(paths), _) => messaging::commit_again(&paths).await,
+            (None, None, None, Some(paths)) => context::commit_again(&paths).await,
+            (None, None, None, None) => Ok(()),
         };
         return if served.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     };
@@ -103,6 +111,7 @@ async fn main() -> ExitCode {
         Suite::SlowClients => slow_clients::measure().await,
         Suite::Hostile => hostile::measure().await,
         Suite::Messaging => messaging::measure().await,
+        Suite::Context => context::measure().await,
         Suite::Redis => redis::measure().await,
     };
     match measured {

@@ -87,6 +87,8 @@ pub(crate) struct Told<'a> {
 }
 
 impl<'a> Told<'a> {
+    /// Returns what stands behind the baseline's flag.
+    ///
     /// # Errors
     /// It is not told two paths.
     pub(crate) fn of(paths: &'a [PathBuf]) -> Result<Self, BenchError> {

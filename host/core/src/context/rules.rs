@@ -3,11 +3,14 @@
 //! Each rule names keys by globs and says something about some of them; for each thing the first rule that says it holds. Where
 //! no rule names who may do something:
 //! - keys below `private/NAME/` are the agent NAME's alone;
-//! - keys below `agents/` are read by all, and written by the host and by the agent they are named after;
-//! - keys that `shared` matches are read, written and resolved by all, and administered by whoever began them;
+//! - keys below `agents/` are read by all, and written and resolved by the host and by the agent they are named after;
+//! - keys that `shared` matches are read, written and resolved by all, and administered by their owners;
 //! - all other keys are closed.
 //!
 //! **Invariants:** whoever may not read a key may do nothing with it; a rule never opens to one agent what it names another for.
+
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::str::FromStr;
@@ -328,7 +331,11 @@ impl Rules {
         }
         if let Some(below) = key.strip_prefix(AGENTS) {
             let is_own = party.agent.is_some() && below.split('/').next() == Some(party.name);
-            return operation == Operation::Read || (operation == Operation::Write && is_own);
+            return match operation {
+                Operation::Read => true,
+                Operation::Write | Operation::Resolve => is_own,
+                Operation::Administer => false,
+            };
         }
         let is_shared = self.shared.iter().any(|glob| glob.matches(key));
         match operation {

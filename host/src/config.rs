@@ -8,6 +8,7 @@
 
 mod access;
 mod check;
+mod context;
 mod layers;
 mod problem;
 mod schema;
@@ -36,7 +37,7 @@ pub use crate::ports::registry::{ComponentOrigin, PluginSpec};
 use crate::ports::registry::{Mode, OnFailure, PERMILLE, Trust};
 use crate::ports::repository::CheckSpec;
 use crate::service::registry::Wanted;
-use crate::service::settings::{Binding, Bindings, ProviderBinding, ResidentBinding, Settings};
+use crate::service::settings::{Binding, Bindings, ContextSettings, ProviderBinding, ResidentBinding, Settings};
 use layers::{File, Layers};
 use problem::Place;
 
@@ -239,6 +240,8 @@ pub struct Config {
     pub messages: MessagesConfig,
     /// `[decisions]`.
     pub decisions: DecisionsConfig,
+    /// `[context]`, without its reconcilers.
+    pub context: ContextSettings,
     /// Which components are asked where, each list in its order.
     pub bindings: Bindings,
     /// Run on each merged tree.
@@ -347,7 +350,7 @@ impl Config {
             delivery_attempts_max: self.agents.delivery_attempts_max,
             messages_kept_ms: self.messages.kept_ms,
             dead_letters_kept_ms: self.messages.dead_letters_kept_ms,
-            context: crate::service::settings::ContextSettings::default(),
+            context: self.context.clone(),
             public_url,
         }
     }
@@ -469,7 +472,7 @@ struct Raw {
     decisions: DecisionsConfig,
     routing: RawRouting,
     merging: RawMerging,
-    context: RawContext,
+    context: context::RawContext,
     workflow: RawWorkflow,
     policy: RawPolicy,
     #[serde(default)]
@@ -531,21 +534,6 @@ struct RawMerging {
 struct RawStrategy {
     #[serde(default)]
     paths: Vec<PathGlob>,
-    plugin: String,
-    #[serde(default)]
-    projects: Vec<String>,
-}
-
-#[derive(Deserialize)]
-struct RawContext {
-    #[serde(default)]
-    reconciler: Vec<RawReconciler>,
-}
-
-#[derive(Deserialize)]
-struct RawReconciler {
-    #[serde(default)]
-    keys: Vec<PathGlob>,
     plugin: String,
     #[serde(default)]
     projects: Vec<String>,
@@ -634,10 +622,11 @@ impl Raw {
                 plugins.push(own.remove(&used.plugin).unwrap_or_default().into_spec(used, written));
             }
         }
+        let (reconcilers, context) = self.context.into_parts();
         let bindings = Bindings {
             residents: self.agent.into_iter().map(RawResident::into_binding).collect(),
             providers: self.provider.into_iter().map(RawProvider::into_binding).collect(),
-            ..bindings(&origin.defaults, self.routing, self.merging, self.context, self.workflow, self.policy)
+            ..bindings(&origin.defaults, self.routing, self.merging, reconcilers, self.workflow, self.policy)
         };
         Config {
             file: origin.file,
@@ -659,6 +648,7 @@ impl Raw {
                 dead_letters_kept_ms: self.messages.dead_letters_kept_days * DAY_MS,
             },
             decisions: self.decisions,
+            context,
             agents: AgentsConfig {
                 claim_lease_ms: self.agents.claim_lease_s * 1_000,
                 delivery_lease_ms: self.agents.delivery_lease_s * 1_000,
@@ -680,7 +670,7 @@ fn bindings(
     defaults: &Defaults,
     routing: RawRouting,
     merging: RawMerging,
-    context: RawContext,
+    reconcilers: Vec<context::RawReconciler>,
     workflow: RawWorkflow,
     policy: RawPolicy,
 ) -> Bindings {
@@ -692,7 +682,7 @@ fn bindings(
         is_default: defaults.mergers,
         ..Binding::of(strategy.plugin)
     };
-    let reconciler = |reconciler: RawReconciler| Binding {
+    let reconciler = |reconciler: context::RawReconciler| Binding {
         projects: reconciler.projects,
         patterns: reconciler.keys,
         is_default: defaults.reconcilers,
@@ -702,7 +692,7 @@ fn bindings(
     Bindings {
         routers: tables(routing.binding).chain(routers).collect(),
         mergers: merging.strategy.into_iter().map(strategy).collect(),
-        reconcilers: context.reconciler.into_iter().map(reconciler).collect(),
+        reconcilers: reconcilers.into_iter().map(reconciler).collect(),
         workflows: tables(workflow.binding).chain([short(workflow.plugin, defaults.workflow)]).collect(),
         policies: tables(policy.binding).chain([short(policy.plugin, defaults.policy)]).collect(),
         ..Bindings::default()

@@ -9,7 +9,7 @@ use figment::value::{Dict, Tag, Value};
 
 use super::layers::{Layer, Layers, Part, Step, dotted};
 use super::problem::{Place, Problem, nearest};
-use super::schema::{CONFIG_VERSION, Key, Need, ROOT, SHIPPED, Shape, homes_of};
+use super::schema::{CONFIG_VERSION, Key, Need, ROOT, SHIPPED, Shape, WHO, WHO_WORDS, homes_of};
 use super::{Environment, access};
 use crate::ports::plugins::World;
 use crate::ports::registry::is_url;
@@ -40,6 +40,7 @@ pub(super) fn check(layers: &Layers, environment: &Environment, values: &mut Val
     check.unique(values, "provider", "plugin");
     check.sources(values);
     check.projects_are_known(values);
+    check.context_rules_name_keys(values);
     check.problems.extend(access::check(layers, values));
     check.problems
 }
@@ -259,6 +260,9 @@ impl Check<'_> {
             (Shape::Choice(choices), Value::String(_, text)) => {
                 nearest(text, choices.iter().copied()).map(|choice| format!("did you mean \"{choice}\"?"))
             }
+            (Shape::Text(form), Value::String(_, text)) if std::ptr::eq(*form, &WHO) => {
+                nearest(text, WHO_WORDS).map(|word| format!("did you mean \"{word}\"?"))
+            }
             (Shape::Integer { .. }, Value::String(_, text)) if text.parse::<i64>().is_ok() => Some("write it without quotes".to_owned()),
             (Shape::Switch, Value::String(_, text)) if matches!(text.as_str(), "true" | "false") => {
                 Some("write it without quotes".to_owned())
@@ -345,7 +349,7 @@ impl Check<'_> {
     fn projects_are_known(&mut self, values: &Value) {
         let known: Vec<&str> = list(values.find_ref("project")).filter_map(|project| project.find_ref("slug")?.as_str()).collect();
         let tables = TABLES.iter().map(|(section, entry, _)| vec![*section, *entry]);
-        for section in tables.chain([vec!["agent"], vec!["provider"]]) {
+        for section in tables.chain([vec!["context", "rule"], vec!["agent"], vec!["provider"]]) {
             let dots = section.join(".");
             for (i, table) in list(values.find_ref(&dots)).enumerate() {
                 for (j, slug) in list(table.find_ref("projects")).enumerate() {
@@ -358,6 +362,20 @@ impl Check<'_> {
                         self.report(&path, *tag, Part::Value, what, Some(format!("did you mean \"{near}\"?")));
                     }
                 }
+            }
+        }
+    }
+
+    /// A rule about no key is a slip: about all of them it says `**`.
+    fn context_rules_name_keys(&mut self, values: &Value) {
+        for (i, rule) in list(values.find_ref("context.rule")).enumerate() {
+            if let Some(Value::Array(tag, keys)) = rule.find_ref("keys")
+                && keys.is_empty()
+            {
+                let key = |name: &str| Step::Key(name.to_owned());
+                let path = [key("context"), key("rule"), Step::Item(i), key("keys")];
+                let what = "`context.rule.keys` is empty: the rule is about nothing".to_owned();
+                self.report(&path, *tag, Part::Value, what, Some("write `[\"**\"]` for all keys".to_owned()));
             }
         }
     }

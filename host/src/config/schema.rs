@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 
+use pointsman_core::context::rules::Who;
 use pointsman_core::path_glob::PathGlob;
 
 use crate::ports::fetch::FetchUrl;
@@ -107,6 +108,14 @@ static SLUG: Form = Form { expected: "1 to 40 of a-z, 0-9 and `-`, starting with
 static NAME: Form = Form { expected: "1 to 64 of a-z, 0-9, `-`, `_` and `.`, starting with a letter or digit", fits: is_name };
 static BRANCH: Form = Form { expected: "a branch name such as \"main\", without `refs/heads/`", fits: is_branch };
 static GLOB: Form = Form { expected: "a glob relative to the repository's root, such as \"src/**\" or \"CHANGELOG.md\"", fits: is_glob };
+static KEY_GLOB: Form = Form { expected: "a glob of document keys, such as \"decisions/**\" or \"plan\"", fits: is_glob };
+/// Whom a rule of access names.
+pub(super) static WHO: Form = Form {
+    expected: "\"all\", \"agent:NAME\", \"principal:NAME\", \"plugin:NAME\", \"role:human\", \"role:agent\", \"role:plugin\", or a capability expression such as \"all(rust, review)\"",
+    fits: |text| text.parse::<Who>().is_ok(),
+};
+/// Those of them that are fixed words.
+pub(super) const WHO_WORDS: [&str; 4] = ["all", "role:human", "role:agent", "role:plugin"];
 static HOST: Form = Form {
     expected: "a host such as \"example.com\", or with its port \"127.0.0.1:8080\"; an IPv6 address in brackets",
     fits: |text| !text.contains(['/', '@', '#', '?']) && FetchUrl::parse(&format!("http://{text}")).is_ok(),
@@ -140,6 +149,8 @@ static HEADER: Form =
     Form { expected: "a header field such as \"authorization: Bearer …\"", fits: |text| super::traces::header(text).is_some() };
 
 static GLOBS: Shape = Shape::Text(&GLOB);
+static KEY_GLOBS: Shape = Shape::Text(&KEY_GLOB);
+static WHOM: Shape = Shape::Text(&WHO);
 static HEADERS: Shape = Shape::Text(&HEADER);
 static ORIGINS: Shape = Shape::Text(&ORIGIN);
 static NAMES: Shape = Shape::Text(&NAME);
@@ -224,8 +235,27 @@ static POLICY_BINDING: [Key; 4] = [
 static ROUTING: [Key; 2] = [may("plugins", Shape::List(&NAMES)), may("binding", Shape::Tables(&KIND_BINDING))];
 static STRATEGY: [Key; 3] = [may("paths", Shape::List(&GLOBS)), must("plugin", Shape::Text(&NAME)), may("projects", Shape::List(&SLUGS))];
 static MERGING: [Key; 1] = [may("strategy", Shape::Tables(&STRATEGY))];
-static RECONCILER: [Key; 3] = [may("keys", Shape::List(&GLOBS)), must("plugin", Shape::Text(&NAME)), may("projects", Shape::List(&SLUGS))];
-static CONTEXT: [Key; 1] = [may("reconciler", Shape::Tables(&RECONCILER))];
+static RECONCILER: [Key; 3] =
+    [may("keys", Shape::List(&KEY_GLOBS)), must("plugin", Shape::Text(&NAME)), may("projects", Shape::List(&SLUGS))];
+static CONTEXT_RULE: [Key; 10] = [
+    must("keys", Shape::List(&KEY_GLOBS)),
+    may("projects", Shape::List(&SLUGS)),
+    may("read", Shape::List(&WHOM)),
+    may("write", Shape::List(&WHOM)),
+    may("resolve", Shape::List(&WHOM)),
+    may("administer", Shape::List(&WHOM)),
+    may("owners", Shape::List(&WHOM)),
+    may("stale", Shape::Choice(&["merge", "refuse", "last-writer", "owner-wins"])),
+    may("versions_max", integer(1, 100_000)),
+    may("expires_s", integer(60, 10 * 365 * DAY_S)),
+];
+static CONTEXT: [Key; 5] = [
+    may("shared", Shape::List(&KEY_GLOBS)),
+    may("quota_mib", integer(1, 1 << 20)),
+    may("documents_max", integer(1, 10_000_000)),
+    may("rule", Shape::Tables(&CONTEXT_RULE)),
+    may("reconciler", Shape::Tables(&RECONCILER)),
+];
 static WORKFLOW: [Key; 2] = [may("plugin", Shape::Text(&NAME)), may("binding", Shape::Tables(&KIND_BINDING))];
 static POLICY: [Key; 2] = [may("plugin", Shape::Text(&NAME)), may("binding", Shape::Tables(&POLICY_BINDING))];
 static CHECK: [Key; 3] = [must("name", Shape::Text(&NAME)), must("command", Shape::Text(&COMMAND)), may("limit_s", integer(1, DAY_S))];

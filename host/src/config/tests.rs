@@ -2,6 +2,7 @@
 
 use super::*;
 
+mod context;
 mod residents;
 
 const FOLDER: &str = "/srv/repo";

@@ -2,9 +2,9 @@
 
 mod bindings;
 
-pub use self::bindings::{Binding, BindingBook, Bindings, Rule};
 use pointsman_core::context::rules::Rules;
 
+pub use self::bindings::{Binding, BindingBook, Bindings, Rule};
 use crate::ports::plugins::Grant;
 use crate::ports::repository::CheckSpec;
 
@@ -40,20 +40,26 @@ pub fn covers(projects: &[String], slug: &str) -> bool {
     projects.is_empty() || projects.iter().any(|named| named == slug)
 }
 
-/// What the operator chose for shared context.
+/// Bytes of documents that a project may keep where the operator does not say.
+const CONTEXT_BYTES_MAX: u64 = 1 << 30;
+/// Documents that a project may have where the operator does not say.
+const CONTEXT_DOCUMENTS_MAX: u64 = 100_000;
+
+/// What holds for the documents of every project.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContextSettings {
     /// Who may do what with which keys, and what becomes of their versions.
     pub rules: Rules,
-    /// Bytes that the documents of a project may take.
+    /// Bytes of documents that a project may keep.
     pub bytes_max: u64,
-    /// Documents a project may have.
+    /// Documents that a project may have.
     pub documents_max: u64,
 }
 
 impl Default for ContextSettings {
+    /// The shipped values.
     fn default() -> Self {
-        Self { rules: Rules::default(), bytes_max: 1 << 30, documents_max: 100_000 }
+        Self { rules: Rules::default(), bytes_max: CONTEXT_BYTES_MAX, documents_max: CONTEXT_DOCUMENTS_MAX }
     }
 }
 
@@ -74,7 +80,7 @@ pub struct Settings {
     pub messages_kept_ms: u64,
     /// Milliseconds a dead letter is kept.
     pub dead_letters_kept_ms: u64,
-    /// Shared context.
+    /// Who may do what with documents, and how much is kept.
     pub context: ContextSettings,
     /// Where clients reach the host: `http://127.0.0.1:7420`.
     pub public_url: String,

@@ -142,7 +142,7 @@ fn the_rules_in_the_documentation_mean_what_it_says() {
 }
 
 #[test]
-fn wrong_rules_are_named() {
+fn wrong_globs_and_keys_are_named() {
     insta::assert_snapshot!(
         refusal(
             r#"config_version = 1
@@ -152,15 +152,6 @@ quota_mb = 5
 [[context.rule]]
 keys = ["decisions/**"]
 raed = ["all"]
-write = ["role:humen", "agent:a b", "topic:x"]
-resolve = "all"
-stale = "last-wirter"
-[[context.rule]]
-read = ["all"]
-[[context.rule]]
-keys = []
-expires_s = 1
-versions_max = "9"
 shared = ["**"]
 "#
         ),
@@ -191,74 +182,113 @@ shared = ["**"]
           | ^^^^
           = help: did you mean `read`?
 
-        error: `context.rule.write` is "role:humen", expected "all", "agent:NAME", "principal:NAME", "plugin:NAME", "role:human", "role:agent", "role:plugin", or a capability expression such as "all(rust, review)"
-         --> config/pointsman.toml:8:10
+        error: unknown key `shared` in `context.rule`
+         --> config/pointsman.toml:8:1
           |
-        8 | write = ["role:humen", "agent:a b", "topic:x"]
+        8 | shared = ["**"]
+          | ^^^^^^
+          = help: `shared` belongs in [context]
+
+        5 problems in the configuration; nothing was started
+        "#
+    );
+}
+
+#[test]
+fn texts_that_name_nobody_are_named() {
+    insta::assert_snapshot!(
+        refusal(
+            r#"config_version = 1
+[[context.rule]]
+keys = ["decisions/**"]
+write = ["role:humen", "agent:a b", "topic:x"]
+resolve = "all"
+"#
+        ),
+        @r#"
+        error: `context.rule.write` is "role:humen", expected "all", "agent:NAME", "principal:NAME", "plugin:NAME", "role:human", "role:agent", "role:plugin", or a capability expression such as "all(rust, review)"
+         --> config/pointsman.toml:4:10
+          |
+        4 | write = ["role:humen", "agent:a b", "topic:x"]
           |          ^^^^^^^^^^^^
           = help: did you mean "role:human"?
 
         error: `context.rule.write` is "agent:a b", expected "all", "agent:NAME", "principal:NAME", "plugin:NAME", "role:human", "role:agent", "role:plugin", or a capability expression such as "all(rust, review)"
-         --> config/pointsman.toml:8:24
+         --> config/pointsman.toml:4:24
           |
-        8 | write = ["role:humen", "agent:a b", "topic:x"]
+        4 | write = ["role:humen", "agent:a b", "topic:x"]
           |                        ^^^^^^^^^^^
 
         error: `context.rule.write` is "topic:x", expected "all", "agent:NAME", "principal:NAME", "plugin:NAME", "role:human", "role:agent", "role:plugin", or a capability expression such as "all(rust, review)"
-         --> config/pointsman.toml:8:37
+         --> config/pointsman.toml:4:37
           |
-        8 | write = ["role:humen", "agent:a b", "topic:x"]
+        4 | write = ["role:humen", "agent:a b", "topic:x"]
           |                                     ^^^^^^^^^
 
         error: `context.rule.resolve` is "all", expected a list
-         --> config/pointsman.toml:9:11
+         --> config/pointsman.toml:5:11
           |
-        9 | resolve = "all"
+        5 | resolve = "all"
           |           ^^^^^
           = help: write `["all"]`
 
+        4 problems in the configuration; nothing was started
+        "#
+    );
+}
+
+#[test]
+fn wrong_policies_ranges_and_rules_without_keys_are_named() {
+    insta::assert_snapshot!(
+        refusal(
+            r#"config_version = 1
+[[context.rule]]
+keys = ["a"]
+stale = "last-wirter"
+[[context.rule]]
+read = ["all"]
+[[context.rule]]
+keys = []
+expires_s = 1
+versions_max = "9"
+"#
+        ),
+        @r#"
         error: `context.rule.stale` is "last-wirter", expected "merge" or "refuse" or "last-writer" or "owner-wins"
-          --> config/pointsman.toml:10:9
-           |
-        10 | stale = "last-wirter"
-           |         ^^^^^^^^^^^^^
-           = help: did you mean "last-writer"?
+         --> config/pointsman.toml:4:9
+          |
+        4 | stale = "last-wirter"
+          |         ^^^^^^^^^^^^^
+          = help: did you mean "last-writer"?
 
         error: `context.rule` has no `keys`
-          --> config/pointsman.toml:11:1
-           |
-        11 | [[context.rule]]
-           | ^^^^^^^^^^^^^^^^
-           = help: add `keys = …`: a list
+         --> config/pointsman.toml:5:1
+          |
+        5 | [[context.rule]]
+          | ^^^^^^^^^^^^^^^^
+          = help: add `keys = …`: a list
 
         error: `context.rule.keys` is empty: the rule is about nothing
-          --> config/pointsman.toml:14:8
-           |
-        14 | keys = []
-           |        ^^
-           = help: write `["**"]` for all keys
+         --> config/pointsman.toml:8:8
+          |
+        8 | keys = []
+          |        ^^
+          = help: write `["**"]` for all keys
 
         error: `context.rule.expires_s` is 1, expected a whole number from 60 to 315360000
-          --> config/pointsman.toml:15:13
-           |
-        15 | expires_s = 1
-           |             ^
+         --> config/pointsman.toml:9:13
+          |
+        9 | expires_s = 1
+          |             ^
 
         error: `context.rule.versions_max` is "9", expected a whole number from 1 to 100000
-          --> config/pointsman.toml:16:16
+          --> config/pointsman.toml:10:16
            |
-        16 | versions_max = "9"
+        10 | versions_max = "9"
            |                ^^^
            = help: write it without quotes
 
-        error: unknown key `shared` in `context.rule`
-          --> config/pointsman.toml:17:1
-           |
-        17 | shared = ["**"]
-           | ^^^^^^
-           = help: `shared` belongs in [context]
-
-        14 problems in the configuration; nothing was started
+        5 problems in the configuration; nothing was started
         "#
     );
 }

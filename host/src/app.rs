@@ -50,6 +50,7 @@ use crate::ports::repository::{Origin, Repository};
 use crate::ports::store::Store;
 use crate::service::admin::Admin;
 use crate::service::decisions::DecisionLog;
+use crate::service::document_access::DocumentAccess;
 use crate::service::due;
 use crate::service::failure::Failure;
 use crate::service::git_access::GitAccess;
@@ -529,6 +530,7 @@ fn routes(opened: &Opened, config: &Config, rest: Rest, entry: Entry, stop: Canc
     Routes {
         mcp: endpoint,
         git: Arc::new(git),
+        documents: Arc::new(DocumentAccess::new(Arc::clone(&services.agents), Arc::clone(&services.contexts))),
         surface,
         rest: Some(rest),
         siblings: opened.siblings.as_ref().map(|siblings| siblings.door.clone()),

@@ -7,6 +7,7 @@ pub mod asking;
 pub mod causes;
 pub mod clock;
 pub mod decision;
+pub mod documents;
 pub mod endpoint;
 pub mod fetch;
 pub mod health;

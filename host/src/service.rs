@@ -10,6 +10,7 @@ pub mod commits;
 pub mod contexts;
 pub mod decisions;
 pub mod deferred;
+pub mod document_access;
 pub mod due;
 pub mod failure;
 mod gates;

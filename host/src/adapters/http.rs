@@ -9,6 +9,7 @@
 mod access;
 mod body;
 mod depth;
+mod documents;
 mod download;
 mod encode;
 mod fetch;
@@ -53,6 +54,7 @@ pub use self::tls::{Tls, TlsError};
 
 use self::peers::{Peer, Peers, Seat};
 use crate::ports::clock::System;
+use crate::ports::documents::DocumentSurface;
 use crate::ports::endpoint::Endpoint;
 use crate::ports::surface::{GitSurface, Surface};
 
@@ -116,6 +118,8 @@ pub struct Routes {
     pub mcp: Arc<dyn Endpoint>,
     /// `/git/{slug}.git/…`.
     pub git: Arc<dyn GitSurface>,
+    /// `/context/{slug}/{key}`.
+    pub documents: Arc<dyn DocumentSurface>,
     /// `/readyz`, and who may call the API.
     pub surface: Arc<dyn Surface>,
     /// `/api/v1/…`; none: there is nothing at those paths.
@@ -156,6 +160,7 @@ struct Shared {
     peers: Arc<Peers>,
     started: Instant,
     traces: Traces,
+    document_places: documents::Places,
 }
 
 /// Request ids: unguessable across starts, in order within one.
@@ -186,7 +191,7 @@ pub async fn serve(listener: TcpListener, routes: Routes, limits: HttpLimits, sh
     let traces = Traces::new(&*routes.system);
     let peers = Arc::new(Peers::new(limits.connections_per_peer_max, limits.failures));
     let started = routes.system.instant();
-    let shared = Arc::new(Shared { routes, limits, guard, peers, started, traces });
+    let shared = Arc::new(Shared { routes, limits, guard, peers, started, traces, document_places: documents::Places::default() });
     let seats = Arc::new(Semaphore::new(limits.connections_max));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let mut connections = JoinSet::new();

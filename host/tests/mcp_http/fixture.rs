@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use pointsman::adapters::http::{self, Drained, Entry, HttpLimits, Routes};
 use pointsman::adapters::mcp::{Mcp, McpConfig, SealingKey};
 use pointsman::ports::clock::System;
+use pointsman::ports::documents::{DocumentAnswer, DocumentAsk, DocumentRejected, DocumentSurface};
 use pointsman::ports::offering::{ListKind, Listing, Offering};
 use pointsman::ports::repository::GitResponse;
 use pointsman::ports::sessions::{NotesChange, SessionBook, SessionNotes, SessionWord};
@@ -312,6 +313,7 @@ impl Host {
             siblings: None,
             mcp: Arc::new(mcp),
             git: Arc::new(GitEcho),
+            documents: Arc::new(NoDocuments),
             surface: Arc::<KeyValues>::clone(&surface),
             rest: None,
             system: Arc::<Randomness>::clone(&system),
@@ -370,4 +372,18 @@ pub(crate) fn gunzip(bytes: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
     std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(bytes), &mut plain).expect("it is gzip");
     plain
+}
+
+/// A host without documents.
+struct NoDocuments;
+
+#[async_trait]
+impl DocumentSurface for NoDocuments {
+    async fn document(&self, _: &Caller, _: Option<&str>, _: &str, _: DocumentAsk) -> Result<DocumentAnswer, DocumentRejected> {
+        Err(DocumentRejected::Internal)
+    }
+
+    async fn documents(&self, _: &Caller, _: Option<&str>, _: &str) -> Result<DocumentAnswer, DocumentRejected> {
+        Err(DocumentRejected::Internal)
+    }
 }

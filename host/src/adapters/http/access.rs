@@ -17,7 +17,7 @@ use super::body::ReplyBody;
 use super::peers::{Form, Peer, Peers, Shown};
 use super::plain::{Refusal, add_field, json};
 use super::rest::{Problem, Rest};
-use super::{Shared, git, route};
+use super::{Shared, documents, git, route};
 use crate::ports::clock::System;
 
 /// Where the metadata of a protected resource stands (RFC 9728, section 3).
@@ -159,6 +159,21 @@ async fn is_operator(shared: &Shared, headers: &HeaderMap, trace: &str) -> Resul
     }
     let caller = shared.routes.surface.admit(bearer, None, trace.to_owned()).await.map_err(Problem::Rejected)?;
     if caller.token.toolsets.iter().any(|toolset| toolset == OPERATORS) { Ok(()) } else { Err(Problem::NoOperator) }
+}
+
+/// Answers a request for a document.
+pub(super) async fn documents(shared: &Shared, peer: Peer, request: Request<Incoming>, trace: &str) -> Response<ReplyBody> {
+    if request.uri().query().is_some_and(carries_token) {
+        return Problem::TokenInQuery.response(trace);
+    }
+    let visit = match Visit::begin(shared, peer, request.headers()) {
+        Ok(visit) => visit,
+        Err(Refusal::TooManyFailures { retry_after_ms }) => return Problem::TooManyFailures { retry_after_ms }.response(trace),
+        Err(refusal) => return refusal.response(),
+    };
+    let response = documents::answer(shared, request, trace).await;
+    visit.end(response.status());
+    response
 }
 
 /// Answers a request of a git client.

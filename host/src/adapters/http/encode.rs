@@ -9,8 +9,8 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
-use hyper::Response;
 use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, VARY};
+use hyper::{Response, StatusCode};
 
 use super::body::ReplyBody;
 use crate::ports::endpoint::BodyError;
@@ -134,7 +134,12 @@ fn is_refusal(parameter: &[u8]) -> bool {
 /// Compresses an answer that is worth it, for a client that takes it.
 pub(super) async fn compress(response: &mut Response<ReplyBody>, accepted: Option<Coding>) {
     let ReplyBody::Whole(plain) = response.body() else { return };
-    if plain.len() < COMPRESSED_BYTES_MIN || response.headers().contains_key(CONTENT_ENCODING) || !is_text(response.headers()) {
+    // A part is one of the plain whole.
+    if response.status() == StatusCode::PARTIAL_CONTENT
+        || plain.len() < COMPRESSED_BYTES_MIN
+        || response.headers().contains_key(CONTENT_ENCODING)
+        || !is_text(response.headers())
+    {
         return;
     }
     let plain = plain.clone();

@@ -344,7 +344,7 @@ async fn listed<T: Serialize>(name: &str, asked: impl Future<Output = Result<Vec
 }
 
 /// Returns a part of a path without percent-encoding (RFC 3986, section 2.1); none when that is broken.
-fn decoded(part: &str) -> Option<String> {
+pub(super) fn decoded(part: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(part.len());
     let mut rest = part.bytes();
     while let Some(byte) = rest.next() {

@@ -10,7 +10,7 @@ use tracing::Instrument;
 use super::body::{ReplyBody, WholeBody};
 use super::peers::Peer;
 use super::plain::{Refusal, add_field, json};
-use super::{Shared, access, encode, git, guard, rest, siblings};
+use super::{Shared, access, documents, encode, git, guard, rest, siblings};
 use crate::ports::endpoint::{self, Exchange, Field, Fields, Reply};
 
 /// Characters of a path that are logged and echoed.
@@ -63,6 +63,7 @@ enum Route<'a> {
     Mcp(Option<&'a str>),
     Metadata(Option<&'a str>),
     Git(git::GitPath<'a>),
+    Documents,
     Api,
 }
 
@@ -76,6 +77,9 @@ fn route<'a>(path: &'a str, base: &str) -> Option<Route<'a>> {
     }
     if path.starts_with(rest::PREFIX) || path == rest::METRICS {
         return Some(Route::Api);
+    }
+    if path.starts_with(documents::PREFIX) {
+        return Some(Route::Documents);
     }
     if let Some(of) = path.strip_prefix(access::METADATA_PATH) {
         return endpoint_of(of).or_else(|| endpoint_of(of.strip_prefix(base)?)).map(Route::Metadata);
@@ -134,6 +138,7 @@ async fn routed(shared: &Shared, peer: Peer, request: Box<Request<Incoming>>, pa
         Some(Route::Metadata(slug)) => access::metadata(shared, slug, request.method(), path),
         Some(Route::Mcp(slug)) => access::mcp(shared, peer, slug, request, trace).await,
         Some(Route::Git(at)) => Box::pin(access::git(shared, peer, &at, *request, trace)).await,
+        Some(Route::Documents) => Box::pin(access::documents(shared, peer, *request, trace)).await,
         Some(Route::Api) => match &shared.routes.rest {
             Some(api) => Box::pin(access::api(shared, peer, api, *request, trace)).await,
             None => Refusal::NoRoute { path: shown(path).to_owned() }.response(),
@@ -242,7 +247,7 @@ mod tests {
     fn metadata_is_found_below_a_base_path_and_without() {
         let metadata = |path: &str, base: &str| match route(path, base) {
             Some(Route::Metadata(slug)) => Some(slug.map(str::to_owned)),
-            Some(Route::Health | Route::Ready | Route::Mcp(_) | Route::Git(_) | Route::Api) | None => None,
+            Some(Route::Health | Route::Ready | Route::Mcp(_) | Route::Git(_) | Route::Documents | Route::Api) | None => None,
         };
         let at = |rest: &str| format!("{}{rest}", access::METADATA_PATH);
         assert_eq!(metadata(&at("/base/mcp/demo"), "/base"), Some(Some("demo".to_owned())));

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use pointsman_core::context::content::{ChunkHash, ChunkRef, Content};
 use pointsman_core::context::rules::Operation;
 use pointsman_core::context::{DocumentHead, DocumentKey};
-use pointsman_core::ids::{AgentId, ProjectId};
+use pointsman_core::ids::AgentId;
 use pointsman_core::limits::{CHUNK_BYTES_MAX, DOCUMENT_BYTES_MAX};
 use pointsman_core::time::TimeMs;
 use pointsman_core::value::Stored;
@@ -148,9 +148,9 @@ impl Contexts {
     ///
     /// # Errors
     /// [`Failure`].
-    pub async fn brought_all(&self, project: ProjectId, agent: AgentId, key: &DocumentKey) -> Result<(), Failure> {
-        let commit = Commit { project: Some(project), deletes: vec![upload_key(agent, key)], ..Commit::default() };
-        self.kit.store.commit(commit).await?;
+    pub async fn brought_all(&self, acting: &Acting, key: &str) -> Result<(), Failure> {
+        let deletes = vec![upload_key(acting.agent.id, &key.parse()?)];
+        self.kit.store.commit(Commit { project: Some(acting.project), deletes, ..Commit::default() }).await?;
         Ok(())
     }
 }

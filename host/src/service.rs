@@ -25,6 +25,7 @@ pub mod merge_queue;
 pub mod messaging;
 pub mod meters;
 pub mod offers;
+mod pack;
 mod provided;
 pub mod registry;
 pub mod residents;

@@ -17,6 +17,7 @@
 mod access;
 mod content;
 mod housekeeping;
+mod own;
 mod reads;
 mod reconcile;
 mod request;
@@ -37,6 +38,7 @@ use serde_json::Value;
 pub use self::access::Viewer;
 pub use self::content::Document;
 pub use self::housekeeping::HOUSEKEEPING;
+pub use self::own::own_document_of;
 pub use self::reads::{Changes, Manifest};
 use self::request::Write;
 pub use self::request::{PutRequest, Side, WriteBatch, WriteOutcome, WriteRequest};

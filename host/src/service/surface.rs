@@ -32,6 +32,7 @@ use super::merge_queue::{GiveReview, MergeQueue};
 use super::messaging::{Handed, Messaging, PeekRequest, SendBatch, WaitRequest};
 use super::meters::{Ending, Meters};
 use super::offers::OfferBook;
+use super::pack::{self, BROUGHT_BYTES, pack};
 use super::sessions::Sessions;
 use super::tasks::{CreateTask, Tasks};
 use super::{spans, trace};
@@ -46,6 +47,8 @@ mod offering;
 pub(in crate::service) mod own;
 pub mod tools;
 
+/// Tools after which an agent works on something else than before.
+const CHANGES_WORK: [&str; 6] = ["claim_task", "update_task", "submit_branch", "resolve_conflict", "commit_files", "review_branch"];
 /// Bytes of an answer besides its result and what comes next.
 const ANSWER_BYTES: usize = 256;
 /// Open tasks that `start` names.
@@ -340,7 +343,18 @@ impl Call {
         // A call that waits keeps no room for what is before and behind that.
         let acting = Box::pin(self.services.agents.acting(&self.caller, agent.as_deref())).await?;
         let said = self.dispatch(&acting, &arguments).await?;
+        if CHANGES_WORK.contains(&self.tool) {
+            Box::pin(self.keep_own(&acting)).await;
+        }
         Box::pin(self.word(&acting, said)).await
+    }
+
+    /// Has the agent's own document say what it works on now. Where that fails the call was done all the same: who reads the document brings
+    /// it up, too.
+    async fn keep_own(&self, acting: &Acting) {
+        if let Err(failure) = pack::keep_own(&self.services, acting.project, &acting.agent).await {
+            tracing::info!(agent = %acting.agent.name, error = %super::kit::chain(&failure), "an agent's own document is behind");
+        }
     }
 
     /// Puts the answer into the form that all tools share.
@@ -557,8 +571,10 @@ impl Call {
                 ],
             },
         });
+        let mut result = result;
+        result["context"] = pack(services, acting.project, &acting.into(), Some(id), BROUGHT_BYTES).await?;
         let next = format!("Change only the leased paths on `{}`; update_task as you go; then submit_branch(\"{id}\").", claimed.branch);
-        Ok(Said::new(&result, next))
+        Ok(Said { more: Some(Cow::Owned(format!("pointsman://pack/{id}"))), ..Said::new(&result, next) })
     }
 
     async fn start(&self, arguments: &Value) -> Result<ToolAnswer, Failure> {
@@ -618,6 +634,7 @@ impl Call {
             "tasks": tasks,
             "conflicts": conflicts,
             "open": open,
+            "context": pack(&self.services, acting.project, &(&acting).into(), mine.first().map(|task| task.id), BROUGHT_BYTES).await?,
             "cursor": self.services.kit.store.head(Some(acting.project)).await?.to_string(),
         });
         self.word(&acting, Said { handle: Some(handle), more: Some(Cow::Borrowed("pointsman://tasks")), ..Said::new(&result, next) }).await

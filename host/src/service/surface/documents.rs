@@ -8,6 +8,7 @@
 //! context/KEY[@VERSION]?bytes=0-1024        bytes, the last not included
 //! context/KEY?since=VERSION                 what changed since, as a patch
 //! context/KEY?history                       its versions
+//! pack[/TASK][?bytes=6000]                  what to know: documents, decisions, threads, related tasks, within so many bytes
 //! context_conflicts                         what nobody settled yet
 //! context_conflict/ID                       one conflict, with what its writer wanted
 //! ```
@@ -20,8 +21,9 @@ use serde_json::{Value, json};
 use super::back::{Query, Reader};
 use super::lookup::{GO_ON, unknown};
 use super::{Said, Services};
-use crate::service::contexts::Document;
+use crate::service::contexts::{Document, own_document_of};
 use crate::service::failure::Failure;
+use crate::service::pack::{PACK_BYTES, PACK_BYTES_MAX, keep_own, pack};
 
 /// Documents of a list.
 const LISTED_MAX: usize = 100;
@@ -30,7 +32,7 @@ const SHOWN_BYTES_MAX: usize = 256 << 10;
 /// Bytes that are shown of a larger one.
 const SHOWN_BYTES: usize = 8 << 10;
 
-/// Reads what a path that begins with `context` names; none: it names nothing of shared context.
+/// Reads what a path names that begins with `context` or `pack`; none: it names nothing of shared context.
 ///
 /// # Errors
 /// `bad_argument`, `not_found`.
@@ -43,6 +45,16 @@ pub(super) async fn documents(services: &Services, reader: &Reader, path: &str) 
         ("context", "") => {
             let query = Query::parse(query, &["prefix"])?;
             json!(contexts.list(project, viewer, query.one("prefix").unwrap_or_default(), LISTED_MAX).await?)
+        }
+        ("pack", task) => {
+            let query = Query::parse(query, &["bytes"])?;
+            let task = (!task.is_empty()).then(|| task.parse()).transpose().map_err(|_| unknown(path))?;
+            if let Some(task) = task {
+                services.tasks.get(project, task).await?;
+            }
+            let bytes = query.one("bytes").map(str::parse).transpose();
+            let bytes = bytes.map_err(|_| wrong("`bytes` is no number".to_owned()))?.unwrap_or(PACK_BYTES).min(PACK_BYTES_MAX);
+            pack(services, project, viewer, task, bytes).await?
         }
         ("context", key) => return document(services, reader, key, query).await.map(Some),
         ("context_conflicts", "") => json!(contexts.open_conflicts(project, viewer).await?),
@@ -88,6 +100,12 @@ async fn document(services: &Services, reader: &Reader, key: &str, query: &str) 
             return Err(Failure::refused("too_large", why, "Ask for less, or get it over HTTP."));
         }
         return Ok(Said::new(&json!({"key": head.key, "version": head.version, "media_type": head.media_type, "part": found}), GO_ON));
+    }
+    if let Some(name) = own_document_of(key).filter(|_| version.is_none())
+        && let Ok(agent) = services.agents.agent(project, name).await
+        && agent.name == name
+    {
+        keep_own(services, project, &agent).await?;
     }
     let head = contexts.manifest(project, viewer, key, version).await?.head;
     if head.size_bytes > SHOWN_BYTES_MAX as u64 {

@@ -115,7 +115,7 @@ pub(super) fn unknown(uri: &str) -> Failure {
         "not_found",
         format!("`{}` names nothing", uri.chars().take(80).collect::<String>()),
         format!(
-            "Use tasks, agents, merges, messages, dead_letters, context, T-3, M-2, msg_…, context/KEY, context_conflict/ID, pull_request/T-3, conflict/T-3, receipt/COMMIT, events, {GRAMMAR}."
+            "Use tasks, agents, merges, messages, dead_letters, context, T-3, M-2, msg_…, context/KEY, context_conflict/ID, pack/T-3, pull_request/T-3, conflict/T-3, receipt/COMMIT, events, {GRAMMAR}."
         ),
     )
 }

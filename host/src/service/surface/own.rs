@@ -10,22 +10,24 @@ use crate::ports::surface::CallError;
 pub(in crate::service) const SCHEME: &str = "pointsman://";
 
 /// URI after the scheme, name, what it is.
-const RESOURCES: [(&str, &str, &str); 7] = [
+const RESOURCES: [(&str, &str, &str); 8] = [
     ("tasks", "Tasks", "All tasks with their state and holder, newest first"),
     ("agents", "Agents", "Who works here, and with which capabilities"),
     ("merges", "Merges", "What was submitted for landing, newest first"),
     ("messages", "Messages", "The newest messages of the project"),
     ("dead_letters", "Dead letters", "Messages that nobody took"),
     ("context", "Shared context", "Keys and versions of the shared documents"),
+    ("context_conflicts", "Conflicts of documents", "Writes that nobody settled yet"),
     ("events", "Events", "The project's log from its beginning"),
 ];
 
 /// Noun, variable, name, what it is.
-const TEMPLATES: [(&str, &str, &str, &str); 7] = [
+const TEMPLATES: [(&str, &str, &str, &str); 8] = [
     ("task", "id", "Task", "One task: description, paths, claim, progress, reviews"),
     ("merge", "id", "Merge", "One try to land a branch"),
     ("message", "id", "Message", "One message"),
     ("context", "+key", "Shared document", "One document as it stands now; `@VERSION` after the key for an earlier one"),
+    ("context_conflict", "id", "Conflict of a document", "A write that conflicted: where, and what its writer wanted"),
     ("pull_request", "task", "Pull-request text", "What a pull request for a task's branch would say"),
     ("conflict", "task", "Conflict", "The three sides of each file a task's branch conflicts in"),
     ("receipt", "commit", "Receipt", "The signed account of a landing"),

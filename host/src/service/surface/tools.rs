@@ -51,7 +51,11 @@ fn object(properties: Value, required: &[&str]) -> Value {
     if let Some(map) = properties.as_object_mut() {
         map.insert("agent".to_owned(), json!({"type": "string"}));
     }
-    json!({"type": "object", "properties": properties, "required": required})
+    let mut schema = json!({"type": "object", "properties": properties});
+    if !required.is_empty() {
+        schema["required"] = json!(required);
+    }
+    schema
 }
 
 const KEY: &str = "The same key acts once";
@@ -61,11 +65,11 @@ pub const TOOLS: &[Tool] = &[
     Tool {
         name: "start",
         toolset: None,
-        description: "Introduce yourself, or find your way back after losing context. Returns your tasks, unread messages, open tasks and the next step.",
+        description: "Introduce yourself, or find your way back after losing context: your tasks, unread messages, open tasks, the next step.",
         schema: || {
             object(
                 json!({
-                    "name": text("Your name here; the same one finds your tasks again"),
+                    "name": text("Your name; the same one finds your tasks again"),
                     "capabilities": texts("What you can do: `rust`, `review`, `python@3.12.0`"),
                     "teams": texts("Teams you belong to"),
                     "topics": texts("Topics whose messages you want"),
@@ -86,9 +90,9 @@ pub const TOOLS: &[Tool] = &[
                     "ack": texts("Ids of messages you acted on"),
                     "nack": {"type": "array", "description": "Messages to give back", "items": {"type": "object", "properties": {
                         "message": {"type": "string"}, "reason": {"type": "string"}, "delay_s": {"type": "integer", "minimum": 0}}, "required": ["message"]}},
-                    "max_s": {"type": "integer", "minimum": 0, "maximum": 50, "description": "Seconds to wait; 45 unless given"},
-                    "after": text("`cursor` of your last answer; always give it, or you hear only of what comes from now on"),
-                    "watch": texts("Globs of context keys to hear of: `plan/**`")
+                    "max_s": {"type": "integer", "minimum": 0, "maximum": 50, "description": "45 unless given"},
+                    "after": text("`cursor` of your last answer; without it you hear only of what comes from now on"),
+                    "watch": texts("Context keys to hear of: `plan/**`")
                 }),
                 &[],
             )
@@ -127,8 +131,8 @@ pub const TOOLS: &[Tool] = &[
     Tool {
         name: "lookup",
         toolset: None,
-        description: "Read anything: `tasks`, `agents`, `merges`, `messages`, `dead_letters`, `context`, `T-3`, `M-2`, `msg_…`, `context/KEY[@VERSION]`, `pull_request/T-3`, `conflict/T-3`, `receipt/COMMIT`, `events[/AFTER]`.",
-        schema: || object(json!({"uri": text("One of these, with or without `pointsman://`")}), &["uri"]),
+        description: "Read anything: `tasks`, `agents`, `merges`, `messages`, `dead_letters`, `context`, `T-3`, `M-2`, `msg_…`, `context/KEY[@VERSION][?lines=1-20|pointer=/a|since=2|history]`, `context_conflict/ID`, `pull_request/T-3`, `conflict/T-3`, `receipt/COMMIT`, `events[/AFTER]`.",
+        schema: || object(json!({"uri": text("One of these")}), &["uri"]),
         read_only: true,
     },
     Tool {
@@ -205,7 +209,7 @@ pub const TOOLS: &[Tool] = &[
     Tool {
         name: "resolve_conflict",
         toolset: None,
-        description: "Resolve every conflicted file of your task in one call; the result is committed on your branch and submitted again.",
+        description: "Resolve every conflicted file of your task in one call; it is committed on your branch and submitted again.",
         schema: || {
             object(
                 json!({
@@ -224,19 +228,22 @@ pub const TOOLS: &[Tool] = &[
     Tool {
         name: "write_context",
         toolset: None,
-        description: "Write a shared document from the version you read. A stale write is merged; a conflict changes nothing and says where.",
+        description: "Write a shared document from the version you read. A stale write is merged; a conflict changes nothing and says where. Also: `media_type`, `base64`, `restore`, `rename_to`, `label`, `expires_in_s`, `expects`, `hand_to`.",
         schema: || {
             object(
                 json!({
                     "key": text("`plan/api`, `decisions/db`"),
-                    "base_version": {"type": "integer", "minimum": 0, "description": "The version you read; 0 for a new document"},
+                    "base_version": {"type": "integer", "minimum": 0, "description": "The version you read; 0: new"},
                     "value": {"description": "JSON document"},
                     "text": text("Or a text document"),
-                    "media_type": text("`text/markdown`, …"),
-                    "resolves": text("The conflict this write settles"),
+                    "patch": {"description": "RFC 6902, or unified diff"},
+                    "delete": {"type": "boolean"},
+                    "resolves": text("The conflict it settles"),
+                    "take": {"type": "string", "enum": ["ours", "theirs"]},
+                    "documents": {"type": "array", "items": {"type": "object"}, "description": "All or none"},
                     "idempotency_key": text(KEY)
                 }),
-                &["key", "base_version"],
+                &[],
             )
         },
         read_only: false,

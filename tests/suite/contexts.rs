@@ -304,3 +304,42 @@ async fn fifty_agents_edit_ten_documents_while_the_host_is_killed_twice() {
     );
     assert!(merges > 0 && !told.conflicts.is_empty() && read > 0, "agents were in each other's way");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_agent_works_on_is_a_document_and_a_task_brings_what_to_know() {
+    let host = Host::start().await;
+    let (ana, ben) = (host.agent("ana", &[]).await, host.agent("ben", &[]).await);
+    let decided = json!({"key": "decisions/parser", "base_version": 0, "text": "The parser is written by hand."});
+    ben.call("write_context", decided).await;
+    let first = text(&ben.call("create_task", json!({"title": "Write the parser", "paths": ["src/parser/**"]})).await["task"]);
+    let next = json!({"title": "Fuzz the parser", "paths": ["fuzz/**"], "depends_on": [first]});
+    let second = text(&ben.call("create_task", next).await["task"]);
+    ben.call(
+        "send_message",
+        json!({"to": ["agent:ana"], "subject": "About the parser", "body": "Mind the tabs.", "paths": ["src/parser/lex.rs"]}),
+    )
+    .await;
+    let claimed = ana.call("claim_task", json!({"task": first})).await;
+    let pack = &claimed["context"];
+    assert_eq!(pack["decisions"][0]["says"], "The parser is written by hand.", "{pack}");
+    assert_eq!((&pack["tasks"][0]["task"], &pack["tasks"][0]["how"]), (&json!(second), &json!("it waits for this")), "{pack}");
+    assert_eq!(pack["threads"][0]["subject"], "About the parser", "{pack}");
+    assert!(pack.to_string().len() <= 1_500, "{} bytes", pack.to_string().len());
+    let small = ana.call("lookup", json!({"uri": format!("pack/{first}?bytes=300")})).await;
+    assert!(small.to_string().len() <= 300 && small["left_out"].as_u64().is_some_and(|left| left > 0), "{small}");
+
+    // Its own words beside the host's, however often the host writes its part.
+    let own = ben.call("lookup", json!({"uri": "context/agents/ana"})).await;
+    assert_eq!((&own["value"]["working"]["tasks"][0]["task"], &own["author"]["name"]), (&json!(first), &json!("host")), "{own}");
+    let note = json!({"key": "agents/ana", "base_version": own["version"], "patch": [{"op": "add", "path": "/notes", "value": "tabs count as one"}]});
+    ana.call("write_context", note.clone()).await;
+    assert_eq!(ben.refused("write_context", note).await, "forbidden");
+    ana.call("update_task", json!({"task": first, "progress": 40, "note": "lexer done"})).await;
+    let own = ben.call("lookup", json!({"uri": "context/agents/ana"})).await["value"].clone();
+    assert_eq!((&own["notes"], &own["working"]["tasks"][0]["progress"]), (&json!("tabs count as one"), &json!(40)), "{own}");
+    ana.call("update_task", json!({"task": first, "release": true})).await;
+    let own = ben.call("lookup", json!({"uri": "context/agents/ana"})).await["value"].clone();
+    assert_eq!((&own["notes"], &own["working"]["tasks"]), (&json!("tabs count as one"), &json!([])), "{own}");
+    let begun = ben.call("start", json!({"name": "ben"})).await;
+    assert_eq!(begun["context"]["decisions"][0]["key"], "decisions/parser", "{begun}");
+}

@@ -2,7 +2,7 @@
 //!
 //! Each rule names keys by globs and says something about some of them; for each thing the first rule that says it holds. Where
 //! no rule names who may do something:
-//! - keys below `private/NAME/` are the agent NAME's alone;
+//! - keys below `private/NAME/` are the agent NAME's alone, unless a rule names people for a glob that begins with `private/`;
 //! - keys below `agents/` are read by all, and written and resolved by the host and by the agent they are named after;
 //! - keys that `shared` matches are read, written and resolved by all, and administered by their owners;
 //! - all other keys are closed.
@@ -293,11 +293,17 @@ pub struct Place<'a> {
 
 impl Rules {
     fn first<'a, T>(&'a self, project: &str, key: &str, says: impl Fn(&'a Rule) -> Option<T>) -> Option<T> {
-        let is_for = |rule: &&Rule| {
-            (rule.projects.is_empty() || rule.projects.iter().any(|named| named == project))
-                && rule.keys.iter().any(|glob| glob.matches(key))
-        };
-        self.rules.iter().filter(is_for).find_map(says)
+        self.for_project(project).filter(|rule| rule.keys.iter().any(|glob| glob.matches(key))).find_map(says)
+    }
+
+    /// Returns whom the first rule names that names anybody. A private key is meant only by a glob that says so.
+    fn named(&self, project: &str, key: &str, operation: Operation) -> Option<&[Who]> {
+        let is_meant = |glob: &PathGlob| glob.matches(key) && (!key.starts_with(PRIVATE) || glob.as_str().starts_with(PRIVATE));
+        self.for_project(project).filter(|rule| rule.keys.iter().any(is_meant)).find_map(|rule| rule.whom(operation))
+    }
+
+    fn for_project<'a>(&'a self, project: &str) -> impl Iterator<Item = &'a Rule> {
+        self.rules.iter().filter(move |rule| rule.projects.is_empty() || rule.projects.iter().any(|named| named == project))
     }
 
     /// Returns whether the rules differ between projects.
@@ -323,7 +329,7 @@ impl Rules {
 
     fn may_one(&self, party: &Party<'_>, operation: Operation, place: Place<'_>) -> bool {
         let key = place.key.as_str();
-        if let Some(named) = self.first(place.project, key, |rule| rule.whom(operation)) {
+        if let Some(named) = self.named(place.project, key, operation) {
             return party.is_among(named);
         }
         if let Some(below) = key.strip_prefix(PRIVATE) {

@@ -27,6 +27,7 @@ use crate::ports::plugins::PluginFailure;
 use crate::ports::resident::{Cause, ResidentDescription};
 use crate::ports::store::{Commit, Committed, DueChange};
 use crate::service::agents::principal_of;
+use crate::service::contexts::Viewer;
 use crate::service::failure::Failure;
 use crate::service::kit::{Acting, CommitExt, Loaded, chain};
 use crate::service::messaging::Handed;
@@ -379,7 +380,7 @@ impl Seat {
                 return Ok(false);
             }
             for event in page {
-                if self.patterns.cover(&event, self.acting.agent.id, &self.binding.plugin) {
+                if self.patterns.cover(&event, self.acting.agent.id, &self.binding.plugin) && self.may_hear(&event).await? {
                     let json = serde_json::to_string(&*event).unwrap_or_default();
                     let (id, source) = (logged_id(event.cursor), Source::Log(event.cursor));
                     let attended = self.attend(&source, &id, Cause::Logged(json)).await;
@@ -390,6 +391,11 @@ impl Seat {
             }
             self.pass_over().await?;
         }
+    }
+
+    async fn may_hear(&self, event: &Event) -> Result<bool, Failure> {
+        let viewer = Viewer::from(&self.acting);
+        self.services.contexts.may_hear(self.project(), &viewer, &event.event.subject).await
     }
 
     async fn page(&self) -> Result<Vec<Arc<Event>>, Failure> {

@@ -381,7 +381,10 @@ fn oracle(shared: &[usize], rules: &[Drawn], at_key: usize, project: usize, crea
             continue;
         }
         for (thing, named) in rule.named.iter().enumerate() {
-            if let Some(named) = named {
+            let is_meant = |at: &usize| meant[*at] && (!key.starts_with("private/") || GLOBS[*at].starts_with("private/"));
+            if let Some(named) = named
+                && (thing == 4 || rule.globs.iter().any(is_meant))
+            {
                 said[thing] = Some(std::array::from_fn(|party| named.iter().any(|at| NAMES[*at].1[party])));
             }
         }

@@ -36,14 +36,14 @@ fn change(key: &str, base: u64, make: impl FnOnce(&mut WriteRequest)) -> WriteRe
 fn version_of(outcome: &WriteOutcome) -> u64 {
     match outcome {
         WriteOutcome::Applied { version, .. } => *version,
-        other @ (WriteOutcome::Conflict { .. } | WriteOutcome::Handed { .. }) => panic!("{other:?}"),
+        other @ (WriteOutcome::Conflict { .. } | WriteOutcome::Handed { .. }) => unreachable!("{other:?}"),
     }
 }
 
 fn conflict_of(outcome: &WriteOutcome) -> ConflictId {
     match outcome {
         WriteOutcome::Conflict { id, .. } => *id,
-        other @ (WriteOutcome::Applied { .. } | WriteOutcome::Handed { .. }) => panic!("{other:?}"),
+        other @ (WriteOutcome::Applied { .. } | WriteOutcome::Handed { .. }) => unreachable!("{other:?}"),
     }
 }
 

@@ -14,8 +14,6 @@ use crate::service::kit::{CommitExt, Loaded};
 
 /// The member that the host keeps.
 const WORKING: &str = "working";
-/// Versions after which the oldest are looked at again.
-const PRUNE_EACH: u64 = 32;
 
 /// Returns the agent whose own document a key names.
 #[must_use]
@@ -59,7 +57,7 @@ impl Contexts {
                 "size_bytes": new.size_bytes, "working": working,
             });
             commit.replace(head_key(&key), head.map(|head| head.version), &new);
-            if new.version % PRUNE_EACH == 0 {
+            if new.version.is_multiple_of(super::stage::PRUNE_EACH) {
                 commit.due.push(DueChange::Set { name: prune_due(&key), at: new.at });
             }
             commit.put(text_key(&key, new.version), &DocumentVersion { head: new, content });

@@ -23,7 +23,7 @@ use crate::service::failure::Failure;
 use crate::service::kit::{Acting, CommitExt, Loaded};
 
 /// Versions after which the oldest of a document are looked at again.
-const PRUNE_EACH: u64 = 32;
+pub(super) const PRUNE_EACH: u64 = 32;
 /// Lines of one side times lines of the other up to which an event tells what changed.
 const TOLD_LINES_MAX: usize = 1 << 20;
 
@@ -222,7 +222,7 @@ impl Staging<'_> {
         let base = match &self.write.change {
             Change::Take(_) => head.map(|head| head.version),
             Change::Restore(_) => self.write.base_version.or(head.map(|head| head.version)),
-            _ => self.write.base_version,
+            Change::Put(_) | Change::Patch(_) | Change::Delete | Change::Rename(_) | Change::Hand(_) => self.write.base_version,
         };
         match decide_write(head, base, &media_type, wanted.bytes()) {
             WriteDecision::TooLarge { actual, max } => {
@@ -261,7 +261,9 @@ impl Staging<'_> {
                 Some(id) => Ok(self.contexts.side(self.acting.project, id).await?.head.media_type),
                 None => Ok(self.write.media_type(self.found.head())),
             },
-            _ => Ok(self.write.media_type(self.found.head())),
+            Change::Put(_) | Change::Patch(_) | Change::Delete | Change::Rename(_) | Change::Hand(_) => {
+                Ok(self.write.media_type(self.found.head()))
+            }
         }
     }
 
@@ -317,7 +319,7 @@ impl Staging<'_> {
             None if was_to_go => commit.due.push(DueChange::Clear { name: expiry_due(&head.key) }),
             None => {}
         }
-        if head.version % PRUNE_EACH == 0 {
+        if head.version.is_multiple_of(PRUNE_EACH) {
             commit.due.push(DueChange::Set { name: prune_due(&head.key), at: head.at });
         }
     }

@@ -8,6 +8,7 @@
 
 mod answer;
 mod call;
+mod documents;
 mod envelope;
 mod errors;
 #[doc(hidden)]

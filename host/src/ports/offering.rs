@@ -3,13 +3,17 @@
 //!
 //! Driving port. JSON texts are those of the MCP schema, revision 2026-07-28; the transport converts for older clients.
 
+mod news;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use pointsman_core::context::DocumentKey;
 use serde_json::value::RawValue;
 use tokio::sync::broadcast;
 
+pub use self::news::{DOCUMENTS, DocumentNews, DocumentWrite, News, Reach, keys_of};
 use super::provider::{Emit, ProviderCall, ProviderOutcome};
 use super::surface::{CallError, Caller};
 
@@ -106,21 +110,6 @@ pub enum Reference {
     Resource(String),
 }
 
-/// Something changed that clients may have asked to be told of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum News {
-    /// The list of tools.
-    Tools,
-    /// The list of prompts.
-    Prompts,
-    /// The list of resources or templates.
-    Resources,
-    /// A resource's content.
-    Resource(Arc<str>),
-    /// A deferred call.
-    Deferred(Arc<str>),
-}
-
 /// Everything on offer in a project. What is not implemented is offered by nobody: a host of tools alone has only lists.
 #[async_trait]
 pub trait Offering: Send + Sync {
@@ -169,7 +158,8 @@ pub trait Offering: Send + Sync {
         })
     }
 
-    /// Returns whether there is such a resource, so that it can be subscribed to.
+    /// Returns whether there is such a resource, or documents that such a pattern may mean ([`keys_of`]), so that it can be subscribed to.
+    /// Says the same of a document that the caller may not read and of one that does not exist.
     fn has_resource(&self, caller: &Caller, uri: &str) -> bool {
         let _ = (caller, uri);
         false
@@ -182,6 +172,15 @@ pub trait Offering: Send + Sync {
     async fn news(&self, caller: &Caller) -> Result<broadcast::Receiver<News>, CallError> {
         let _ = caller;
         Ok(broadcast::channel(1).1)
+    }
+
+    /// Returns whether a caller may be told of a shared document.
+    ///
+    /// # Errors
+    /// `Internal` when that cannot be found out.
+    async fn may_hear(&self, caller: &Caller, key: &DocumentKey) -> Result<bool, CallError> {
+        let _ = (caller, key);
+        Ok(false)
     }
 
     /// Makes a pending call one that goes on by itself (the tasks extension): durable when this returns. Returns the `Task`.

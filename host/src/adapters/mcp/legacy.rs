@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Dress};
 use super::call::{Peer, Running};
+use super::documents;
 use super::envelope::{self, Malformed, Message, Params};
 use super::errors::{Era, Fault, cut};
 use super::listen::everything;
@@ -137,14 +138,21 @@ impl Mcp {
             return Err(Fault::InvalidParams { why: format!("`uri` is longer than {URI_BYTES_MAX} bytes").into() });
         }
         self.keep_told(caller, &session.live).await?;
-        let mut is_full = false;
+        let (mut is_full, mut globs) = (false, Ok(()));
         let subscribed = self.note(session, |notes| {
-            is_full = notes.uris.len() >= SUBSCRIPTIONS_MAX && !notes.uris.contains(&*uri);
-            if !is_full {
-                notes.uris.insert(uri.to_string());
+            (is_full, globs) = (false, Ok(()));
+            let mut uris = notes.uris.clone();
+            if !uris.insert(uri.to_string()) {
+                return;
+            }
+            is_full = uris.len() > SUBSCRIPTIONS_MAX;
+            globs = documents::check_globs(documents::globs(&uris).len());
+            if !is_full && globs.is_ok() {
+                notes.uris = uris;
             }
         });
         subscribed.await?;
+        globs?;
         if is_full {
             return Err(Fault::InvalidParams { why: format!("a session subscribes to {SUBSCRIPTIONS_MAX} resources at most").into() });
         }

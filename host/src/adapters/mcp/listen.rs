@@ -2,12 +2,14 @@
 //!
 //! **Invariants:** the acknowledgement comes first; nothing is told that was not asked for; who was too slow for the news is told
 //! that everything it asked for may have changed, so nothing is missed in silence; nobody is told anything by a credential that is
-//! no longer good.
+//! no longer good, nor of a document that it may not read ([`super::documents`]).
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use pointsman_core::ids::ProjectId;
+use pointsman_core::path_glob::PathGlob;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -18,12 +20,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::{self, Texts};
 use super::call::{TASKS, declares};
+use super::documents::{self, Patch, UPDATED, Wanted};
 use super::errors::{Era, Fault};
 use super::live::{Live, STANDALONE};
 use super::stream::{FRAMES_MAX, Frame, Frames};
 use super::{Mcp, envelope};
 use crate::ports::endpoint::Reply;
-use crate::ports::offering::{News, Offering};
+use crate::ports::offering::{DocumentNews, News, Offering};
 use crate::ports::surface::{Caller, Rejected, Surface};
 
 /// Resources and deferred calls one `subscriptions/listen` may name.
@@ -42,6 +45,9 @@ struct Filter {
     resources_list_changed: bool,
     resource_subscriptions: BTreeSet<String>,
     task_ids: BTreeSet<String>,
+    /// Of the resources those that mean documents by a glob.
+    #[serde(skip)]
+    globs: Vec<PathGlob>,
 }
 
 impl Filter {
@@ -71,11 +77,16 @@ impl Filter {
             News::Prompts => self.prompts_list_changed,
             News::Resources => self.resources_list_changed,
             News::Resource(uri) => self.resource_subscriptions.contains(&**uri),
+            News::Document(news) => self.wants(news).is_some(),
             News::Deferred(id) => self.task_ids.contains(&**id),
         }
     }
 
-    /// Returns everything that may have been missed.
+    fn wants(&self, news: &DocumentNews) -> Option<Wanted> {
+        documents::wanted(&self.resource_subscriptions, &self.globs, news)
+    }
+
+    /// Returns everything that may have been missed; of the documents that a glob means the glob.
     fn everything(&self) -> Vec<News> {
         let lists = [News::Tools, News::Prompts, News::Resources];
         let resources = self.resource_subscriptions.iter().map(|uri| News::Resource(uri.as_str().into()));
@@ -90,7 +101,8 @@ fn change(news: &News) -> Option<(&'static str, Map<String, Value>)> {
         News::Tools => ("notifications/tools/list_changed", Map::new()),
         News::Prompts => ("notifications/prompts/list_changed", Map::new()),
         News::Resources => ("notifications/resources/list_changed", Map::new()),
-        News::Resource(uri) => ("notifications/resources/updated", Map::from_iter([("uri".to_owned(), json!(uri))])),
+        News::Resource(uri) => (UPDATED, Map::from_iter([("uri".to_owned(), json!(uri))])),
+        News::Document(news) => (UPDATED, documents::told(news, Patch::Told)),
         News::Deferred(_) => return None,
     })
 }
@@ -122,8 +134,15 @@ impl Listener {
                 }
             };
             let told = match heard {
-                Some(Ok(news)) if self.filter.covers(&news) => vec![news],
-                Some(Ok(_)) => continue,
+                Some(Ok(other)) if !self.filter.covers(&other) => continue,
+                Some(Ok(News::Document(first))) => match documents::queued(first, &mut news, |other| self.filter.covers(other)) {
+                    Some(queued) => match Box::pin(self.admitted(queued, &draining)).await {
+                        admitted if admitted.is_empty() => continue,
+                        admitted => admitted,
+                    },
+                    None => self.filter.everything(),
+                },
+                Some(Ok(news)) => vec![news],
                 Some(Err(RecvError::Lagged(_))) => self.filter.everything(),
                 Some(Err(RecvError::Closed)) => return,
                 None => Vec::new(),
@@ -141,6 +160,11 @@ impl Listener {
         }
     }
 
+    async fn admitted(&self, queued: Vec<News>, draining: &CancellationToken) -> Vec<News> {
+        let is_over = || self.frames.is_closed() || draining.is_cancelled();
+        documents::admitted(&*self.offering, &self.caller, queued, |news| self.filter.wants(news), is_over).await
+    }
+
     /// Sends one notification; false when nobody reads any more.
     async fn tell(&self, news: &News) -> bool {
         let (method, mut params) = match (change(news), news) {
@@ -149,9 +173,9 @@ impl Listener {
                 Ok(task) => ("notifications/tasks", serde_json::from_str(task.get()).unwrap_or_default()),
                 Err(_) => return true,
             },
-            (None, News::Tools | News::Prompts | News::Resources | News::Resource(_)) => return true,
+            (None, News::Tools | News::Prompts | News::Resources | News::Resource(_) | News::Document(_)) => return true,
         };
-        params.insert("_meta".to_owned(), json!({SUBSCRIPTION_ID: self.id}));
+        documents::add_meta(&mut params, SUBSCRIPTION_ID, &self.id);
         self.frames.send(Frame::Message(answer::notification(method, params))).await.is_ok()
     }
 }
@@ -176,6 +200,8 @@ impl Mcp {
         }
         let news = self.desk.offering.news(&caller).await?;
         filter.resource_subscriptions.retain(|uri| self.desk.offering.has_resource(&caller, uri));
+        filter.globs = documents::globs(&filter.resource_subscriptions);
+        documents::check_globs(filter.globs.len())?;
         let mut known = BTreeSet::new();
         for id in std::mem::take(&mut filter.task_ids) {
             if self.desk.offering.deferred(&caller, &id).await.is_ok() {
@@ -206,7 +232,15 @@ impl Mcp {
         let news = self.desk.offering.news(caller).await?;
         live.admitted(&caller.token);
         if live.take_telling() {
-            tokio::spawn(tell_session(Arc::clone(&self.surface), Arc::downgrade(live), news, self.draining.clone()));
+            let teller = Teller {
+                surface: Arc::clone(&self.surface),
+                offering: Arc::clone(&self.desk.offering),
+                live: Arc::downgrade(live),
+                project: caller.project,
+                trace: caller.trace.as_str().into(),
+                draining: self.draining.clone(),
+            };
+            tokio::spawn(teller.run(news));
         }
         Ok(())
     }
@@ -221,31 +255,58 @@ fn looks() -> Interval {
 }
 
 /// Tells a session what changes. With its credential only the stream ends: what is told meanwhile waits for who comes back with a good one.
-async fn tell_session(surface: Arc<dyn Surface>, live: Weak<Live>, mut news: broadcast::Receiver<News>, draining: CancellationToken) {
-    let mut look = looks();
-    loop {
-        let heard = tokio::select! {
-            heard = news.recv() => Some(heard),
-            _ = look.tick() => None,
-            () = draining.cancelled() => {
-                if let Some(live) = live.upgrade() {
-                    live.detach(STANDALONE);
+struct Teller {
+    surface: Arc<dyn Surface>,
+    offering: Arc<dyn Offering>,
+    live: Weak<Live>,
+    project: ProjectId,
+    /// Of the request that began it.
+    trace: Arc<str>,
+    draining: CancellationToken,
+}
+
+impl Teller {
+    async fn run(self, mut news: broadcast::Receiver<News>) {
+        let mut look = looks();
+        loop {
+            let heard = tokio::select! {
+                heard = news.recv() => Some(heard),
+                _ = look.tick() => None,
+                () = self.draining.cancelled() => {
+                    if let Some(live) = self.live.upgrade() {
+                        live.detach(STANDALONE);
+                    }
+                    return;
                 }
-                return;
+            };
+            let Some(live) = self.live.upgrade().filter(|live| !live.is_ended()) else { return };
+            if let Some(token) = live.credential()
+                && !self.surface.is_good(&token).await
+            {
+                live.dismiss(&token);
             }
-        };
-        let Some(live) = live.upgrade().filter(|live| !live.is_ended()) else { return };
-        if let Some(token) = live.credential()
-            && !surface.is_good(&token).await
-        {
-            live.dismiss(&token);
+            match heard {
+                Some(Ok(News::Document(first))) if live.wants(&first).is_some() => {
+                    match documents::queued(first, &mut news, |other| is_wanted(&live, other)) {
+                        Some(queued) => Box::pin(self.admitted(&live, queued)).await.iter().for_each(|news| push(&live, news)),
+                        None => everything(&live),
+                    }
+                }
+                Some(Ok(news)) => push(&live, &news),
+                Some(Err(RecvError::Lagged(_))) => everything(&live),
+                Some(Err(RecvError::Closed)) => return,
+                None => {}
+            }
         }
-        match heard {
-            Some(Ok(news)) => push(&live, &news),
-            Some(Err(RecvError::Lagged(_))) => everything(&live),
-            Some(Err(RecvError::Closed)) => return,
-            None => {}
-        }
+    }
+
+    /// Returns what of the news the session may hear, as whom it speaks now.
+    async fn admitted(&self, live: &Arc<Live>, queued: Vec<News>) -> Vec<News> {
+        let Some(token) = live.credential() else { return Vec::new() };
+        let caller = Caller { token, project: self.project, handle: live.handle(), trace: self.trace.to_string() };
+        // A session that was let go lives here only.
+        let is_over = || live.is_ended() || Arc::strong_count(live) == 1 || self.draining.is_cancelled();
+        documents::admitted(&*self.offering, &caller, queued, |news| live.wants(news), is_over).await
     }
 }
 
@@ -257,13 +318,26 @@ pub(super) fn everything(live: &Live) {
     }
 }
 
-fn push(live: &Live, news: &News) {
-    if let News::Resource(uri) = news
-        && !live.is_subscribed(uri)
-    {
-        return;
+/// Returns whether a session is to be told some news, where they are of a document as far as it may read that.
+fn is_wanted(live: &Live, news: &News) -> bool {
+    match news {
+        News::Resource(uri) => live.is_subscribed(uri),
+        News::Document(news) => live.wants(news).is_some(),
+        News::Tools | News::Prompts | News::Resources => true,
+        News::Deferred(_) => false,
     }
-    if let Some((method, params)) = change(news) {
-        live.tell(&answer::notification(method, params));
+}
+
+fn push(live: &Live, news: &News) {
+    match news {
+        _ if !is_wanted(live, news) => {}
+        News::Document(news) => {
+            live.tell_of(news, |news, patch| answer::notification(UPDATED, documents::told(news, patch)));
+        }
+        News::Tools | News::Prompts | News::Resources | News::Resource(_) | News::Deferred(_) => {
+            if let Some((method, params)) = change(news) {
+                live.tell(&answer::notification(method, params));
+            }
+        }
     }
 }

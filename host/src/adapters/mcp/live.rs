@@ -13,15 +13,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use pointsman_core::agent::TokenRecord;
+use pointsman_core::path_glob::PathGlob;
 use pointsman_core::time::TimeMs;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::call::Level;
+use super::documents::{self, Patch, Wanted};
 use super::errors::Fault;
 use super::session::SessionKey;
 use super::stream::{EventId, FRAMES_MAX, Frame, event, event_with_id, priming};
+use crate::ports::offering::DocumentNews;
 use crate::ports::sessions::SessionNotes;
 
 /// Sessions that have something in memory; the one idle for longest is let go.
@@ -71,14 +74,29 @@ impl Stream {
 
     /// Keeps an event and sends it to whoever reads. A reader that is too slow, or gone, comes back for what it missed.
     fn push(&mut self, stream: u32, json: &[u8]) {
+        let event = event_with_id(&self.id(stream, self.next), json);
+        self.push_event(event.clone(), event);
+    }
+
+    /// Keeps the next event in one form and sends it in another.
+    fn push_event(&mut self, kept: Bytes, sent: Bytes) {
         let number = self.next;
-        let event = event_with_id(&self.id(stream, number), json);
-        self.keep(event.clone());
+        self.keep(kept);
         let Some(sink) = &self.sink else { return };
-        match sink.try_send(Frame::Event(event)) {
+        match sink.try_send(Frame::Event(sent)) {
             Ok(()) => self.handed = number,
             Err(_) => self.sink = None,
         }
+    }
+
+    /// Puts another message in the place of one that waits for a reader, under its number; false where it does not wait any more.
+    fn replace(&mut self, stream: u32, number: u64, json: &[u8]) -> bool {
+        let event = event_with_id(&self.id(stream, number), json);
+        let waiting = self.kept.iter_mut().find(|(waiting, _)| *waiting == number).filter(|_| number > self.handed);
+        let Some((_, waiting)) = waiting else { return false };
+        self.kept_bytes = self.kept_bytes + event.len() - waiting.len();
+        *waiting = event;
+        true
     }
 
     /// Returns whether this very message waits for a reader.
@@ -126,6 +144,10 @@ struct State {
     calls: BTreeMap<u64, (String, CancellationToken)>,
     next_call: u64,
     notes: SessionNotes,
+    /// Of its subscriptions those that mean documents by a glob.
+    globs: Vec<PathGlob>,
+    /// News of documents that wait for a reader of its own stream, by their numbers there.
+    unread: Vec<(u64, Arc<DocumentNews>)>,
     is_told: bool,
     /// What its stream was opened by, as it came last.
     credential: Option<Arc<TokenRecord>>,
@@ -155,6 +177,8 @@ impl Live {
                 waiting: HashMap::new(),
                 calls: BTreeMap::new(),
                 next_call: 0,
+                globs: documents::globs(&notes.uris),
+                unread: Vec::new(),
                 notes,
                 is_told: false,
                 credential: None,
@@ -193,6 +217,31 @@ impl Live {
             && !found.has_waiting(json)
         {
             found.push(STANDALONE, json);
+        }
+    }
+
+    /// Adds the notification of a document's news to the stream that no request opened. While nobody reads, one waits there for each
+    /// document. What changed is said to who reads now, and not kept: a session may have a long memory of many documents.
+    pub(super) fn tell_of(&self, news: &Arc<DocumentNews>, worded: impl Fn(&DocumentNews, Patch) -> Vec<u8>) {
+        let mut state = self.state.lock();
+        let State { streams, unread, .. } = &mut *state;
+        let Some(stream) = streams.get_mut(&STANDALONE) else { return };
+        unread.retain(|(number, _)| *number > stream.handed);
+        if let Some((number, earlier)) = unread.iter_mut().find(|(_, earlier)| earlier.key == news.key) {
+            let joined = Arc::new(news.joined(earlier));
+            if stream.replace(STANDALONE, *number, &worded(&joined, Patch::LeftOut)) {
+                *earlier = joined;
+                return;
+            }
+        }
+        unread.retain(|(_, earlier)| earlier.key != news.key);
+        let number = stream.next;
+        let event = |patch| event_with_id(&stream.id(STANDALONE, number), &worded(news, patch));
+        let kept = event(Patch::LeftOut);
+        let sent = if stream.sink.is_some() { event(Patch::Told) } else { kept.clone() };
+        stream.push_event(kept, sent);
+        if stream.handed < number {
+            unread.push((number, Arc::clone(news)));
         }
     }
 
@@ -309,7 +358,9 @@ impl Live {
 
     /// Takes over what was noted.
     pub(super) fn set_notes(&self, notes: SessionNotes) {
-        self.state.lock().notes = notes;
+        let mut state = self.state.lock();
+        state.globs = documents::globs(&notes.uris);
+        state.notes = notes;
     }
 
     /// Returns whether the client ended the session.
@@ -327,6 +378,12 @@ impl Live {
         self.state.lock().notes.uris.contains(uri)
     }
 
+    /// Returns what of a document's news is subscribed to; none: nothing.
+    pub(super) fn wants(&self, news: &DocumentNews) -> Option<Wanted> {
+        let state = self.state.lock();
+        documents::wanted(&state.notes.uris, &state.globs, news)
+    }
+
     /// Returns from which level on log messages are told.
     pub(super) fn level(&self) -> Level {
         self.state.lock().notes.level.as_deref().and_then(Level::named).unwrap_or(Level::INFO)
@@ -336,6 +393,7 @@ impl Live {
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.streams.clear();
+        state.unread.clear();
         state.waiting.clear();
         for (_, call) in state.calls.values() {
             call.cancel();
@@ -417,6 +475,7 @@ impl Lives {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ports::offering::{DocumentWrite, Reach};
 
     fn read(source: &mut mpsc::Receiver<Frame>) -> Vec<String> {
         let mut all = Vec::new();
@@ -504,6 +563,47 @@ mod tests {
         let (mut reader, is_whole) = live.stand_alone(false);
         assert!(!is_whole, "some of it is no longer kept");
         assert_eq!(read(&mut reader).len(), KEPT_EVENTS_MAX);
+    }
+
+    #[test]
+    fn what_happens_to_a_document_while_nobody_reads_waits_as_one() {
+        let live = lived();
+        assert!(live.take_telling());
+        let (mut reader, _) = live.stand_alone(false);
+        let tell = |key: &str, version: u64| {
+            let write = DocumentWrite {
+                version,
+                before: Some(version - 1),
+                patch: Some("@@".into()),
+                author: "ana".to_owned(),
+                is_deleted: false,
+                is_several: false,
+            };
+            let news = DocumentNews { key: key.parse().expect("a key"), reach: Reach::Document, write: Some(write) };
+            live.tell_of(&Arc::new(news), |news, patch| serde_json::to_vec(&documents::told(news, patch)).expect("JSON"));
+        };
+        let event = |number: u64, json: &str| format!("id: 0.{number}\ndata: {json}\n\n");
+        tell("a", 2);
+        let one = r#"{"_meta":{"pointsman/author":"ana","pointsman/from":1,"pointsman/patch":"@@","pointsman/version":2},"uri":"pointsman://context/a"}"#;
+        assert_eq!(read(&mut reader), [event(FIRST, one)]);
+        live.detach(STANDALONE);
+        for version in 3..300 {
+            tell("a", version);
+            live.tell(b"{}");
+        }
+        tell("b", 2);
+        let (mut reader, is_whole) = live.stand_alone(false);
+        let joined = r#"{"_meta":{"pointsman/author":"ana","pointsman/since":2,"pointsman/version":299},"uri":"pointsman://context/a"}"#;
+        let late = r#"{"_meta":{"pointsman/author":"ana","pointsman/from":1,"pointsman/version":2},"uri":"pointsman://context/b"}"#;
+        assert!(is_whole);
+        assert_eq!(read(&mut reader), [event(FIRST + 1, joined), event(FIRST + 2, "{}"), event(FIRST + 3, late)]);
+        tell("a", 300);
+        assert_eq!(read(&mut reader).len(), 1, "what was handed out is not told again");
+        let again = read(&mut live.resume(STANDALONE, FIRST).expect("it is kept"));
+        assert_eq!(again.len(), 4);
+        assert_eq!(again[0], event(FIRST + 1, joined), "one number stands for one event");
+        let kept: usize = live.state.lock().streams[&STANDALONE].kept.iter().map(|(_, event)| event.len()).sum();
+        assert_eq!(live.state.lock().streams[&STANDALONE].kept_bytes, kept);
     }
 
     #[test]

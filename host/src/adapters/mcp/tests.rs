@@ -1,5 +1,7 @@
 //! The protocol over exchanges in memory: whatever comes is answered, and answered in a known form.
 
+mod subscriptions;
+
 use std::collections::HashMap;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -178,9 +180,14 @@ impl BodySource for Ready {
 }
 
 fn endpoint() -> Mcp {
+    endpoint_of(Arc::new(Echo))
+}
+
+/// Returns an endpoint with other offers.
+fn endpoint_of(offering: Arc<dyn Offering>) -> Mcp {
     Mcp::new(
         Arc::new(Echo),
-        Arc::new(Echo),
+        offering,
         McpConfig {
             server_name: "pointsman",
             server_version: "0",

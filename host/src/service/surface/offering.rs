@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use pointsman_core::agent::TokenRecord;
+use pointsman_core::context::DocumentKey;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
@@ -116,6 +117,12 @@ impl Offering for AgentSurface {
     async fn news(&self, caller: &Caller) -> Result<broadcast::Receiver<News>, CallError> {
         let news = self.services.offers.news(&self.services.kit, caller.project).await;
         news.map_err(|failure| failed(caller, &failure))
+    }
+
+    async fn may_hear(&self, caller: &Caller, key: &DocumentKey) -> Result<bool, CallError> {
+        let viewer = self.viewer(caller).await?;
+        let may = self.services.contexts.may_hear(caller.project, &viewer, &key.subject()).await;
+        may.map_err(|failure| failed(caller, &failure))
     }
 
     async fn defer(&self, caller: &Caller, call: ProviderCall, round: Round, wake_ms: u32) -> Result<Box<RawValue>, CallError> {

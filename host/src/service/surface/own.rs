@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::tools;
-use crate::ports::offering::ListKind;
+use crate::ports::offering::{ListKind, keys_of};
 use crate::ports::surface::CallError;
 
 /// What the URIs of the host's own resources start with.
@@ -158,8 +158,11 @@ pub(super) fn is_prompt(name: &str) -> bool {
     PROMPTS.iter().any(|prompt| prompt.name == name)
 }
 
-/// Returns whether a URI is of the form of one of the host's own resources or templates.
+/// Returns whether a URI is of the form of one of the host's own resources or templates, or means documents by a glob.
 pub(super) fn has(uri: &str) -> bool {
+    if let Some(keys) = keys_of(uri) {
+        return keys.is_ok();
+    }
     let path = uri.strip_prefix(SCHEME).unwrap_or_default();
     RESOURCES.iter().any(|(noun, ..)| *noun == path) || noun_of_template(uri).is_some()
 }
@@ -220,6 +223,7 @@ mod tests {
             }
         }
         assert_eq!(noun_of_template("pointsman://context/{+key}"), Some("context"));
+        assert!(has("pointsman://context/plan/**") && !has("pointsman://context/../**"));
         assert!(has("pointsman://dead_letters") && has("pointsman://conflict/T-3"));
         assert!(!has("pointsman://") && !has("pointsman://conflict") && !has("pointsman://weather") && !has("a://tasks"));
     }

@@ -14,6 +14,7 @@
 
 mod redis;
 mod relay;
+mod session;
 mod template;
 
 use std::net::TcpListener;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 pub use self::redis::Redis;
 pub use self::relay::Relay;
+pub use self::session::{Session, next};
 pub use pointsman_client::{CallError, Client, Era};
 use serde_json::{Value, json};
 use tempfile::TempDir;

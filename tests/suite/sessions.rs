@@ -1,81 +1,10 @@
 //! Sessions of the earlier revisions: what a client chose in one stands after the host was killed, and nothing is missed in silence.
 
-use pointsman_client::{Client, Era, RawAnswer, Streamed};
-use pointsman_tests::{Host, Redis, Setup};
-use serde_json::{Value, json};
+use pointsman_client::Streamed;
+use pointsman_tests::{Host, Redis, Session, Setup, next};
+use serde_json::json;
 
 const TASKS: &str = "pointsman://tasks";
-
-/// A client of revision 2025-11-25, as bare as can be.
-struct Session {
-    client: Client,
-    token: String,
-    id: String,
-}
-
-impl Session {
-    async fn open(host: &Host, capabilities: Value) -> Self {
-        let token = host.token("ana");
-        let client = Client::new(&format!("{}/mcp", host.url()), &token, Era::Legacy).expect("a client");
-        let mut session = Self { client, token, id: String::new() };
-        let client_info = json!({"name": "test", "version": "1"});
-        let params = json!({"protocolVersion": "2025-11-25", "capabilities": capabilities, "clientInfo": client_info});
-        let opened = session.send(1, "initialize", params).await;
-        session.id = opened.header("mcp-session-id").expect("a session").to_owned();
-        session
-    }
-
-    fn with<'a>(&'a self, authorization: &'a str) -> Vec<(&'a str, &'a str)> {
-        let mut headers =
-            vec![("authorization", authorization), ("content-type", "application/json"), ("accept", "application/json, text/event-stream")];
-        if !self.id.is_empty() {
-            headers.push(("mcp-session-id", &self.id));
-        }
-        headers
-    }
-
-    async fn send(&self, id: u32, method: &str, params: Value) -> RawAnswer {
-        let body = json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string();
-        self.client.raw(body, &self.with(&format!("Bearer {}", self.token))).await.expect("an answer")
-    }
-
-    /// Returns the same session, spoken to another host.
-    fn at(&self, host: &Host) -> Self {
-        let client = Client::new(&format!("{}/mcp", host.url()), &self.token, Era::Legacy).expect("a client");
-        Self { client, token: self.token.clone(), id: self.id.clone() }
-    }
-
-    async fn ask(&self, id: u32, method: &str, params: Value) -> Value {
-        let answer = self.send(id, method, params).await.json();
-        assert_eq!(answer["id"], id, "{answer}");
-        answer["result"].clone()
-    }
-
-    /// Opens the session's own stream, after an event where there is one.
-    async fn listen(&self, after: Option<&str>) -> Streamed {
-        let mut headers = vec![("mcp-session-id", self.id.as_str())];
-        headers.extend(after.map(|after| ("last-event-id", after)));
-        let opened = self.client.open("GET", &headers, Vec::<u8>::new().into()).await.expect("an answer");
-        assert_eq!(opened.status(), 200);
-        opened
-    }
-
-    async fn end(&self) -> u16 {
-        let authorization = format!("Bearer {}", self.token);
-        let headers = self.with(&authorization);
-        self.client.request("DELETE", "/mcp", &headers, Vec::<u8>::new().into()).await.expect("an answer").status
-    }
-}
-
-/// Returns the next message of a stream.
-async fn next(stream: &mut Streamed) -> Value {
-    loop {
-        let data = stream.event().await.expect("it goes on").expect("it has not ended");
-        if !data.is_empty() {
-            return serde_json::from_str(&data).expect("JSON");
-        }
-    }
-}
 
 /// Reads on until a resource is said to have changed.
 async fn until_updated(stream: &mut Streamed, uri: &str) {
@@ -89,7 +18,7 @@ async fn change(host: &Host) {
 #[tokio::test]
 async fn a_subscription_counts_from_its_answer_on() {
     let host = Host::start().await;
-    let session = Session::open(&host, json!({})).await;
+    let session = Session::open(&host, &host.token("ana"), json!({})).await;
     assert_eq!(session.ask(2, "resources/subscribe", json!({"uri": TASKS})).await, json!({}));
     change(&host).await;
     // Nobody listened yet when it changed.
@@ -100,7 +29,7 @@ async fn a_subscription_counts_from_its_answer_on() {
 #[tokio::test]
 async fn what_was_chosen_in_a_session_outlives_the_host() {
     let mut host = Host::start().await;
-    let session = Session::open(&host, json!({})).await;
+    let session = Session::open(&host, &host.token("ana"), json!({})).await;
     let started = session.ask(2, "tools/call", json!({"name": "start", "arguments": {"name": "ana-2", "capabilities": []}})).await;
     assert_ne!(started["isError"], true, "{started}");
     assert_eq!(session.ask(3, "resources/subscribe", json!({"uri": TASKS})).await, json!({}));
@@ -131,7 +60,7 @@ async fn what_was_chosen_in_a_session_outlives_the_host() {
 #[tokio::test]
 async fn an_ended_session_stays_ended_after_a_restart() {
     let mut host = Host::start().await;
-    let session = Session::open(&host, json!({})).await;
+    let session = Session::open(&host, &host.token("ana"), json!({})).await;
     session.ask(2, "ping", json!({})).await;
     assert_eq!(session.end().await, 204);
     assert_eq!(session.send(3, "ping", json!({})).await.status, 404);
@@ -143,7 +72,7 @@ async fn an_ended_session_stays_ended_after_a_restart() {
 #[tokio::test]
 async fn a_request_that_the_host_lost_ends_with_an_error() {
     let mut host = Host::start_with(Setup::with_fixtures()).await;
-    let session = Session::open(&host, json!({"elicitation": {}})).await;
+    let session = Session::open(&host, &host.token("ana"), json!({"elicitation": {}})).await;
     let params = json!({"name": "test_elicitation", "arguments": {"message": "who are you?"}});
     let body = json!({"jsonrpc": "2.0", "id": "call \"7\"", "method": "tools/call", "params": params}).to_string();
     let headers = [("mcp-session-id", session.id.as_str())];
@@ -163,7 +92,7 @@ async fn any_host_of_a_store_serves_a_session_and_takes_its_answers() {
     let redis = Redis::start().await;
     let setup = || Setup { config: Setup::with_fixtures().config + &redis.config() };
     let (one, two) = (Host::start_with(setup()).await, Host::start_with(setup()).await);
-    let here = Session::open(&one, json!({"elicitation": {}})).await;
+    let here = Session::open(&one, &one.token("ana"), json!({"elicitation": {}})).await;
     let there = here.at(&two);
     assert_eq!(there.ask(2, "ping", json!({})).await, json!({}));
 

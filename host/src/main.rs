@@ -3,10 +3,6 @@
 
 use std::process::ExitCode;
 
-/// A fifth of a busy host's time went into the C library's allocator.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     match arguments.nth(1).as_ref().and_then(|face| face.to_str()) {

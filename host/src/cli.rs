@@ -7,6 +7,7 @@
 
 mod agent;
 mod connect;
+mod context;
 mod hook;
 mod inbox;
 mod init;
@@ -78,6 +79,8 @@ enum Command {
     /// Dead letters: messages that nobody took. List, look into, deliver again, purge
     #[command(subcommand)]
     Letters(letters::LettersCommand),
+    /// Shared documents: list, get, put, compare, delete, with an agent's token
+    Context(context::ContextArgs),
     /// Put recorded decisions to another component: what would it have decided otherwise?
     #[command(
         after_help = "Examples:\n  pointsman replay --plugin plugins/my-router --of routing-capability --since 24h\n  pointsman replay --plugin new.wasm --of routing-capability --since all --changed-max 0.01"
@@ -230,6 +233,7 @@ fn perform(command: Command) -> Result<ExitCode, Trouble> {
         Command::Agent(command) => agent::run(&environment, &command),
         Command::Plugin(command) => plugin::run(&environment, &command),
         Command::Letters(command) => letters::run(&environment, &command),
+        Command::Context(args) => context::run(&environment, &args),
         Command::Replay(args) => replay::run(&environment, &args),
         Command::Status(args) => status(&environment, &args),
         Command::Why(args) => why::run(&environment, &args),
@@ -365,6 +369,7 @@ mod tests {
           agent    Credentials of agents and people
           plugin   Plugins: build, test, measure, sign, add, switch, pin and roll back; see how they fare
           letters  Dead letters: messages that nobody took. List, look into, deliver again, purge
+          context  Shared documents: list, get, put, compare, delete, with an agent's token
           replay   Put recorded decisions to another component: what would it have decided otherwise?
           status   Say how the host on this data folder is; exit 0 only when it can serve
           why      Say how a message, task or merge came to stand where it stands, and whose move it is

@@ -40,10 +40,15 @@ pub(super) struct InboxArgs {
 }
 
 impl InboxArgs {
+    /// Returns the token; empty: none was given.
+    pub(super) fn token<'a>(&'a self, environment: &'a Environment) -> &'a str {
+        self.token.as_deref().or_else(|| environment.get(TOKEN_VARIABLE)).unwrap_or_default().trim()
+    }
+
     /// Returns the inbox; nothing is sent yet. An answer may take so long beyond the wait it was asked for.
     pub(super) fn open(&self, environment: &Environment, answer_ms: u64) -> Result<Inbox, Trouble> {
         let url = self.endpoint.resolve(environment)?;
-        let token = self.token.as_deref().or_else(|| environment.get(TOKEN_VARIABLE)).unwrap_or_default().trim();
+        let token = self.token(environment);
         if let Some(why) = unusable(token) {
             return Err(Trouble::misused(
                 format!("the token cannot be used: {why}"),
@@ -60,10 +65,11 @@ impl InboxArgs {
 
 /// An agent's inbox.
 pub(super) struct Inbox {
-    client: Client,
+    pub(super) client: Client,
     /// Where the host is.
     pub(super) url: String,
-    agent: Option<String>,
+    /// Its name, where one was given.
+    pub(super) agent: Option<String>,
     has_token: bool,
 }
 
@@ -144,11 +150,21 @@ impl Inbox {
         self.client.call("start", arguments).await.map_err(|error| self.sorted(error))
     }
 
-    async fn call(&self, tool: &str, mut arguments: Value) -> Result<Value, Unseen> {
+    /// Calls a tool as the agent; returns the whole answer.
+    pub(super) async fn call(&self, tool: &str, mut arguments: Value) -> Result<Value, Unseen> {
         if let Some(agent) = &self.agent {
             arguments["agent"] = agent.as_str().into();
         }
         self.client.call(tool, arguments).await.map_err(|error| self.sorted(error))
+    }
+
+    /// Returns what to do when the host takes no token, or not this one.
+    pub(super) fn token_advice(&self) -> String {
+        if self.has_token {
+            "`pointsman agent list --all` says which are good".to_owned()
+        } else {
+            format!("{TOKEN_VARIABLE} is not set here; `pointsman agent add NAME` makes a token")
+        }
     }
 
     fn sorted(&self, error: CallError) -> Unseen {
@@ -165,10 +181,9 @@ impl Inbox {
                 why: format!("no token: {TOKEN_VARIABLE} is not set here"),
                 advice: "`pointsman agent add NAME` makes one".to_owned(),
             },
-            CallError::Refused { status: 401, message, .. } => Unseen::Refused {
-                why: format!("the host refused the token: {message}"),
-                advice: "`pointsman agent list --all` says which are good".to_owned(),
-            },
+            CallError::Refused { status: 401, message, .. } => {
+                Unseen::Refused { why: format!("the host refused the token: {message}"), advice: self.token_advice() }
+            }
             CallError::Refused { status, message, .. } => Unseen::Refused {
                 why: format!("the host at {} refused with HTTP {status}: {message}", self.url),
                 advice: "check --url and --project".to_owned(),

@@ -33,6 +33,7 @@ use pointsman_core::context::{ConflictRecord, DocumentHead, DocumentKey, Documen
 use pointsman_core::ids::{ConflictId, ProjectId};
 use pointsman_core::limits::JSON_BYTES_MAX;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use self::access::Viewer;
@@ -40,7 +41,7 @@ pub use self::content::Document;
 pub use self::housekeeping::HOUSEKEEPING;
 pub use self::own::own_document_of;
 pub use self::reads::{Changes, Manifest};
-use self::request::Write;
+use self::request::{Change, Write};
 pub use self::request::{PutRequest, Side, WriteBatch, WriteOutcome, WriteRequest};
 use super::agents::Agents;
 use super::failure::Failure;
@@ -51,6 +52,8 @@ const HEADS: &str = "ctx-head/";
 const CONFLICTS: &str = "ctx-conflict/";
 const TEXTS: &str = "ctx-text/";
 const SIDES: &str = "ctx-side/";
+/// Times that a write is told from the same write before it, where it has no key of its own.
+const REPEATS_MAX: u32 = 64;
 /// Documents one listing returns at the most.
 pub const DOCUMENTS_MAX: usize = 1_000;
 
@@ -121,7 +124,8 @@ struct Job {
     writes: Vec<Write>,
     expects: Vec<(String, u64)>,
     is_derived: bool,
-    once: Once,
+    /// None: the same was done so often that nobody can tell the times apart.
+    once: Option<Once>,
 }
 
 impl Contexts {
@@ -144,9 +148,9 @@ impl Contexts {
             writes: vec![write],
             expects: request.expects.iter().map(|(key, version)| (key.clone(), *version)).collect(),
             is_derived: request.idempotency_key.is_none(),
-            once: acting.once("write_context", key, &request),
+            once: Some(acting.once("write_context", key, &request)),
         };
-        self.one(acting, &job).await
+        self.one(acting, job).await
     }
 
     /// Writes a document whose bytes came by themselves.
@@ -160,23 +164,64 @@ impl Contexts {
             writes: vec![Write::of_bytes(request, bytes)?],
             expects: Vec::new(),
             is_derived: request.idempotency_key.is_none(),
-            once: acting.once("write_context", request.idempotency_key.clone().unwrap_or_else(|| derived(&facts)), &facts),
+            once: Some(acting.once("write_context", request.idempotency_key.clone().unwrap_or_else(|| derived(&facts)), &facts)),
         };
-        self.one(acting, &job).await
+        self.one(acting, job).await
     }
 
     /// Does a job of one write.
-    async fn one(&self, acting: &Acting, job: &Job) -> Result<WriteOutcome, Failure> {
-        if let Some(answered) = self.kit.answered(acting.project, &job.once).await? {
+    async fn one(&self, acting: &Acting, mut job: Job) -> Result<WriteOutcome, Failure> {
+        if let Some(answered) = self.answered(acting, &mut job, std::slice::from_ref::<WriteOutcome>).await? {
             return Ok(answered);
         }
-        let (mut outcomes, committed) = self.kit.decide(|| self.decide(acting, job, |outcomes| outcomes[0].clone())).await?;
+        let (mut outcomes, committed) = self.kit.decide(|| self.decide(acting, &job, |outcomes| outcomes[0].clone())).await?;
         if let Committed::Replayed(stored) = &committed
             && let Ok(answered) = serde_json::from_slice(stored)
         {
             return Ok(answered);
         }
         Ok(outcomes.swap_remove(0))
+    }
+
+    /// Returns what the same job was answered last, unless nobody asked for that and it does not hold any more: whoever begins a document
+    /// anew that was deleted, or goes back to a version once more, means it.
+    async fn answered<A: DeserializeOwned>(
+        &self,
+        acting: &Acting,
+        job: &mut Job,
+        outcomes: impl Fn(&A) -> &[WriteOutcome],
+    ) -> Result<Option<A>, Failure> {
+        let mut last = None;
+        for repeat in 1..=REPEATS_MAX {
+            let Some(once) = &mut job.once else { break };
+            let Some(answered) = self.kit.answered::<A>(acting.project, once).await? else { break };
+            if !job.is_derived {
+                return Ok(Some(answered));
+            }
+            last = Some(answered);
+            once.key = format!("{}/{repeat}", once.key.split('/').next().unwrap_or_default());
+            if repeat == REPEATS_MAX {
+                job.once = None;
+            }
+        }
+        let Some(last) = last else { return Ok(None) };
+        for (write, outcome) in job.writes.iter().zip(outcomes(&last)) {
+            if !self.holds(acting.project, write, outcome).await? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(last))
+    }
+
+    async fn holds(&self, project: ProjectId, write: &Write, outcome: &WriteOutcome) -> Result<bool, Failure> {
+        let &WriteOutcome::Applied { version, .. } = outcome else { return Ok(true) };
+        let newest = self.kit.load::<DocumentHead>(Some(project), &head_key(&write.key)).await?.map(|found| found.value);
+        Ok(match &write.change {
+            Change::Put(_) | Change::Patch(_) => newest.is_some_and(|newest| !newest.deleted),
+            Change::Restore(_) if write.base_version.is_none() => newest.is_some_and(|newest| newest.version == version),
+            Change::Restore(_) => newest.is_some_and(|newest| !newest.deleted),
+            Change::Delete | Change::Rename(_) | Change::Take(_) | Change::Hand(_) => true,
+        })
     }
 
     /// Writes documents together: all of them, or none where one conflicts.
@@ -186,13 +231,13 @@ impl Contexts {
     pub async fn write_all(&self, acting: &Acting, batch: &WriteBatch) -> Result<Vec<WriteOutcome>, Failure> {
         check_idempotency_key(batch.idempotency_key.as_deref())?;
         let writes = batch.check()?;
-        let job = Job {
+        let mut job = Job {
             writes,
             expects: batch.expects.iter().map(|(key, version)| (key.clone(), *version)).collect(),
             is_derived: batch.idempotency_key.is_none(),
-            once: acting.once("write_context", batch.idempotency_key.clone().unwrap_or_else(|| derived(batch)), batch),
+            once: Some(acting.once("write_context", batch.idempotency_key.clone().unwrap_or_else(|| derived(batch)), batch)),
         };
-        if let Some(answered) = self.kit.answered(acting.project, &job.once).await? {
+        if let Some(answered) = self.answered(acting, &mut job, Vec::<WriteOutcome>::as_slice).await? {
             return Ok(answered);
         }
         let (outcomes, committed) = self.kit.decide(|| self.decide(acting, &job, |outcomes| outcomes.to_vec())).await?;
@@ -227,7 +272,7 @@ impl Contexts {
         let mut commit = if conflicted { conflicts } else { commit };
         // A conflict is tried again when it is written again, unless the writer itself asked for the same answer.
         if !job.is_derived || !conflicted {
-            commit.idempotency = Some(job.once.record(&answer(&outcomes)));
+            commit.idempotency = job.once.as_ref().map(|once| once.record(&answer(&outcomes)));
         }
         Ok((commit, outcomes))
     }
@@ -300,7 +345,7 @@ impl Contexts {
         let found = self.kit.load::<DocumentHead>(Some(project), &head_key(key)).await?.map(|found| found.value);
         self.check(project, viewer, Operation::Read, key, found.as_ref()).await?;
         match found {
-            Some(head) if head.deleted => Err(gone(&head)),
+            Some(head) if head.deleted => Err(gone(&self.seen(project, viewer, head).await?)),
             Some(head) => Ok(head),
             None => Err(access::missing(key)),
         }

@@ -27,6 +27,8 @@ use crate::ports::surface::Caller;
 
 /// What every path begins with.
 pub(super) const PREFIX: &str = "/context/";
+/// In place of a slug: the project that the credential opens, the first of several.
+const ANY: &str = "-";
 /// The field that names the agent.
 const AGENT: &str = "pointsman-agent";
 /// The field that makes a repeated write the same one.
@@ -110,6 +112,10 @@ impl Query {
 pub(super) async fn answer(shared: &Shared, request: Request<Incoming>, trace: &str) -> Response<ReplyBody> {
     match answered(shared, request, trace).await {
         Ok(response) => response,
+        Err(Refused::Problem(Problem::Malformed { why })) => {
+            let body = json!({"code": "malformed", "why": why, "do": "Send it in the form that host/docs/context.md gives."});
+            plain::json(StatusCode::BAD_REQUEST, &body)
+        }
         Err(Refused::Problem(problem)) => problem.response(trace),
         Err(Refused::Rejected(rejected)) => worded(rejected, trace),
     }
@@ -170,7 +176,8 @@ async fn caller(shared: &Shared, headers: &HeaderMap, slug: &str, trace: &str) -
         (Some(value), None) => Some(value.to_str().map_err(|_| Problem::CredentialUnreadable)?),
         (Some(_), Some(_)) => return Err(Problem::CredentialUnreadable),
     };
-    let caller = shared.routes.surface.admit(bearer, Some(slug), trace.to_owned()).await.map_err(Problem::Rejected)?;
+    let slug = (slug != ANY).then_some(slug);
+    let caller = shared.routes.surface.admit(bearer, slug, trace.to_owned()).await.map_err(Problem::Rejected)?;
     shared.routes.surface.count(&caller).map_err(Problem::Rejected)?;
     Ok(caller)
 }

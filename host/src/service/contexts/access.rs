@@ -1,6 +1,7 @@
 //! Who may do what with a key, for every way that leads to a document; and what is said to those who may not.
 //!
-//! **Invariants:** whoever may not read a key is told what it would be told if there were no document; each denial is counted and logged, and
+//! **Invariants:** whoever may not read a key is told what it would be told if there were no document, by its own name and by those that
+//! other documents have of it; each denial is counted and logged, and
 //! once a minute recorded.
 
 use std::collections::HashMap;
@@ -137,6 +138,22 @@ impl Contexts {
             Some(Err(_)) => Ok(false),
             None => Ok(true),
         }
+    }
+
+    /// Returns a head as somebody may see it: without the names of keys that it may not read.
+    pub(super) async fn seen(&self, project: ProjectId, viewer: &Viewer, mut head: DocumentHead) -> Result<DocumentHead, Failure> {
+        if let Some(to) = &head.renamed_to
+            && !self.may(project, viewer, Operation::Read, to, None).await?
+        {
+            head.renamed_to = None;
+        }
+        let from = head.taken_from.as_deref().and_then(|from| from.rsplit_once('@')).and_then(|(key, _)| key.parse::<DocumentKey>().ok());
+        if let Some(from) = from
+            && !self.may(project, viewer, Operation::Read, &from, None).await?
+        {
+            head.taken_from = None;
+        }
+        Ok(head)
     }
 
     /// Lets somebody do something with a key, or refuses it.

@@ -110,7 +110,8 @@ impl Contexts {
             }
             None => self.head(project, viewer, &key).await?.version,
         };
-        self.version(project, &key, version).await
+        let DocumentVersion { head, content } = self.version(project, &key, version).await?;
+        Ok(DocumentVersion { head: self.seen(project, viewer, head).await?, content })
     }
 
     /// Returns a part of a document: of JSON as a value, else as a text or, where it is none, as bytes.
@@ -174,7 +175,14 @@ impl Contexts {
         let key: DocumentKey = key.parse()?;
         self.check(project, viewer, Operation::Read, &key, None).await?;
         let all = self.kit.load_all::<DocumentVersion>(Some(project), &texts_of(&key), DOCUMENTS_MAX).await?;
-        if all.is_empty() { Err(super::access::missing(&key)) } else { Ok(all.into_iter().map(|(_, found)| found.value.head).collect()) }
+        if all.is_empty() {
+            return Err(super::access::missing(&key));
+        }
+        let mut heads = Vec::with_capacity(all.len());
+        for (_, found) in all {
+            heads.push(self.seen(project, viewer, found.value.head).await?);
+        }
+        Ok(heads)
     }
 
     /// Returns the newest versions of the documents whose keys start with `prefix` and that somebody may read, by key, without what they say,
@@ -191,7 +199,7 @@ impl Contexts {
             for (_, found) in page.entries {
                 let head: DocumentHead = pointsman_core::value::decode(&found.bytes)?;
                 if !head.deleted && self.may(project, viewer, Operation::Read, &head.key, Some(&head)).await? {
-                    listed.push(head);
+                    listed.push(self.seen(project, viewer, head).await?);
                     if listed.len() >= limit {
                         return Ok(listed);
                     }

@@ -88,6 +88,10 @@ impl Contexts {
         let found = Found { head, newest };
         let staging = Staging { contexts: self, acting, viewer: Viewer::from(acting), slug, write, found };
         staging.admit().await?;
+        if let Some(id) = write.resolves {
+            // Another document's conflict is none, before anything of it is looked at.
+            staging.record(id).await?;
+        }
         let outcome = match (&write.change, write.resolves) {
             (Change::Hand(to), Some(id)) => return staging.hand(commit, id, to).await,
             (Change::Take(Side::Ours), Some(_)) => staging.stays()?,
@@ -141,6 +145,12 @@ impl Staging<'_> {
         self.may(needed, &self.write.key, self.found.head()).await?;
         if let Change::Rename(to) = &self.write.change {
             self.may(Operation::Write, to, None).await?;
+        }
+        // An end for what others began is a way to delete it.
+        let rules = &self.contexts.kit.settings.context.rules;
+        if self.write.expires_in_s.is_some() && self.found.newest.is_some() && !rules.is_owner(&Party::of(&self.acting.agent), self.place())
+        {
+            self.may(Operation::Administer, &self.write.key, self.found.head()).await?;
         }
         Ok(())
     }
@@ -452,8 +462,9 @@ impl Staging<'_> {
         }
         commit.due.push(DueChange::Set { name: prune_due(&head.key), at: head.at + TOMBSTONE_KEPT_MS });
         let mut data = json!({"key": head.key, "version": head.version, "parents": head.parents});
-        if let Some(to) = &head.renamed_to {
-            data["renamed_to"] = json!(to);
+        // Not where to: who hears of this key need not know the other.
+        if head.renamed_to.is_some() {
+            data["renamed"] = true.into();
         }
         commit.events.push(self.acting.event("context.deleted", head.key.subject(), data));
     }
@@ -501,7 +512,7 @@ impl Staging<'_> {
         commit.replace(head_key(to), there.map(|there| there.version), &head);
         let data = json!({
             "key": to, "version": version, "parents": head.parents, "media_type": head.media_type, "hash": head.hash,
-            "size_bytes": head.size_bytes, "renamed_from": self.write.key,
+            "size_bytes": head.size_bytes, "renamed": true,
         });
         commit.put(text_key(to, version), &DocumentVersion { head, content: kept.content });
         commit.events.push(self.acting.event("context.written", to.subject(), data));

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::back::{GRAMMAR, Reader, back};
 use super::documents::documents;
+use super::own::SCHEME;
 use super::{Said, Services};
 use crate::service::agents::Presence;
 use crate::service::failure::Failure;
@@ -24,6 +25,8 @@ pub(super) const GO_ON: &str = "Go on with your task.";
 const LISTED_MAX: usize = 100;
 /// Events of one answer.
 const EVENTS_MAX: usize = 50;
+/// Events that are looked at for one answer, where the reader may hear of few.
+const EVENTS_SCANNED_MAX: usize = 2_000;
 
 /// Reads what `uri` names.
 /// What is rarely asked for and takes much room is boxed: every call would carry that room.
@@ -72,13 +75,7 @@ pub(super) async fn lookup(services: &Services, reader: &Reader, uri: &str) -> R
         ("receipt", commit) => Box::pin(receipt(services, project, commit.parse().map_err(|_| unknown(uri))?)).await?,
         ("events", after) => {
             let after = if after.is_empty() { Cursor::default() } else { after.parse().map_err(|_| unknown(uri))? };
-            let mut events = Vec::new();
-            for event in services.kit.store.events(Some(project), after, EVENTS_MAX).await? {
-                if services.contexts.may_hear(project, &reader.viewer, &event.event.subject).await? {
-                    events.push(event);
-                }
-            }
-            json!(events)
+            return Box::pin(events(services, reader, after)).await;
         }
         ("task" | "merge" | "message", id) if !id.is_empty() => by_id(services, project, id).await?.ok_or_else(|| unknown(uri))?,
         (id, "") => by_id(services, project, id).await?.ok_or_else(|| unknown(uri))?,
@@ -89,6 +86,33 @@ pub(super) async fn lookup(services: &Services, reader: &Reader, uri: &str) -> R
         _ => Cow::Borrowed(GO_ON),
     };
     Ok(Said::new(&found, next))
+}
+
+/// Returns the events behind a cursor that the reader may hear of; where there are more, `more` goes on behind all that were looked at.
+async fn events(services: &Services, reader: &Reader, after: Cursor) -> Result<Said, Failure> {
+    let (mut shown, mut after, mut scanned) = (Vec::new(), after, 0);
+    loop {
+        let page = services.kit.store.events(Some(reader.project), after, EVENTS_MAX).await?;
+        let is_end = page.len() < EVENTS_MAX;
+        scanned += page.len();
+        for event in page {
+            if shown.len() >= EVENTS_MAX {
+                break;
+            }
+            after = event.cursor;
+            if services.contexts.may_hear(reader.project, &reader.viewer, &event.event.subject).await? {
+                shown.push(event);
+            }
+        }
+        let is_full = shown.len() >= EVENTS_MAX || scanned >= EVENTS_SCANNED_MAX;
+        if is_end && shown.len() < EVENTS_MAX {
+            return Ok(Said::new(&shown, GO_ON));
+        }
+        if is_full {
+            let more = format!("{SCHEME}events/{after}");
+            return Ok(Said { more: Some(Cow::Owned(more)), ..Said::new(&shown, "Look up `more` to read on.") });
+        }
+    }
 }
 
 /// An agent the way others read it.

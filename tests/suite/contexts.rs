@@ -319,6 +319,13 @@ async fn what_an_agent_works_on_is_a_document_and_a_task_brings_what_to_know() {
         json!({"to": ["agent:ana"], "subject": "About the parser", "body": "Mind the tabs.", "paths": ["src/parser/lex.rs"]}),
     )
     .await;
+    // The index of messages is made when it is first asked.
+    let found = || ben.call("lookup", json!({"uri": "messages?path=src/parser"}));
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(DEADLINE_S);
+    while found().await["messages"].as_array().is_none_or(Vec::is_empty) {
+        assert!(tokio::time::Instant::now() < deadline, "the message is not found");
+        tokio::time::sleep(Duration::from_millis(PAUSE_MS)).await;
+    }
     let claimed = ana.call("claim_task", json!({"task": first})).await;
     let pack = &claimed["context"];
     assert_eq!(pack["decisions"][0]["says"], "The parser is written by hand.", "{pack}");

@@ -244,7 +244,8 @@ struct Stage {
     before: String,
 }
 
-const OPEN: &str = "[limits]\nrequests_per_s = 0\n[context]\n[[context.rule]]\nkeys = [\"**\"]\nread = [\"all\"]\nwrite = [\"all\"]\n";
+const OPEN: &str =
+    "[limits]\nrequests_per_s = 0\n[context]\n[[context.rule]]\nkeys = [\"**\", \"private/**\"]\nread = [\"all\"]\nwrite = [\"all\"]\n";
 
 fn key(folder: &str, leaf: &str) -> String {
     format!("{folder}/{leaf}")

@@ -36,7 +36,7 @@ const EVENTS_SCANNED_MAX: usize = 2_000;
 pub(super) async fn lookup(services: &Services, reader: &Reader, uri: &str) -> Result<Said, Failure> {
     let project = reader.project;
     let path = uri.trim().strip_prefix("pointsman://").unwrap_or(uri.trim());
-    if path.starts_with("context")
+    if (path.starts_with("context") || path.starts_with("pack"))
         && let Some(said) = Box::pin(documents(services, reader, path)).await?
     {
         return Ok(said);

@@ -95,6 +95,9 @@ async fn answer_to_length(host: &Host, line: &str, token: &str, length: usize) -
     String::from_utf8_lossy(&said[..count]).into_owned()
 }
 
+/// Method, path, fields, body, and the status it is answered with.
+type WrongRequest = (&'static str, &'static str, Vec<(&'static str, &'static str)>, Vec<u8>, u16);
+
 #[tokio::test]
 async fn a_document_is_put_whole_and_read_whole_or_in_part() {
     let host = Host::start().await;
@@ -250,7 +253,7 @@ async fn what_is_wrong_with_a_request_is_said_and_changes_nothing() {
     let named = |names: Value| json!({"chunks": names}).to_string().into_bytes();
     let frame = |length: u32, bytes: &[u8]| [&length.to_le_bytes()[..], bytes].concat();
     let unknown = ChunkHash::of(b"never brought").to_string();
-    let wrong: Vec<(&str, &str, Vec<(&str, &str)>, Vec<u8>, u16)> = vec![
+    let wrong: Vec<WrongRequest> = vec![
         ("PUT", "plan/a?base_version=9", vec![plain], b"x".to_vec(), 409),
         ("PUT", "plan/a?base_version=x", vec![plain], b"x".to_vec(), 400),
         ("PUT", "plan/a?verson=1", vec![plain], b"x".to_vec(), 400),

@@ -321,7 +321,7 @@ async fn diff(remote: &Remote, args: &DiffArgs) -> Result<(), Trouble> {
     let mut out = std::io::stdout().lock();
     match &patch {
         Value::String(text) => write!(out, "{text}")?,
-        value => writeln!(out, "{value:#}")?,
+        value @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => writeln!(out, "{value:#}")?,
     }
     Ok(())
 }

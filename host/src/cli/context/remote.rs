@@ -54,7 +54,12 @@ impl Remote {
         let path = format!("{}{path}", self.base);
         self.client().request(method, &path, &headers, body).await.map_err(|error| match error {
             TransportError::BadRequest { why } => Trouble::misused(why, "correct the call"),
-            other => Trouble::failed(format!("the host at {}: {other}\n  Run the command again: it goes on where it was.", self.inbox.url)),
+            other @ (TransportError::Unreachable { .. }
+            | TransportError::Interrupted { .. }
+            | TransportError::TimedOut { .. }
+            | TransportError::Malformed { .. }) => {
+                Trouble::failed(format!("the host at {}: {other}\n  Run the command again: it goes on where it was.", self.inbox.url))
+            }
         })
     }
 

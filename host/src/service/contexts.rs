@@ -28,6 +28,7 @@ mod usage;
 
 use std::sync::Arc;
 
+use data_encoding::HEXLOWER;
 use pointsman_core::context::rules::Operation;
 use pointsman_core::context::{ConflictRecord, DocumentHead, DocumentKey, DocumentVersion, is_json};
 use pointsman_core::ids::{ConflictId, ProjectId};
@@ -143,12 +144,11 @@ impl Contexts {
     pub async fn write(&self, acting: &Acting, request: WriteRequest) -> Result<WriteOutcome, Failure> {
         check_idempotency_key(request.idempotency_key.as_deref())?;
         let write = Write::check(&request)?;
-        let key = request.idempotency_key.clone().unwrap_or_else(|| derived(&request));
         let job = Job {
             writes: vec![write],
             expects: request.expects.iter().map(|(key, version)| (key.clone(), *version)).collect(),
             is_derived: request.idempotency_key.is_none(),
-            once: Some(acting.once("write_context", key, &request)),
+            once: Some(once(acting, request.idempotency_key.as_deref(), &request)),
         };
         self.one(acting, job).await
     }
@@ -164,7 +164,7 @@ impl Contexts {
             writes: vec![Write::of_bytes(request, bytes)?],
             expects: Vec::new(),
             is_derived: request.idempotency_key.is_none(),
-            once: Some(acting.once("write_context", request.idempotency_key.clone().unwrap_or_else(|| derived(&facts)), &facts)),
+            once: Some(once(acting, request.idempotency_key.as_deref(), &facts)),
         };
         self.one(acting, job).await
     }
@@ -235,7 +235,7 @@ impl Contexts {
             writes,
             expects: batch.expects.iter().map(|(key, version)| (key.clone(), *version)).collect(),
             is_derived: batch.idempotency_key.is_none(),
-            once: Some(acting.once("write_context", batch.idempotency_key.clone().unwrap_or_else(|| derived(batch)), batch)),
+            once: Some(once(acting, batch.idempotency_key.as_deref(), batch)),
         };
         if let Some(answered) = self.answered(acting, &mut job, Vec::<WriteOutcome>::as_slice).await? {
             return Ok(answered);
@@ -365,10 +365,13 @@ fn gone(head: &DocumentHead) -> Failure {
     }
 }
 
-/// Returns the idempotency key of a write that names none.
-fn derived(request: &impl Serialize) -> String {
-    let facts = serde_json::to_vec(request).unwrap_or_default();
-    format!("derived:{}", blake3::hash(&facts).to_hex())
+/// Returns the identity of a write; one that names no key is known by its digest.
+fn once(acting: &Acting, key: Option<&str>, request: &impl Serialize) -> Once {
+    let mut once = acting.once("write_context", key.unwrap_or_default(), request);
+    if key.is_none() {
+        once.key = format!("derived:{}", HEXLOWER.encode(&once.request_digest));
+    }
+    once
 }
 
 /// Adds all of a commit to another.

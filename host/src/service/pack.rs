@@ -27,6 +27,8 @@ const EXCERPT_CHARS: usize = 400;
 const THREADS_MAX: usize = 8;
 /// Documents that are looked at for a pack.
 const LOOKED_AT_MAX: usize = 40;
+/// Bytes that a document takes in a pack at the least.
+const DOCUMENT_BYTES_MIN: usize = 100;
 /// Where decisions are written, by habit.
 const DECISIONS: &str = "decisions/";
 /// Where those who hand a task off write what is left.
@@ -65,6 +67,7 @@ struct Item {
 }
 
 /// Returns the context pack of a task, or of the project where there is none, in at most `bytes`: what matters most of each kind comes first.
+/// `all`: the project's tasks.
 ///
 /// # Errors
 /// [`Failure`].
@@ -72,14 +75,14 @@ pub(super) async fn pack(
     services: &Services,
     project: ProjectId,
     viewer: &Viewer,
+    all: &[Task],
     task: Option<TaskId>,
     bytes: usize,
 ) -> Result<Value, Failure> {
-    let all = services.tasks.all(project).await?;
     let own = task.and_then(|id| all.iter().find(|task| task.id == id));
-    let mut items = documents(services, project, viewer, own).await?;
+    let mut items = documents(services, project, viewer, own, bytes).await?;
     if let Some(own) = own {
-        items.extend(related(&all, own));
+        items.extend(related(all, own));
         items.extend(threads(services, project, own).await?);
     }
     items.sort_by_key(|item| std::cmp::Reverse(item.weight));
@@ -109,7 +112,13 @@ fn packed(items: Vec<Item>, bytes: usize) -> Value {
     pack
 }
 
-async fn documents(services: &Services, project: ProjectId, viewer: &Viewer, task: Option<&Task>) -> Result<Vec<Item>, Failure> {
+async fn documents(
+    services: &Services,
+    project: ProjectId,
+    viewer: &Viewer,
+    task: Option<&Task>,
+    bytes: usize,
+) -> Result<Vec<Item>, Failure> {
     let mut heads = services.contexts.list(project, viewer, "", DOCUMENTS_MAX).await?;
     let newest = heads.iter().map(|head| head.at).max().unwrap_or_default();
     let weight = |head: &DocumentHead| {
@@ -129,7 +138,7 @@ async fn documents(services: &Services, project: ProjectId, viewer: &Viewer, tas
     };
     heads.sort_by_key(|head| std::cmp::Reverse(weight(head)));
     let mut items = Vec::new();
-    for head in heads.iter().take(LOOKED_AT_MAX) {
+    for head in heads.iter().take(LOOKED_AT_MAX.min(bytes / DOCUMENT_BYTES_MIN + 1)) {
         let (_, begin) =
             services.contexts.read_bytes(project, viewer, head.key.as_str(), Some(head.version), 0..4 * EXCERPT_CHARS as u64).await?;
         let text = String::from_utf8_lossy(&begin);

@@ -572,7 +572,8 @@ impl Call {
             },
         });
         let mut result = result;
-        result["context"] = pack(services, acting.project, &acting.into(), Some(id), BROUGHT_BYTES).await?;
+        result["context"] =
+            pack(services, acting.project, &acting.into(), &services.tasks.all(acting.project).await?, Some(id), BROUGHT_BYTES).await?;
         let next = format!("Change only the leased paths on `{}`; update_task as you go; then submit_branch(\"{id}\").", claimed.branch);
         Ok(Said { more: Some(Cow::Owned(format!("pointsman://pack/{id}"))), ..Said::new(&result, next) })
     }
@@ -634,7 +635,7 @@ impl Call {
             "tasks": tasks,
             "conflicts": conflicts,
             "open": open,
-            "context": pack(&self.services, acting.project, &(&acting).into(), mine.first().map(|task| task.id), BROUGHT_BYTES).await?,
+            "context": pack(&self.services, acting.project, &(&acting).into(), &all, mine.first().map(|task| task.id), BROUGHT_BYTES).await?,
             "cursor": self.services.kit.store.head(Some(acting.project)).await?.to_string(),
         });
         self.word(&acting, Said { handle: Some(handle), more: Some(Cow::Borrowed("pointsman://tasks")), ..Said::new(&result, next) }).await

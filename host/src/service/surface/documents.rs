@@ -52,9 +52,10 @@ pub(super) async fn documents(services: &Services, reader: &Reader, path: &str) 
             if let Some(task) = task {
                 services.tasks.get(project, task).await?;
             }
+            let all = services.tasks.all(project).await?;
             let bytes = query.one("bytes").map(str::parse).transpose();
             let bytes = bytes.map_err(|_| wrong("`bytes` is no number".to_owned()))?.unwrap_or(PACK_BYTES).min(PACK_BYTES_MAX);
-            pack(services, project, viewer, task, bytes).await?
+            pack(services, project, viewer, &all, task, bytes).await?
         }
         ("context", key) => return document(services, reader, key, query).await.map(Some),
         ("context_conflicts", "") => json!(contexts.open_conflicts(project, viewer).await?),

@@ -27,7 +27,7 @@ use pointsman_core::ids::ProjectId;
 use pointsman_core::limits::IDEMPOTENCY_KEPT_MS;
 use pointsman_core::time::TimeMs;
 use pointsman_core::value;
-use redis::{RedisError, Script, Value};
+use redis::{ErrorKind, RedisError, Script, Value};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -186,6 +186,11 @@ struct Core {
 }
 
 impl Core {
+    /// Returns the last epoch that this host joined; 0: none.
+    fn known_epoch(&self) -> u64 {
+        self.journal.as_ref().map_or(0, Journal::epoch).max(self.epoch.load(Ordering::Acquire))
+    }
+
     async fn load_scripts(&self, master: &Master) -> Result<(), RedisError> {
         let mut load = redis::pipe();
         for code in [COMMIT, SETTLE, RANGE] {
@@ -231,13 +236,21 @@ impl Core {
         let lanes = servers.all().iter().map(|master| Lane::open(Arc::clone(self), Arc::clone(master), epoch)).collect();
         self.epoch.store(epoch, Ordering::Release);
         self.connected.fetch_add(1, Ordering::Relaxed);
-        Ok(Arc::new(Up { servers, lanes, epoch }))
+        Ok(Arc::new(Up { lineage: servers.lineage(), servers, lanes, epoch }))
     }
 
     /// Looks at clock, replicas and members.
     async fn look(&self, up: &Up, looks: u64) -> Result<(), RedisError> {
         let home = up.servers.of(HOST)?;
-        self.clock.look(time_ms(home.ask(&redis::cmd("TIME")).await?));
+        let mut ask = redis::pipe();
+        ask.cmd("TIME").cmd("HGET").arg(self.keys.store()).arg("lineage");
+        let (time, lineage): ((i64, i64), String) = home.ask_all(&ask).await?;
+        self.clock.look(time_ms(time));
+        if lineage != up.lineage {
+            let error = RedisError::from((ErrorKind::Client, "other hosts begin a new epoch"));
+            home.falls_out(&error);
+            return Err(error);
+        }
         self.show_life(home).await?;
         for master in up.servers.all() {
             master.look_at_replicas(&self.finder).await?;
@@ -256,6 +269,7 @@ struct Up {
     /// One a server, in their order.
     lanes: Vec<Lane>,
     epoch: u64,
+    lineage: String,
 }
 
 impl Up {

@@ -248,6 +248,46 @@ async fn a_master_that_was_a_replica_meanwhile_is_not_the_one_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_missed_an_epoch_takes_over_what_was_done_meanwhile() {
+    let (one, other, project) = (Server::start().await, Server::start().await, project());
+    ask::<String>(other.port, &["REPLICAOF", "127.0.0.1", &one.port.to_string()]).await.expect("it follows");
+    eventually("it follows", || async {
+        let info: String = ask(one.port, &["INFO", "replication"]).await?;
+        info.contains("state=online").then_some(())
+    })
+    .await;
+    let (mut wire, folder) = (Wire::to(one.port).await, tempfile::tempdir().expect("a folder"));
+    let store = open_with_journal(&wire.url(), folder.path()).await;
+    let message = |n: u64| Commit {
+        events: vec![numbered(n)],
+        puts: vec![(format!("message/{n}"), b"text".to_vec()), ("last".to_owned(), n.to_string().into_bytes())],
+        idempotency: call(&format!("call-{n}"), 1, b""),
+        ..of(project)
+    };
+    done(&*store, message(1)).await;
+    ask::<String>(other.port, &["REPLICAOF", "NO", "ONE"]).await.expect("it follows nobody");
+    // What is done on the first now, without replica and journal, is known to nobody else.
+    let alone = open(&one.url(), "p").await;
+    for n in 100..105 {
+        done(&*alone, message(n)).await;
+    }
+    alone.close().await;
+    let mut all = 1;
+    for (back_and_forth, server) in [&other, &one, &other, &one].into_iter().enumerate() {
+        wire.lead_to(server.port).await;
+        for _ in 0..3 {
+            all += 1;
+            eventually("it is answered", || async { store.commit(message(all)).await.ok() }).await;
+        }
+        assert_eq!(numbers(&*store, project, 0).await, (1..=all).collect::<Vec<u64>>(), "{back_and_forth}");
+        assert_eq!(bytes(&*store, project, "last").await, Some(all.to_string().into_bytes()), "{back_and_forth}");
+        let again = store.commit(message(all - 1)).await;
+        assert_eq!(again, Ok(Committed::Replayed(Vec::new())), "{back_and_forth}");
+    }
+    assert_eq!(store.epoch(), 5, "each begins an epoch");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_replica_that_comes_holds_up_no_host() {
     let (server, replica, project) = (Server::start().await, Server::start().await, project());
     let folders = [tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder")];

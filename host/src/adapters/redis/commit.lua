@@ -19,18 +19,26 @@ local function each(act)
 end
 
 local epoch, callers_ms, space, channel, kept_ms = tonumber(take()), tonumber(take()), take(), take(), take()
-local facts = redis.call('HMGET', KEYS[1], 'version', 'seq', 'at', 'epoch')
+local facts = redis.call('HMGET', KEYS[1], 'version', 'seq', 'at', 'epoch', 'judged')
 local stands = {version = tonumber(facts[1] or '0'), seq = tonumber(facts[2] or '0'), at = tonumber(facts[3] or '0')}
 stands.epoch = tonumber(facts[4] or '0')
 -- Whoever is of an earlier epoch does not know what was lost.
 if epoch < stands.epoch then return {'epoch', stands.epoch} end
 
-local again = nil
+local again, undone = nil, 0
 local mode = take()
-if mode ~= 'judge' then
+if mode == 'judge' then
+  -- While lost commits are done again, and from then on, whoever is of the epoch that ended has no say.
+  if epoch < tonumber(facts[5] or '0') then return {'epoch', stands.epoch} end
+else
   again = {version = tonumber(take()), seq = tonumber(take()), at = tonumber(take())}
-  if again.version <= stands.version then return {'there', stands.version} end
-  if mode == 'restore' and again.version > stands.version + 1 then return {'gap', stands.version} end
+  if again.version <= stands.version then
+    if epoch == stands.epoch then return {'there', stands.version} end
+    -- The first of an epoch that began elsewhere: what this server did on its own since then does not count.
+    undone = stands.version - again.version + 1
+  elseif mode == 'restore' and again.version > stands.version + 1 then
+    return {'gap', stands.version}
+  end
 end
 
 local call = nil
@@ -79,10 +87,6 @@ else
 end
 local function whole(number) return string.format('%.0f', number) end
 redis.call('HSET', KEYS[1], 'version', whole(version), 'at', whole(math.max(at, stands.at)))
-if epoch > stands.epoch then
-  -- Where the log stood when the epoch began: what readers saw beyond that is lost.
-  redis.call('HSET', KEYS[1], 'epoch', whole(epoch), 'epoch:' .. whole(epoch), whole(stands.seq))
-end
 for _, fence in ipairs(raised) do redis.call('HSET', KEYS[5], fence[1], fence[2]) end
 each(function()
   local key, bytes = take(), take()
@@ -113,6 +117,16 @@ local events = tonumber(ARGV[at_argument + 1])
 local seq = again and again.seq or stands.seq + events
 local next_seq = seq - events
 redis.call('HSET', KEYS[1], 'seq', whole(seq))
+if undone > 0 and redis.call('EXISTS', KEYS[6]) == 1 then
+  for _, event in ipairs(redis.call('XRANGE', KEYS[6], whole(next_seq + 1) .. '-0', '+')) do
+    redis.call('XDEL', KEYS[6], event[1])
+  end
+  redis.call('XSETID', KEYS[6], whole(next_seq) .. '-0')
+end
+if epoch > stands.epoch then
+  -- Where the log stood when the epoch began: what readers saw beyond that is lost.
+  redis.call('HSET', KEYS[1], 'epoch', whole(epoch), 'epoch:' .. whole(epoch), whole(math.min(stands.seq, next_seq)))
+end
 each(function()
   next_seq = next_seq + 1
   redis.call('XADD', KEYS[6], whole(next_seq) .. '-0', 'e', take(), 't', whole(at), 'p', whole(epoch))
@@ -120,4 +134,4 @@ end)
 if call then redis.call('SET', KEYS[8], call.digest .. call.answer, 'PX', kept_ms) end
 if events > 0 then redis.call('PUBLISH', channel, space) end
 if is_earlier then redis.call('PUBLISH', channel, 'due') end
-return {'done', version, seq, whole(at)}
+return {'done', version, seq, whole(at), undone}

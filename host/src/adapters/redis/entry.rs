@@ -65,6 +65,8 @@ pub(super) enum Verdict {
         version: u64,
         seq: u64,
         at: TimeMs,
+        /// Commits in whose place it came.
+        undone: u64,
     },
     Replayed(Vec<u8>),
     Reused,
@@ -172,7 +174,7 @@ impl Entry {
     /// Returns the answer to whoever committed it; none: the epoch is over.
     pub(super) fn committed(&self, epoch: u64, verdict: Verdict) -> Option<Result<Committed, StoreError>> {
         Some(match verdict {
-            Verdict::Done { version, seq, at } => Ok(Committed::Done { version, cursor: Cursor { epoch, seq }, at }),
+            Verdict::Done { version, seq, at, .. } => Ok(Committed::Done { version, cursor: Cursor { epoch, seq }, at }),
             Verdict::Replayed(answer) => Ok(Committed::Replayed(answer)),
             Verdict::Reused => Err(StoreError::KeyReused { key: self.call_key.clone() }),
             Verdict::Stale(key) => Err(StoreError::Stale { key }),
@@ -220,7 +222,7 @@ impl Verdict {
         let word: String = read(parts.next()?)?;
         let mut next = || parts.next();
         Some(match word.as_str() {
-            "done" => Self::Done { version: read(next()?)?, seq: read(next()?)?, at: TimeMs(read(next()?)?) },
+            "done" => Self::Done { version: read(next()?)?, seq: read(next()?)?, at: TimeMs(read(next()?)?), undone: read(next()?)? },
             "replayed" => Self::Replayed(read(next()?)?),
             "reused" => Self::Reused,
             "stale" => Self::Stale(read(next()?)?),

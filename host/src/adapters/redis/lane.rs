@@ -4,6 +4,7 @@
 //! **Invariant:** a commit is answered as done only after as many replicas as have to have it do, and the journal is synced.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pointsman_core::time::TimeMs;
@@ -27,6 +28,9 @@ const GATHERING_COMMITS_MIN: usize = 4;
 const GROUP_BYTES_MAX: usize = 4 << 20;
 /// Milliseconds for a replica to say that it has a write.
 pub(super) const REPLICA_MS: u64 = 1_000;
+
+/// Milliseconds for a server that fell out to say what became of what is under way.
+const LAST_WORDS_MS: u64 = 500;
 
 type Answer = Result<Committed, StoreError>;
 
@@ -186,12 +190,20 @@ impl Way {
             pipeline.cmd("WAIT").arg(acks).arg(REPLICA_MS);
         }
         let mut connection = self.connection.clone();
-        let said = self.unless_it_fell_out(pipeline.query_async(&mut connection)).await;
-        let mut said: Vec<RedisResult<Value>> = said.ok_or((ErrorKind::Io, "the server fell out before it answered"))??;
+        // A server that fell out may still say what it did: the journal is to have that.
+        let too_late = async {
+            self.master.fell_out().await;
+            tokio::time::sleep(Duration::from_millis(LAST_WORDS_MS)).await;
+        };
+        let mut said: Vec<RedisResult<Value>> = tokio::select! {
+            said = pipeline.query_async(&mut connection) => said?,
+            () = too_late => return Err((ErrorKind::Io, "the server fell out before it answered").into()),
+        };
         let mut followed = 0;
         if acks > 0 {
-            let waited = said.pop().ok_or((ErrorKind::UnexpectedReturnType, "an answer is missing"))??;
-            followed = redis::from_redis_value(waited)?;
+            let waited = said.pop().ok_or((ErrorKind::UnexpectedReturnType, "an answer is missing"))?;
+            // A master that became a replica meanwhile refuses to say; none follows it then.
+            followed = waited.and_then(|waited| Ok(redis::from_redis_value(waited)?)).unwrap_or(0);
         }
         Ok((said, followed))
     }

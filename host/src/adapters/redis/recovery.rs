@@ -7,6 +7,9 @@
 //! the first       begins the next epoch; from then on commits are judged again
 //! one that comes later hands in what only adds, and is refused where it is there already
 //! ```
+//! Servers that were masters before, lost nothing, and missed an epoch that began on others are behind (Sentinels may go back to
+//! one, or name one that was cut off): what was done on them alone since then, of which nobody was told, gives way.
+//!
 //! **Invariants:** nothing new is judged between the loss and the new epoch; a commit that was answered by a host that is alive is
 //! there in the new epoch, under its version, its events under their numbers.
 
@@ -70,7 +73,7 @@ struct Recovery<'a> {
 /// Joins the epoch of these servers, which is begun where they are others than before. Returns it.
 pub(super) async fn settle(core: &Core, servers: &Servers) -> Result<u64, SettleError> {
     let (home, lineage) = (servers.of(HOST)?, servers.lineage());
-    let (epoch, was) = begin(core, home, &lineage).await?;
+    let (epoch, was) = meet(core, home, &lineage).await?;
     let recovery = Recovery { core, servers, home, lineage, epoch, was };
     let joined = if recovery.was == recovery.lineage {
         recovery.come_late().await?;
@@ -85,8 +88,8 @@ pub(super) async fn settle(core: &Core, servers: &Servers) -> Result<u64, Settle
     Ok(joined)
 }
 
-/// Returns the epoch and the lineage that stand in Redis.
-async fn begin(core: &Core, home: &Master, lineage: &str) -> Result<(u64, String), SettleError> {
+/// Returns the epoch and the lineage that stand in Redis, which is begun where it is new.
+async fn meet(core: &Core, home: &Master, lineage: &str) -> Result<(u64, String), SettleError> {
     let store = core.keys.store();
     let is_begun: bool = home.ask(redis::cmd("HEXISTS").arg(&store).arg("lineage")).await?;
     if !is_begun && core.journal.as_ref().is_some_and(|journal| journal.epoch() > 0) {
@@ -97,13 +100,54 @@ async fn begin(core: &Core, home: &Master, lineage: &str) -> Result<(u64, String
         begin.cmd("HSETNX").arg(&store).arg(field).arg(value).ignore();
     }
     begin.cmd("HMGET").arg(&store).arg(&["format", "epoch", "lineage"]).cmd("TIME");
-    let ((format, epoch, lineage), time): ((u32, u64, String), (i64, i64)) = home.ask_all(&begin).await?;
+    let ((format, epoch, stands), time): ((u32, u64, String), (i64, i64)) = home.ask_all(&begin).await?;
     if format > FORMAT {
         return Err(SettleError::Newer(format));
     }
     core.clock.look(time_ms(time));
     core.show_life(home).await?;
-    Ok((epoch, lineage))
+    let known = core.known_epoch();
+    if stands == lineage && epoch < known {
+        // They lost nothing of their own, and know nothing of what was done on others meanwhile.
+        return Ok(step(core, home, &["behind", lineage, &known.to_string()]).await?);
+    }
+    Ok((epoch, stands))
+}
+
+/// Takes a step from one epoch to the next. Returns the epoch and the lineage that stand then.
+async fn step(core: &Core, home: &Master, words: &[&str]) -> Result<(u64, String), RedisError> {
+    home.ask(redis::cmd("EVALSHA").arg(core.settle.get_hash()).arg(1).arg(core.keys.store()).arg(words)).await
+}
+
+/// A commit among those that are handed in: its epoch, its version.
+type Lost = (u64, u64);
+
+/// Returns the name under which a commit is handed in.
+fn name((epoch, version): Lost) -> String {
+    format!("{epoch}-{version}")
+}
+
+/// Returns those commits that are to be done again, in their order: where a later epoch began, what earlier ones had beyond that was
+/// lost then.
+fn in_force(names: &[String]) -> Vec<Lost> {
+    let parsed = names
+        .iter()
+        .filter_map(|name| name.split_once('-').and_then(|(epoch, version)| Some((epoch.parse().ok()?, version.parse().ok()?))));
+    let mut all: Vec<Lost> = parsed.collect();
+    all.sort_unstable();
+    let (mut later, mut begins, mut end) = (None, u64::MAX, u64::MAX);
+    let mut kept: Vec<Lost> = Vec::with_capacity(all.len());
+    for (epoch, version) in all.into_iter().rev() {
+        if later != Some(epoch) {
+            (later, end) = (Some(epoch), end.min(begins));
+        }
+        if version < end {
+            begins = version;
+            kept.push((epoch, version));
+        }
+    }
+    kept.reverse();
+    kept
 }
 
 impl Recovery<'_> {
@@ -119,48 +163,78 @@ impl Recovery<'_> {
             self.add(epoch, &handed_in).await?;
             return Ok(epoch);
         }
+        self.end_epoch().await?;
         let restored = self.restore().await?;
         let missed = self.missed().await?;
-        let known = self.core.journal.as_ref().map_or(0, |journal| journal.epoch());
-        let mut settle = redis::cmd("EVALSHA");
-        settle.arg(self.core.settle.get_hash()).arg(1).arg(self.core.keys.store()).arg(&self.was).arg(&self.lineage).arg(known);
-        let epoch = self.home.ask(&settle).await?;
+        let epoch = self.begin_epoch().await?;
         self.clear().await?;
         self.add(epoch, &missed).await?;
         tracing::warn!(epoch, restored, "a new epoch: commits are judged again");
         Ok(epoch)
     }
 
+    /// Nothing of the epoch that was is judged from here on.
+    async fn end_epoch(&self) -> Result<(), SettleError> {
+        for space in self.spaces().await? {
+            let mut end = redis::cmd("HSET");
+            end.arg(self.core.keys.facts(&space)).arg("judged").arg(self.epoch + 1);
+            self.servers.of(&space)?.ask::<i64>(&end).await?;
+        }
+        Ok(())
+    }
+
+    /// Begins the next epoch, which is joined once the replicas know of it: else servers that nobody follows would pass for those
+    /// on which the last commits are.
+    async fn begin_epoch(&self) -> Result<u64, SettleError> {
+        let known = self.core.known_epoch().to_string();
+        let (epoch, stands) = step(self.core, self.home, &["begin", &self.was, &self.lineage, &known]).await?;
+        if stands != self.was {
+            return Ok(epoch);
+        }
+        self.home.replicate(redis::cmd("HSET").arg(self.core.keys.store()).arg("begun").arg(&self.lineage)).await?;
+        match step(self.core, self.home, &["join", &self.was, &self.lineage, &epoch.to_string()]).await? {
+            (joined, stands) if joined == epoch && stands == self.lineage => Ok(epoch),
+            _ => Err(RedisError::from((ErrorKind::Client, "other hosts begin another epoch")).into()),
+        }
+    }
+
     /// Says that this host has handed in what it has.
     async fn report(&self) -> Result<(), SettleError> {
         let mut say = redis::cmd("HSET");
-        say.arg(self.core.keys.reported()).arg(&self.core.host).arg(&self.lineage);
+        say.arg(self.core.keys.reported()).arg(&self.core.host).arg(self.report_of());
         Ok(self.home.ask::<i64>(&say).await.map(|_| ())?)
+    }
+
+    /// Returns what a host says that has handed in what it has.
+    fn report_of(&self) -> String {
+        format!("{} {}", self.epoch, self.lineage)
     }
 
     /// Lays down what Redis does not have, and returns it.
     async fn hand_in(&self) -> Result<Vec<(Place, Entry)>, SettleError> {
         let mut handed_in = Vec::new();
         let Some(journal) = &self.core.journal else { return Ok(handed_in) };
-        let mut spaces: BTreeMap<String, BTreeMap<u64, (Place, Entry)>> = BTreeMap::new();
+        let mut spaces: BTreeMap<String, BTreeMap<Lost, (Place, Entry)>> = BTreeMap::new();
         for (place, entry) in journal.read().await.map_err(SettleError::Journal)? {
             if place.epoch >= self.epoch {
-                spaces.entry(entry.space.clone()).or_default().insert(place.version, (place, entry));
+                spaces.entry(entry.space.clone()).or_default().insert((place.epoch, place.version), (place, entry));
             }
         }
         for (space, entries) in spaces {
             let master = self.servers.of(&space)?;
-            self.core.note_space(self.servers, &space).await?;
-            let stands: Option<u64> = master.ask(redis::cmd("HGET").arg(self.core.keys.facts(&space)).arg("version")).await?;
+            self.home.ask::<i64>(redis::cmd("SADD").arg(self.core.keys.spaces()).arg(&space)).await?;
+            let facts = master.ask(redis::cmd("HMGET").arg(self.core.keys.facts(&space)).arg(&["epoch", "version"])).await?;
+            let stands: (Option<u64>, Option<u64>) = facts;
+            let stands = (stands.0.unwrap_or(0), stands.1.unwrap_or(0));
             let mut lay = redis::pipe();
             let mut bytes = 0;
-            let lost = entries.into_iter().filter(|(version, _)| *version > stands.unwrap_or(0));
-            for (_, (place, entry)) in lost {
+            let lost = entries.into_iter().filter(|(lost, _)| *lost > stands);
+            for (lost, (place, entry)) in lost {
                 let mut written = Vec::new();
                 entry.write(place, &mut written);
                 bytes += written.len();
                 handed_in.push((place, entry));
-                lay.cmd("HSET").arg(self.core.keys.lost(&space)).arg(place.version).arg(written).ignore();
+                lay.cmd("HSET").arg(self.core.keys.lost(&space)).arg(name(lost)).arg(written).ignore();
                 if lay.len() >= GROUP_MAX || bytes >= GROUP_BYTES_MAX {
                     master.ask_all::<()>(&lay).await?;
                     self.core.show_life(self.home).await?;
@@ -177,14 +251,14 @@ impl Recovery<'_> {
 
     /// Waits until every host has handed in what it has, or showed no life for too long, or somebody began the epoch.
     async fn wait_for_others(&self) -> Result<Others, SettleError> {
-        let (mut silent_ms, mut looks, mut last_lives) = (0, 0, HashMap::new());
+        let (mut silent_ms, mut looks, mut last_lives, own) = (0, 0, HashMap::new(), self.report_of());
         loop {
             let mut look = redis::pipe();
             look.cmd("HGET").arg(self.core.keys.store()).arg("lineage");
             look.cmd("ZRANGE").arg(self.core.keys.members()).arg(0).arg(-1).arg("WITHSCORES");
             look.cmd("HGETALL").arg(self.core.keys.reported());
             let (stands, members, reported): (String, Vec<(String, f64)>, HashMap<String, String>) = self.home.ask_all(&look).await?;
-            let is_missing = |host: &String| *host != self.core.host && reported.get(host) != Some(&self.lineage);
+            let is_missing = |host: &String| *host != self.core.host && reported.get(host) != Some(&own);
             let missing: HashMap<String, u64> =
                 members.into_iter().filter(|(host, _)| is_missing(host)).map(|(host, life)| (host, life.to_bits())).collect();
             if stands != self.was {
@@ -216,11 +290,10 @@ impl Recovery<'_> {
         let mut restored = 0;
         for space in self.spaces().await? {
             let master = self.servers.of(&space)?;
-            let mut versions: Vec<u64> = master.ask(redis::cmd("HKEYS").arg(self.core.keys.lost(&space))).await?;
-            versions.sort_unstable();
-            for versions in versions.chunks(GROUP_MAX) {
+            let names: Vec<String> = master.ask(redis::cmd("HKEYS").arg(self.core.keys.lost(&space))).await?;
+            for lost in in_force(&names).chunks(GROUP_MAX) {
                 let mut read = redis::cmd("HMGET");
-                read.arg(self.core.keys.lost(&space)).arg(versions);
+                read.arg(self.core.keys.lost(&space)).arg(lost.iter().copied().map(name).collect::<Vec<_>>());
                 let found: Vec<Option<Vec<u8>>> = master.ask(&read).await?;
                 // What is gone has been done by whoever began the epoch.
                 let entries: Vec<(Place, Entry)> = found.iter().flatten().filter_map(|bytes| Entry::read(bytes)).collect();
@@ -245,7 +318,13 @@ impl Recovery<'_> {
             let begun = from;
             for verdict in came.by_ref() {
                 match verdict? {
-                    Verdict::Done { .. } => restored += 1,
+                    Verdict::Done { undone, .. } => {
+                        restored += 1;
+                        if undone > 0 {
+                            let space = &entries[from].1.space;
+                            tracing::error!(space, undone, "commits are undone that nobody was told of: these servers were not the master");
+                        }
+                    }
                     Verdict::Gap(stands) => {
                         let (place, entry) = &entries[from];
                         tracing::error!(
@@ -321,5 +400,21 @@ impl Recovery<'_> {
             );
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_later_epoch_began_before_is_not_done_again() {
+        let of = |lost: &[Lost]| in_force(&lost.iter().copied().map(name).collect::<Vec<_>>());
+        assert_eq!(of(&[]), []);
+        assert_eq!(of(&[(1, 11), (1, 9), (1, 10)]), [(1, 9), (1, 10), (1, 11)]);
+        assert_eq!(of(&[(1, 9), (1, 10), (1, 11), (2, 10), (2, 11)]), [(1, 9), (2, 10), (2, 11)]);
+        assert_eq!(of(&[(1, 5), (1, 9), (2, 7), (2, 8), (3, 6)]), [(1, 5), (3, 6)]);
+        assert_eq!(of(&[(1, 5), (2, 7), (3, 6), (3, 9)]), [(1, 5), (3, 6), (3, 9)]);
+        assert_eq!(in_force(&["7".to_owned(), "x-1".to_owned()]), []);
     }
 }

@@ -306,19 +306,16 @@ impl Finder {
         command.query_async::<T>(&mut connection).await
     }
 
-    /// Returns the master that all Sentinels name who answer, or most of those that are known: while they move to another one they
-    /// disagree, and whoever followed one and then the other would go back to a master whose successor has begun.
+    /// Returns the master that more than half of the named Sentinels name: while they move to another one they disagree, and one alone
+    /// may not have heard of it.
     async fn master(&self) -> Result<Server, RedisError> {
         let name = self.options.address.master();
         let mut command = redis::cmd("SENTINEL");
         command.arg("GET-MASTER-ADDR-BY-NAME").arg(name);
-        let (mut named, mut answers, mut last) = (HashMap::<Server, usize>::new(), 0, None);
+        let (mut named, mut last) = (HashMap::<Server, usize>::new(), None);
         for server in self.options.address.seeds() {
             match self.sentinel::<Option<(String, u16)>>(server, &command).await {
-                Ok(Some((host, port))) => {
-                    answers += 1;
-                    *named.entry(Server { host, port }).or_default() += 1;
-                }
+                Ok(Some((host, port))) => *named.entry(Server { host, port }).or_default() += 1,
                 Ok(None) => {
                     let why = "the Sentinels do not know the master";
                     last = Some((ErrorKind::MasterNameNotFoundBySentinel, why, name.to_owned()).into());
@@ -328,8 +325,8 @@ impl Finder {
         }
         let most = named.into_iter().max_by_key(|(_, count)| *count);
         match most {
-            Some((master, count)) if count == answers || 2 * count > self.options.address.seeds().len() => Ok(master),
-            Some(_) => Err((ErrorKind::Client, "the Sentinels do not agree on the master").into()),
+            Some((master, count)) if 2 * count > self.options.address.seeds().len() => Ok(master),
+            Some(_) => Err((ErrorKind::Client, "no majority of the named Sentinels agrees on the master").into()),
             None => Err(last.unwrap_or_else(|| (ErrorKind::EmptySentinelList, "no Sentinel is named").into())),
         }
     }

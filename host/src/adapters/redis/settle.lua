@@ -1,9 +1,28 @@
--- Begins a new epoch over the servers that are there now, unless somebody did before. Returns the epoch.
+-- The steps of a store from one epoch to the next. Returns the epoch and the lineage that stand then.
 --
 -- KEYS  1 facts of the store
--- ARGV  the lineage that was, the lineage that is, the last epoch that the caller knows
-local epoch = tonumber(redis.call('HGET', KEYS[1], 'epoch'))
-if redis.call('HGET', KEYS[1], 'lineage') ~= ARGV[1] then return epoch end
-epoch = math.max(epoch, tonumber(ARGV[3])) + 1
-redis.call('HSET', KEYS[1], 'lineage', ARGV[2], 'epoch', string.format('%.0f', epoch))
-return epoch
+-- ARGV  the step, the lineage that was, then
+--       behind  the last epoch that the caller knows: these are servers that missed it, and what was done meanwhile
+--       begin   the lineage that is, the last epoch that the caller knows: the next epoch has its number
+--       join    the lineage that is, the number: from here on the epoch is joined by whoever comes
+local facts = redis.call('HMGET', KEYS[1], 'epoch', 'lineage', 'begun')
+local epoch, lineage, begun = tonumber(facts[1]), facts[2], facts[3]
+local step, was = ARGV[1], ARGV[2]
+if lineage == was then
+  if step == 'behind' and epoch < tonumber(ARGV[3]) then
+    lineage = 'behind'
+    redis.call('HSET', KEYS[1], 'lineage', lineage)
+  elseif step == 'begin' then
+    local known = tonumber(ARGV[4])
+    -- Several hosts begin the same one.
+    if begun ~= ARGV[3] or epoch <= known then
+      epoch = math.max(epoch, known) + 1
+      redis.call('HSET', KEYS[1], 'begun', ARGV[3], 'epoch', string.format('%.0f', epoch))
+    end
+  elseif step == 'join' and epoch == tonumber(ARGV[4]) then
+    lineage = ARGV[3]
+    redis.call('HSET', KEYS[1], 'lineage', lineage)
+    redis.call('HDEL', KEYS[1], 'begun')
+  end
+end
+return {epoch, lineage}

@@ -35,6 +35,8 @@ impl Hosts {
 
     /// Opens a host at each of these addresses.
     pub(super) async fn at(urls: &[String]) -> Self {
+        // What the hosts say is shown where a test fails.
+        let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_test_writer().try_init();
         let mut hosts = Self { stores: Vec::new(), folders: Vec::new() };
         for url in urls {
             let folder = tempfile::tempdir().expect("a folder");
@@ -50,8 +52,8 @@ impl Hosts {
 #[derive(Default)]
 struct Answered {
     sent: Mutex<HashSet<String>>,
-    /// Who raised the counter to what.
-    raised: Mutex<BTreeMap<u64, Vec<String>>>,
+    /// Who raised the counter to what, and what they were told.
+    raised: Mutex<BTreeMap<u64, Vec<(String, Committed)>>>,
     refused: AtomicU64,
     /// Raises that were not answered at first, and then refused: what was built on them may have brought them in.
     doubtful: AtomicU64,
@@ -127,7 +129,7 @@ impl Load {
                 lost.len(),
                 twice.len()
             );
-            assert!(lost.is_empty() && doubled == 0 && twice.is_empty(), "nothing is lost, doubled or granted twice");
+            assert!(lost.is_empty() && doubled == 0 && twice.is_empty(), "nothing is lost, doubled or granted twice: {twice:?}");
             let doubtful = self.answered.doubtful.load(Ordering::Relaxed);
             let counted = raised.len() as u64;
             assert!(
@@ -197,8 +199,8 @@ async fn raise(store: &RedisStore, project: ProjectId, counts: &Answered, name: 
             puts: vec![(COUNTER.to_owned(), text.clone().into_bytes())],
             ..of(project)
         };
-        if answered(store, counts, commit).await.is_some() {
-            counts.raised.lock().entry(value).or_default().push(name.to_owned());
+        if let Some(committed) = answered(store, counts, commit).await {
+            counts.raised.lock().entry(value).or_default().push((name.to_owned(), committed));
             return;
         }
         tokio::time::sleep(LOOK / 4).await;

@@ -52,6 +52,13 @@ impl Wire {
         carried.lock().drain(..).for_each(|carried| carried.abort());
     }
 
+    /// Cuts all connections, and lets those that come lead to another server.
+    pub(super) async fn lead_to(&mut self, server: u16) {
+        self.cut().await;
+        self.server = server;
+        self.mend().await;
+    }
+
     /// Lets connections come again.
     pub(super) async fn mend(&mut self) {
         let listener = TcpListener::bind(("127.0.0.1", self.port)).await.expect("the port is free again");

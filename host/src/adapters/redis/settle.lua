@@ -3,7 +3,7 @@
 -- KEYS  1 facts of the store
 -- ARGV  the step, the lineage that was, then
 --       behind  the last epoch that the caller knows: these are servers that missed it, and what was done meanwhile
---       begin   the lineage that is, the last epoch that the caller knows: the next epoch has its number
+--       begin   the lineage that is, the last epoch that the caller knows or ends: the next epoch gets its number
 --       join    the lineage that is, the number: from here on the epoch is joined by whoever comes
 local facts = redis.call('HMGET', KEYS[1], 'epoch', 'lineage', 'begun')
 local epoch, lineage, begun = tonumber(facts[1]), facts[2], facts[3]
@@ -14,7 +14,7 @@ if lineage == was then
     redis.call('HSET', KEYS[1], 'lineage', lineage)
   elseif step == 'begin' then
     local known = tonumber(ARGV[4])
-    -- Several hosts begin the same one.
+    -- Hosts that end the same epoch begin the same one.
     if begun ~= ARGV[3] or epoch <= known then
       epoch = math.max(epoch, known) + 1
       redis.call('HSET', KEYS[1], 'begun', ARGV[3], 'epoch', string.format('%.0f', epoch))

@@ -630,9 +630,12 @@ impl Store for RedisStore {
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let space = keys::space(project);
         let Some(place) = self.core.keys.call(&space, principal, operation, key) else { return Ok(None) };
+        let mut both = redis::pipe();
+        both.get(&place).hget(self.core.keys.facts(&space), "undone");
         let record: Option<Vec<u8>> = reading!(self, |up| {
             let master = up.servers.of(&space).map_err(|error| unavailable(&error))?;
-            let record: Option<Vec<u8>> = master.ask(redis::cmd("GET").arg(&place)).await.map_err(|error| unavailable(&error))?;
+            let (record, undone): (Option<Vec<u8>>, Option<String>) = master.ask_all(&both).await.map_err(|error| unavailable(&error))?;
+            let record = record.filter(|record| !entry::is_undone(record, undone.as_deref().unwrap_or_default()));
             if record.is_some() {
                 // Whoever did it may have had no answer, because no replica had it yet.
                 master.replicate(redis::cmd("PEXPIRE").arg(&place).arg(IDEMPOTENCY_KEPT_MS)).await.map_err(|error| unavailable(&error))?;
@@ -640,8 +643,8 @@ impl Store for RedisStore {
             Ok(record)
         })?;
         let Some(record) = record else { return Ok(None) };
-        let (digest, response) = record.split_at_checked(request_digest.len()).ok_or_else(|| unreadable("an idempotency record"))?;
-        if digest == request_digest { Ok(Some(response.to_vec())) } else { Err(StoreError::KeyReused { key: key.to_owned() }) }
+        let (head, response) = record.split_at_checked(entry::RECORD_HEAD).ok_or_else(|| unreadable("an idempotency record"))?;
+        if head.starts_with(request_digest) { Ok(Some(response.to_vec())) } else { Err(StoreError::KeyReused { key: key.to_owned() }) }
     }
 
     async fn due(&self, before: TimeMs, limit: usize) -> Result<Vec<DueEntry>, StoreError> {

@@ -271,6 +271,16 @@ async fn a_master_that_missed_an_epoch_takes_over_what_was_done_meanwhile() {
     for n in 100..105 {
         done(&*alone, message(n)).await;
     }
+    let forgotten = call("call-104", 1, b"").expect("a call");
+    let is_known = |store: Arc<RedisStore>| {
+        let forgotten = forgotten.clone();
+        async move {
+            let known =
+                store.answered(Some(project), &forgotten.principal, &forgotten.operation, &forgotten.key, &forgotten.request_digest);
+            known.await.expect("it answers").is_some()
+        }
+    };
+    assert!(is_known(Arc::clone(&alone)).await);
     alone.close().await;
     let mut all = 1;
     for (back_and_forth, server) in [&other, &one, &other, &one].into_iter().enumerate() {
@@ -285,6 +295,9 @@ async fn a_master_that_missed_an_epoch_takes_over_what_was_done_meanwhile() {
         assert_eq!(again, Ok(Committed::Replayed(Vec::new())), "{back_and_forth}");
     }
     assert_eq!(store.epoch(), 5, "each begins an epoch");
+    assert!(!is_known(Arc::clone(&store)).await, "it was undone");
+    done(&*store, message(104)).await;
+    assert_eq!(numbers(&*store, project, 0).await, (1..=all).chain([104]).collect::<Vec<u64>>(), "it is judged anew");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -19,7 +19,7 @@ local function each(act)
 end
 
 local epoch, callers_ms, space, channel, kept_ms = tonumber(take()), tonumber(take()), take(), take(), take()
-local facts = redis.call('HMGET', KEYS[1], 'version', 'seq', 'at', 'epoch', 'judged')
+local facts = redis.call('HMGET', KEYS[1], 'version', 'seq', 'at', 'epoch', 'judged', 'undone')
 local stands = {version = tonumber(facts[1] or '0'), seq = tonumber(facts[2] or '0'), at = tonumber(facts[3] or '0')}
 stands.epoch = tonumber(facts[4] or '0')
 -- Whoever is of an earlier epoch does not know what was lost.
@@ -41,15 +41,25 @@ else
   end
 end
 
+-- Returns whether a call was undone that is recorded of this commit: `undone` has, for each time, the epoch that began instead and
+-- the first commit that gave way.
+local function is_undone(record)
+  local epoch, version = tonumber(string.sub(record, 33, 48)), tonumber(string.sub(record, 49, 64))
+  for began, first in string.gmatch(facts[6] or '', '(%d+):(%d+)') do
+    if epoch < tonumber(began) and version >= tonumber(first) then return true end
+  end
+  return false
+end
+
 local call = nil
 if take() == '1' then
   call = {digest = take(), answer = take()}
   local before = not again and redis.call('GET', KEYS[8])
-  if before then
+  if before and not is_undone(before) then
     if string.sub(before, 1, 32) == call.digest then
       -- A write, so that whoever waits for replicas waits for what was done then, too.
       redis.call('PEXPIRE', KEYS[8], kept_ms)
-      return {'replayed', string.sub(before, 33)}
+      return {'replayed', string.sub(before, 65)}
     end
     return {'reused'}
   end
@@ -117,6 +127,9 @@ local events = tonumber(ARGV[at_argument + 1])
 local seq = again and again.seq or stands.seq + events
 local next_seq = seq - events
 redis.call('HSET', KEYS[1], 'seq', whole(seq))
+if undone > 0 then
+  redis.call('HSET', KEYS[1], 'undone', (facts[6] or '') .. whole(epoch) .. ':' .. whole(version) .. ' ')
+end
 if undone > 0 and redis.call('EXISTS', KEYS[6]) == 1 then
   for _, event in ipairs(redis.call('XRANGE', KEYS[6], whole(next_seq + 1) .. '-0', '+')) do
     redis.call('XDEL', KEYS[6], event[1])
@@ -131,7 +144,7 @@ each(function()
   next_seq = next_seq + 1
   redis.call('XADD', KEYS[6], whole(next_seq) .. '-0', 'e', take(), 't', whole(at), 'p', whole(epoch))
 end)
-if call then redis.call('SET', KEYS[8], call.digest .. call.answer, 'PX', kept_ms) end
+if call then redis.call('SET', KEYS[8], call.digest .. string.format('%016.0f%016.0f', epoch, version) .. call.answer, 'PX', kept_ms) end
 if events > 0 then redis.call('PUBLISH', channel, space) end
 if is_earlier then redis.call('PUBLISH', channel, 'due') end
 return {'done', version, seq, whole(at), undone}

@@ -215,6 +215,18 @@ impl Entry {
     }
 }
 
+/// Bytes before the answer in the record of a call: the request's digest, epoch and number of the commit.
+pub(super) const RECORD_HEAD: usize = 64;
+
+/// Returns whether the commit that a record is of was undone, by the space's list of what was: `EPOCH:FIRST`, the epoch that began
+/// instead and the first commit that gave way.
+pub(super) fn is_undone(record: &[u8], undone: &str) -> bool {
+    let number = |at: std::ops::Range<usize>| std::str::from_utf8(record.get(at)?).ok()?.parse::<u64>().ok();
+    let (Some(epoch), Some(version)) = (number(32..48), number(48..RECORD_HEAD)) else { return false };
+    let mut times = undone.split_whitespace().filter_map(|time| time.split_once(':'));
+    times.any(|(began, first)| began.parse().is_ok_and(|began| epoch < began) && first.parse().is_ok_and(|first| version >= first))
+}
+
 impl Verdict {
     /// Returns what the script's answer says; none where it says nothing that is known.
     pub(super) fn of(answer: Value) -> Option<Self> {

@@ -102,7 +102,7 @@ impl Keys {
         self.of(space, "lost")
     }
 
-    /// Text that expires: digest of a request, then its answer. None: no call of such names can have been recorded.
+    /// Text that expires: digest of a request, epoch and number of its commit (16 digits each), then its answer. None: no call of such names can have been recorded.
     pub(super) fn call(&self, space: &str, principal: &str, operation: &str, key: &str) -> Option<String> {
         let mut hasher = blake3::Hasher::new();
         for part in [principal, operation, key] {

@@ -158,6 +158,9 @@ pub struct DocumentHead {
     /// Whether this version says that the document is gone. Earlier ones can be restored.
     #[serde(default, skip_serializing_if = "is_false")]
     pub deleted: bool,
+    /// How often it was deleted before.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub deletions: u64,
     /// Where a document went whose last version says that it is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renamed_to: Option<DocumentKey>,
@@ -177,7 +180,35 @@ const fn is_false(flag: &bool) -> bool {
     !*flag
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form serde asks for")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl DocumentHead {
+    /// Returns a version that says this, and nothing else of note.
+    #[must_use]
+    pub fn new(key: DocumentKey, version: u64, media_type: &str, bytes: &[u8], author: Actor, at: TimeMs, parents: Vec<u64>) -> Self {
+        Self {
+            key,
+            version,
+            media_type: media_type.to_owned(),
+            hash: content_hash(bytes),
+            size_bytes: bytes.len() as u64,
+            author,
+            at,
+            parents,
+            merged_by: None,
+            creator: None,
+            deleted: false,
+            deletions: 0,
+            renamed_to: None,
+            taken_from: None,
+            label: None,
+            expires_at: None,
+        }
+    }
+
     /// Returns who began the document.
     #[must_use]
     pub fn creator(&self) -> Option<AgentId> {

@@ -53,8 +53,6 @@ const HEADS: &str = "ctx-head/";
 const CONFLICTS: &str = "ctx-conflict/";
 const TEXTS: &str = "ctx-text/";
 const SIDES: &str = "ctx-side/";
-/// Times that a write is told from the same write before it, where it has no key of its own.
-const REPEATS_MAX: u32 = 64;
 /// Documents one listing returns at the most.
 pub const DOCUMENTS_MAX: usize = 1_000;
 
@@ -171,7 +169,7 @@ impl Contexts {
 
     /// Does a job of one write.
     async fn one(&self, acting: &Acting, mut job: Job) -> Result<WriteOutcome, Failure> {
-        if let Some(answered) = self.answered(acting, &mut job, std::slice::from_ref::<WriteOutcome>).await? {
+        if let Some(answered) = self.answered(acting, &mut job).await? {
             return Ok(answered);
         }
         let (mut outcomes, committed) = self.kit.decide(|| self.decide(acting, &job, |outcomes| outcomes[0].clone())).await?;
@@ -183,45 +181,34 @@ impl Contexts {
         Ok(outcomes.swap_remove(0))
     }
 
-    /// Returns what the same job was answered last, unless nobody asked for that and it does not hold any more: whoever begins a document
-    /// anew that was deleted, or goes back to a version once more, means it.
-    async fn answered<A: DeserializeOwned>(
-        &self,
-        acting: &Acting,
-        job: &mut Job,
-        outcomes: impl Fn(&A) -> &[WriteOutcome],
-    ) -> Result<Option<A>, Failure> {
-        let mut last = None;
-        for repeat in 1..=REPEATS_MAX {
-            let Some(once) = &mut job.once else { break };
-            let Some(answered) = self.kit.answered::<A>(acting.project, once).await? else { break };
-            if !job.is_derived {
-                return Ok(Some(answered));
-            }
-            last = Some(answered);
-            once.key = format!("{}/{repeat}", once.key.split('/').next().unwrap_or_default());
-            if repeat == REPEATS_MAX {
-                job.once = None;
-            }
+    /// Returns what the same job was answered before.
+    async fn answered<A: DeserializeOwned>(&self, acting: &Acting, job: &mut Job) -> Result<Option<A>, Failure> {
+        if job.is_derived {
+            self.tell_apart(acting.project, job).await?;
         }
-        let Some(last) = last else { return Ok(None) };
-        for (write, outcome) in job.writes.iter().zip(outcomes(&last)) {
-            if !self.holds(acting.project, write, outcome).await? {
-                return Ok(None);
-            }
+        match &job.once {
+            Some(once) => self.kit.answered(acting.project, once).await,
+            None => Ok(None),
         }
-        Ok(Some(last))
     }
 
-    async fn holds(&self, project: ProjectId, write: &Write, outcome: &WriteOutcome) -> Result<bool, Failure> {
-        let &WriteOutcome::Applied { version, .. } = outcome else { return Ok(true) };
-        let newest = self.kit.load::<DocumentHead>(Some(project), &head_key(&write.key)).await?.map(|found| found.value);
-        Ok(match &write.change {
-            Change::Put(_) | Change::Patch(_) => newest.is_some_and(|newest| !newest.deleted),
-            Change::Restore(_) if write.base_version.is_none() => newest.is_some_and(|newest| newest.version == version),
-            Change::Restore(_) => newest.is_some_and(|newest| !newest.deleted),
-            Change::Delete | Change::Rename(_) | Change::Take(_) | Change::Hand(_) => true,
-        })
+    /// Lets a job that names no key be another one where its like means something else: whoever begins a document anew that was deleted,
+    /// or goes back to a version once more, means it.
+    async fn tell_apart(&self, project: ProjectId, job: &mut Job) -> Result<(), Failure> {
+        for write in &job.writes {
+            let Some(once) = &mut job.once else { return Ok(()) };
+            match &write.change {
+                // Done twice, it changes nothing.
+                Change::Restore(_) if write.base_version.is_none() => job.once = None,
+                Change::Put(_) | Change::Patch(_) | Change::Restore(_) => {
+                    let head = self.kit.load::<DocumentHead>(Some(project), &head_key(&write.key)).await?;
+                    once.key.push_str(&format!("/{}", head.map_or(0, |head| head.value.deletions)));
+                }
+                // Their versions say which one is meant.
+                Change::Delete | Change::Rename(_) | Change::Take(_) | Change::Hand(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Writes documents together: all of them, or none where one conflicts.
@@ -237,7 +224,7 @@ impl Contexts {
             is_derived: batch.idempotency_key.is_none(),
             once: Some(once(acting, batch.idempotency_key.as_deref(), batch)),
         };
-        if let Some(answered) = self.answered(acting, &mut job, Vec::<WriteOutcome>::as_slice).await? {
+        if let Some(answered) = self.answered(acting, &mut job).await? {
             return Ok(answered);
         }
         let (outcomes, committed) = self.kit.decide(|| self.decide(acting, &job, |outcomes| outcomes.to_vec())).await?;

@@ -109,7 +109,7 @@ impl Keys {
             let length = u32::try_from(part.len()).ok().filter(|_| part.len() <= KEY_BYTES_MAX)?;
             hasher.update(&length.to_be_bytes()).update(part.as_bytes());
         }
-        Some(self.of(space, &format!("call:{}", hasher.finalize().to_hex())))
+        Some(self.of(space, &format!("done:{}", hasher.finalize().to_hex())))
     }
 
     fn of(&self, space: &str, what: &str) -> String {

@@ -1,7 +1,7 @@
 //! What time brings to documents: expiry, and the end of old versions. Each is a due entry that its own commit clears or moves.
 
 use pointsman_core::context::content::Content;
-use pointsman_core::context::{DocumentHead, DocumentKey, DocumentVersion, content_hash};
+use pointsman_core::context::{DocumentHead, DocumentKey, DocumentVersion};
 use pointsman_core::event::{Actor, NewEvent};
 use pointsman_core::ids::ProjectId;
 use pointsman_core::value;
@@ -104,20 +104,9 @@ impl Contexts {
 /// Returns the version that says that a document is gone.
 pub(super) fn tombstone(newest: &DocumentHead, author: Actor, now: pointsman_core::time::TimeMs) -> DocumentHead {
     DocumentHead {
-        key: newest.key.clone(),
-        version: newest.version + 1,
-        media_type: newest.media_type.clone(),
-        hash: content_hash(&[]),
-        size_bytes: 0,
-        author,
-        at: now,
-        parents: vec![newest.version],
-        merged_by: None,
         creator: newest.creator(),
         deleted: true,
-        renamed_to: None,
-        taken_from: None,
-        label: None,
-        expires_at: None,
+        deletions: newest.deletions + 1,
+        ..DocumentHead::new(newest.key.clone(), newest.version + 1, &newest.media_type, &[], author, now, vec![newest.version])
     }
 }

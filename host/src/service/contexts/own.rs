@@ -2,7 +2,7 @@
 
 use pointsman_core::context::content::Content;
 use pointsman_core::context::rules::AGENTS;
-use pointsman_core::context::{DocumentHead, DocumentKey, DocumentVersion, JSON, content_hash, is_json};
+use pointsman_core::context::{DocumentHead, DocumentKey, DocumentVersion, JSON, is_json};
 use pointsman_core::event::{Actor, NewEvent};
 use pointsman_core::ids::{AgentId, ProjectId};
 use serde_json::{Value, json};
@@ -35,23 +35,9 @@ impl Contexts {
             let bytes = value.to_string().into_bytes();
             let Some(content) = Content::inline(&bytes) else { return Ok((commit, ())) };
             let newest = head.as_ref().map_or(0, |head| head.value.version);
-            let new = DocumentHead {
-                key: key.clone(),
-                version: newest + 1,
-                media_type: JSON.to_owned(),
-                hash: content_hash(&bytes),
-                size_bytes: bytes.len() as u64,
-                author: Actor::host(),
-                at: self.kit.now(),
-                parents: (newest > 0).then_some(newest).into_iter().collect(),
-                merged_by: None,
-                creator: Some(agent),
-                deleted: false,
-                renamed_to: None,
-                taken_from: None,
-                label: None,
-                expires_at: None,
-            };
+            let parents = (newest > 0).then_some(newest).into_iter().collect();
+            let new = DocumentHead::new(key.clone(), newest + 1, JSON, &bytes, Actor::host(), self.kit.now(), parents);
+            let new = DocumentHead { creator: Some(agent), deletions: head.as_ref().map_or(0, |head| head.value.deletions), ..new };
             let data = json!({
                 "key": key, "version": new.version, "parents": new.parents, "media_type": new.media_type, "hash": new.hash,
                 "size_bytes": new.size_bytes, "working": working,

@@ -5,7 +5,7 @@ use pointsman_core::context::content::Content;
 use pointsman_core::context::rules::{Operation, Party, Place, Stale};
 use pointsman_core::context::view::{self, ViewError};
 use pointsman_core::context::{
-    ConflictPlace, ConflictRecord, DocumentHead, DocumentKey, DocumentVersion, WriteDecision, content_hash, decide_write, is_json,
+    ConflictPlace, ConflictRecord, DocumentHead, DocumentKey, DocumentVersion, WriteDecision, decide_write, is_json,
 };
 use pointsman_core::ids::{AgentId, ConflictId};
 use pointsman_core::limits::{INLINE_BYTES_MAX, RECONCILED_BYTES_MAX, TOLD_PATCH_BYTES_MAX};
@@ -162,23 +162,12 @@ impl Staging<'_> {
     fn new_head(&self, media_type: &str, version: u64, parents: Vec<u64>, bytes: &[u8]) -> DocumentHead {
         let now = self.contexts.kit.now();
         let by_rule = || self.contexts.kit.settings.context.rules.expires_ms(&self.slug, &self.write.key);
-        let creator = self.found.head().and_then(DocumentHead::creator);
         DocumentHead {
-            key: self.write.key.clone(),
-            version,
-            media_type: media_type.to_owned(),
-            hash: content_hash(bytes),
-            size_bytes: bytes.len() as u64,
-            author: self.acting.agent.actor(),
-            at: now,
-            parents,
-            merged_by: None,
-            creator,
-            deleted: false,
-            renamed_to: None,
-            taken_from: None,
+            creator: self.found.head().and_then(DocumentHead::creator),
+            deletions: self.found.head().map_or(0, |head| head.deletions),
             label: self.write.label.clone(),
             expires_at: self.write.expires_in_s.map(|seconds| seconds * 1_000).or_else(by_rule).map(|ms| now + ms),
+            ..DocumentHead::new(self.write.key.clone(), version, media_type, bytes, self.acting.agent.actor(), now, parents)
         }
     }
 
@@ -501,6 +490,7 @@ impl Staging<'_> {
             parents: there.iter().map(|there| there.value.version).collect(),
             merged_by: None,
             creator: newest.head.creator(),
+            deletions: there.as_ref().map_or(0, |there| there.value.deletions),
             taken_from: Some(format!("{}@{}", self.write.key, newest.head.version)),
             label: None,
             expires_at: self.contexts.kit.settings.context.rules.expires_ms(&self.slug, to).map(|ms| now + ms),

@@ -240,11 +240,20 @@ async fn list(remote: &Remote, args: &ListArgs) -> Result<(), Trouble> {
     if !args.prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte)) {
         return Err(Trouble::misused(format!("no key begins with `{}`", args.prefix), "Keys are such as plan/api; leave it out for all."));
     }
-    let answer = remote.found("GET", &format!("?prefix={}", args.prefix), &[], Vec::new()).await?.json();
-    if args.json {
-        return print_json(&answer);
+    let (mut documents, mut after) = (Vec::new(), String::new());
+    loop {
+        let mut answer = remote.found("GET", &format!("?prefix={}&after={after}", args.prefix), &[], Vec::new()).await?.json();
+        if let Value::Array(page) = answer["documents"].take() {
+            documents.extend(page);
+        }
+        match answer["more"].as_str() {
+            Some(more) => more.clone_into(&mut after),
+            None => break,
+        }
     }
-    let documents = answer["documents"].as_array().cloned().unwrap_or_default();
+    if args.json {
+        return print_json(&json!({"documents": documents}));
+    }
     let mut out = std::io::stdout().lock();
     if documents.is_empty() {
         writeln!(out, "no documents; `pointsman context put KEY FILE` begins one")?;

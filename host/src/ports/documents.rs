@@ -134,9 +134,10 @@ pub trait DocumentSurface: Send + Sync {
     async fn document(&self, caller: &Caller, agent: Option<&str>, key: &str, ask: DocumentAsk)
     -> Result<DocumentAnswer, DocumentRejected>;
 
-    /// Returns the newest versions of the documents below a prefix, without what they say.
+    /// Returns the newest versions of the documents below a prefix, behind a key (empty: from the first), without what they
+    /// say; `more` names the key behind which the list goes on.
     ///
     /// # Errors
     /// [`DocumentRejected`].
-    async fn documents(&self, caller: &Caller, agent: Option<&str>, prefix: &str) -> Result<DocumentAnswer, DocumentRejected>;
+    async fn documents(&self, caller: &Caller, agent: Option<&str>, prefix: &str, after: &str) -> Result<DocumentAnswer, DocumentRejected>;
 }

@@ -164,13 +164,13 @@ impl DocumentSurface for DocumentAccess {
         self.done(&acting, key, ask).await.map_err(|rejection| rejection.worded(key))
     }
 
-    async fn documents(&self, caller: &Caller, agent: Option<&str>, prefix: &str) -> Result<DocumentAnswer, DocumentRejected> {
+    async fn documents(&self, caller: &Caller, agent: Option<&str>, prefix: &str, after: &str) -> Result<DocumentAnswer, DocumentRejected> {
         let listed = async {
             let acting = self.agents.acting(caller, agent).await?;
-            self.contexts.list(acting.project, &Viewer::from(&acting), prefix, DOCUMENTS_MAX).await
+            self.contexts.list_after(acting.project, &Viewer::from(&acting), prefix, after, DOCUMENTS_MAX).await
         };
-        let listed = listed.await.map_err(|failure| Rejection::from(failure).worded(prefix))?;
-        Ok(DocumentAnswer::Json(json!({"documents": listed})))
+        let (listed, more) = listed.await.map_err(|failure| Rejection::from(failure).worded(prefix))?;
+        Ok(DocumentAnswer::Json(json!({"documents": listed, "more": more})))
     }
 }
 

@@ -34,6 +34,14 @@ async fn versions_rise_and_all_can_be_read() {
         [("plan/api", "text/markdown"), ("plan/db", "application/json")]
     );
     assert_eq!(world.events("context.written").await.len(), 3);
+    let page = async |prefix, after, limit| {
+        let (page, more) = world.contexts.list_after(world.project, &Viewer::Host, prefix, after, limit).await.expect("a list");
+        (page.iter().map(|head| head.key.to_string()).collect::<Vec<_>>(), more.map(|more| more.to_string()))
+    };
+    assert_eq!(page("", "", 1).await, (vec!["plan/api".to_owned()], Some("plan/api".to_owned())));
+    assert_eq!(page("", "plan/api", 1).await, (vec!["plan/db".to_owned()], None));
+    assert_eq!(page("plan/", "a", 2).await.0.len(), 2, "a key before all of them");
+    assert_eq!(page("plan/", "plan/db", 2).await, (Vec::new(), None));
 }
 
 #[tokio::test(flavor = "multi_thread")]

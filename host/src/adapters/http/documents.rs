@@ -84,6 +84,7 @@ struct Query {
     version: Option<u64>,
     base_version: Option<u64>,
     prefix: Option<String>,
+    after: Option<String>,
 }
 
 impl Query {
@@ -98,8 +99,9 @@ impl Query {
                 "version" => query.version = Some(value.parse().map_err(|_| wrong())?),
                 "base_version" => query.base_version = Some(value.parse().map_err(|_| wrong())?),
                 "prefix" => query.prefix = Some(decoded(value).ok_or_else(wrong)?),
+                "after" => query.after = Some(decoded(value).ok_or_else(wrong)?),
                 _ => {
-                    let why = format!("there is no parameter `{name}`; there are version, base_version, chunks, missing, prefix");
+                    let why = format!("there is no parameter `{name}`; there are version, base_version, chunks, missing, prefix, after");
                     return Err(Problem::Malformed { why });
                 }
             }
@@ -138,7 +140,8 @@ async fn answered(shared: &Shared, request: Request<Incoming>, trace: &str) -> R
         if method != Method::GET {
             return Err(Problem::MethodNotAllowed { allow: "GET, HEAD" }.into());
         }
-        let listed = documents.documents(&caller, agent, query.prefix.as_deref().unwrap_or_default()).await;
+        let (prefix, after) = (query.prefix.as_deref().unwrap_or_default(), query.after.as_deref().unwrap_or_default());
+        let listed = documents.documents(&caller, agent, prefix, after).await;
         return listed.map_err(Refused::Rejected).map(|answer| reply(answer, &head.headers));
     }
     let ask = match method {

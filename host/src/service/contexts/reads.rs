@@ -191,23 +191,40 @@ impl Contexts {
     /// # Errors
     /// [`Failure`].
     pub async fn list(&self, project: ProjectId, viewer: &Viewer, prefix: &str, limit: usize) -> Result<Vec<DocumentHead>, Failure> {
+        Ok(self.list_after(project, viewer, prefix, "", limit).await?.0)
+    }
+
+    /// As [`Contexts::list`], behind a key (empty: from the first); and the key behind which the list goes on, where it does.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn list_after(
+        &self,
+        project: ProjectId,
+        viewer: &Viewer,
+        prefix: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<(Vec<DocumentHead>, Option<DocumentKey>), Failure> {
         let limit = limit.min(DOCUMENTS_MAX);
-        let mut listed = Vec::new();
-        let mut from = String::new();
+        let mut listed: Vec<DocumentHead> = Vec::new();
+        // No key is between one and that with a zero behind it.
+        let mut from = if after.is_empty() { String::new() } else { format!("{HEADS}{after}\0") };
         loop {
             let page = self.kit.store.range(Some(project), &format!("{HEADS}{prefix}"), &from, DOCUMENTS_MAX).await?;
             for (_, found) in page.entries {
                 let head: DocumentHead = pointsman_core::value::decode(&found.bytes)?;
                 if !head.deleted && self.may(project, viewer, Operation::Read, &head.key, Some(&head)).await? {
-                    listed.push(self.seen(project, viewer, head).await?);
                     if listed.len() >= limit {
-                        return Ok(listed);
+                        let last = listed.last().map(|last| last.key.clone());
+                        return Ok((listed, last));
                     }
+                    listed.push(self.seen(project, viewer, head).await?);
                 }
             }
             match page.next {
                 Some(next) => from = next,
-                None => return Ok(listed),
+                None => return Ok((listed, None)),
             }
         }
     }

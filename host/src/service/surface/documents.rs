@@ -1,7 +1,7 @@
 //! `lookup` of shared context: lists, whole documents, parts, history, what changed, conflicts.
 //!
 //! ```text
-//! context[?prefix=plan/]                    keys and versions
+//! context[?prefix=plan/][&after=KEY]        keys and versions
 //! context/KEY[@VERSION]                     a document
 //! context/KEY[@VERSION]?pointer=/a/b        a part of JSON (RFC 6901)
 //! context/KEY[@VERSION]?lines=1-20          lines of a text, both included
@@ -12,6 +12,8 @@
 //! context_conflicts                         what nobody settled yet
 //! context_conflict/ID                       one conflict, with what its writer wanted
 //! ```
+
+use std::borrow::Cow;
 
 use data_encoding::BASE64;
 use pointsman_core::context::is_json;
@@ -43,8 +45,11 @@ pub(super) async fn documents(services: &Services, reader: &Reader, path: &str) 
     let (noun, rest) = path.split_once('/').unwrap_or((path, ""));
     let found = match (noun, rest) {
         ("context", "") => {
-            let query = Query::parse(query, &["prefix"])?;
-            json!(contexts.list(project, viewer, query.one("prefix").unwrap_or_default(), LISTED_MAX).await?)
+            let query = Query::parse(query, &["prefix", "after"])?;
+            let (prefix, after) = (query.one("prefix").unwrap_or_default(), query.one("after").unwrap_or_default());
+            let (listed, more) = contexts.list_after(project, viewer, prefix, after, LISTED_MAX).await?;
+            let more = more.map(|more| Cow::Owned(format!("pointsman://context?prefix={prefix}&after={more}")));
+            return Ok(Some(Said { more, ..Said::new(&listed, GO_ON) }));
         }
         ("pack", task) => {
             let query = Query::parse(query, &["bytes"])?;

@@ -383,7 +383,7 @@ impl DocumentSurface for NoDocuments {
         Err(DocumentRejected::Internal)
     }
 
-    async fn documents(&self, _: &Caller, _: Option<&str>, _: &str) -> Result<DocumentAnswer, DocumentRejected> {
+    async fn documents(&self, _: &Caller, _: Option<&str>, _: &str, _: &str) -> Result<DocumentAnswer, DocumentRejected> {
         Err(DocumentRejected::Internal)
     }
 }

@@ -3,23 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn head(version: u64, bytes: &[u8]) -> DocumentHead {
-    DocumentHead {
-        key: "plan/api".parse().expect("a key"),
-        version,
-        media_type: TEXT.to_owned(),
-        hash: content_hash(bytes),
-        size_bytes: bytes.len() as u64,
-        author: Actor::host(),
-        at: TimeMs(0),
-        parents: Vec::new(),
-        merged_by: None,
-        creator: None,
-        deleted: false,
-        renamed_to: None,
-        taken_from: None,
-        label: None,
-        expires_at: None,
-    }
+    DocumentHead::new("plan/api".parse().expect("a key"), version, TEXT, bytes, Actor::host(), TimeMs(0), Vec::new())
 }
 
 #[test]

@@ -191,7 +191,8 @@ impl Recovery<'_> {
         if stands != self.was {
             return Ok(epoch);
         }
-        self.home.replicate(redis::cmd("HSET").arg(self.core.keys.store()).arg("begun").arg(&self.lineage)).await?;
+        let begun = format!("{epoch} {}", self.lineage);
+        self.home.replicate(redis::cmd("HSET").arg(self.core.keys.store()).arg("begun").arg(begun)).await?;
         match step(self.core, self.home, &["join", &self.was, &self.lineage, &epoch.to_string()]).await? {
             (joined, stands) if joined == epoch && stands == self.lineage => Ok(epoch),
             _ => Err(RedisError::from((ErrorKind::Client, "other hosts begin another epoch")).into()),

@@ -13,15 +13,17 @@ if lineage == was then
     lineage = 'behind'
     redis.call('HSET', KEYS[1], 'lineage', lineage)
   elseif step == 'begin' then
-    local known = tonumber(ARGV[4])
-    -- Hosts that end the same epoch begin the same one.
-    if begun ~= ARGV[3] or epoch <= known then
-      epoch = math.max(epoch, known) + 1
-      redis.call('HSET', KEYS[1], 'begun', ARGV[3], 'epoch', string.format('%.0f', epoch))
+    local number, of = string.match(begun or '', '^(%d+) (.*)$')
+    local known = math.max(epoch, tonumber(ARGV[4]))
+    -- Hosts that end the same epoch begin the same one. Until it is joined it is none: others may begin one on other servers.
+    if of ~= ARGV[3] or tonumber(number) <= known then
+      number = string.format('%.0f', known + 1)
+      redis.call('HSET', KEYS[1], 'begun', number .. ' ' .. ARGV[3])
     end
-  elseif step == 'join' and epoch == tonumber(ARGV[4]) then
-    lineage = ARGV[3]
-    redis.call('HSET', KEYS[1], 'lineage', lineage)
+    epoch = tonumber(number)
+  elseif step == 'join' and begun == ARGV[4] .. ' ' .. ARGV[3] then
+    epoch, lineage = tonumber(ARGV[4]), ARGV[3]
+    redis.call('HSET', KEYS[1], 'epoch', ARGV[4], 'lineage', lineage)
     redis.call('HDEL', KEYS[1], 'begun')
   end
 end

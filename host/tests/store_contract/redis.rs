@@ -264,8 +264,14 @@ async fn a_master_that_missed_an_epoch_takes_over_what_was_done_meanwhile() {
         idempotency: call(&format!("call-{n}"), 1, b""),
         ..of(project)
     };
-    done(&*store, message(1)).await;
+    // A replica that has just come may take a while to say what it has.
+    eventually("it is answered", || async { store.commit(message(1)).await.ok() }).await;
     ask::<String>(other.port, &["REPLICAOF", "NO", "ONE"]).await.expect("it follows nobody");
+    eventually("nobody follows it", || async {
+        let info: String = ask(one.port, &["INFO", "replication"]).await?;
+        info.contains("connected_slaves:0").then_some(())
+    })
+    .await;
     // What is done on the first now, without replica and journal, is known to nobody else.
     let alone = open(&one.url(), "p").await;
     for n in 100..105 {

@@ -186,11 +186,12 @@ impl Recovery<'_> {
     /// Begins the next epoch, which is joined once the replicas know of it: else servers that nobody follows would pass for those
     /// on which the last commits are.
     async fn begin_epoch(&self) -> Result<u64, SettleError> {
-        let known = self.core.known_epoch().max(self.epoch).to_string();
+        let known = self.core.known_epoch().to_string();
         let (epoch, stands) = step(self.core, self.home, &["begin", &self.was, &self.lineage, &known]).await?;
         if stands != self.was {
             return Ok(epoch);
         }
+        // Once more, on the connection whose replicas are waited for.
         let begun = format!("{epoch} {}", self.lineage);
         self.home.replicate(redis::cmd("HSET").arg(self.core.keys.store()).arg("begun").arg(begun)).await?;
         match step(self.core, self.home, &["join", &self.was, &self.lineage, &epoch.to_string()]).await? {

@@ -3,7 +3,7 @@
 -- KEYS  1 facts of the store
 -- ARGV  the step, the lineage that was, then
 --       behind  the last epoch that the caller knows: these are servers that missed it, and what was done meanwhile
---       begin   the lineage that is, the last epoch that the caller knows or ends: the next epoch gets its number
+--       begin   the lineage that is, the last epoch that the caller knows: the next one gets its number
 --       join    the lineage that is, the number: from here on the epoch is joined by whoever comes
 local facts = redis.call('HMGET', KEYS[1], 'epoch', 'lineage', 'begun')
 local epoch, lineage, begun = tonumber(facts[1]), facts[2], facts[3]

@@ -171,8 +171,12 @@ async fn send(store: &RedisStore, project: ProjectId, counts: &Answered, name: &
         events: vec![event(json!({"sent": name}))],
         ..put(project, &key, name.as_bytes())
     };
-    // What nobody was told of may have been undone, and its value be there all the same.
-    let Some(_) = answered(store, counts, commit).await else { return };
+    if answered(store, counts, commit).await.is_none() {
+        // What nobody was told of may have been undone, and its own value be there all the same: nobody else sends it.
+        let found = eventually("it is read", || async { store.get(Some(project), &key).await.ok() }).await;
+        assert_eq!(found.map(|found| found.bytes), Some(name.as_bytes().to_vec()), "{name}");
+        return;
+    }
     counts.sent.lock().insert(name.to_owned());
 }
 
